@@ -1,0 +1,261 @@
+# SPDX-License-Identifier: MIT
+# Builds, tests and installs Quarry.  `make help` lists the targets.
+#
+# Each variant has a folder of its own, build/<variant>/, and never shares an object with another;
+# build/<variant>/flags holds how it is compiled, so that a change of flags rebuilds it.
+
+#help: Variables, given as `make NAME=value`:
+#help:   CC CFLAGS CPPFLAGS LDFLAGS   compiler and flags of the release build ("-O2 -g")
+#help:   WERROR=-Werror               warnings are errors (always so in the check targets)
+#help:   ONLY=PATTERN                 run only the tests whose label matches, as in ONLY='unit/*'
+#help:   JOBS=N                       how many commands and tests at once (all processors, 2 tests)
+#help:   V=1                          show whole commands
+#help:   PREFIX=/usr/local DESTDIR=   where to install; also LIBDIR, INCLUDEDIR, MANDIR
+PREFIX ?= /usr/local
+LIBDIR ?= $(PREFIX)/lib
+INCLUDEDIR ?= $(PREFIX)/include
+MANDIR ?= $(PREFIX)/share/man
+CFLAGS ?= -O2 -g
+CLANG ?= clang
+OBJCOPY ?= objcopy
+WERROR ?=
+JOBS ?= $(shell nproc)
+
+VERSION := $(shell awk '/define QUARRY_VERSION_/ {v = v s $$3; s = "."} END {print v}' include/quarry.h)
+SONAME := libquarry.so.$(firstword $(subst ., ,$(VERSION)))
+
+# ---- How each variant is compiled ---------------------------------------------------------------
+
+WARNINGS := -Wall -Wextra -Wpedantic -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wconversion \
+  -Wvla -Wundef -Wwrite-strings
+# Inside an allocator the compiler must not know what malloc is: it would turn a malloc and a memset
+# into a calloc, or drop a store into memory that it believes to be freed.
+NO_BUILTIN := $(addprefix -fno-builtin-,malloc free calloc realloc memalign aligned_alloc \
+  posix_memalign valloc pvalloc)
+# Empty, so that a file may define it again.
+GNU := -std=gnu11 -D_GNU_SOURCE=
+# One set of position-independent objects serves the shared library and the archive.
+LIB_FLAGS := $(GNU) -Iinclude -Isrc -fPIC -fvisibility=hidden -ftls-model=initial-exec \
+  -fno-plt -fno-semantic-interposition $(NO_BUILTIN) $(WARNINGS)
+# Tests ask for impossible sizes and misuse blocks on purpose, and no call of theirs may be elided.
+TEST_FLAGS := $(GNU) -Iinclude -Isrc -Itests -Itests/unit -Itests/api -fno-builtin -Wall -Wextra \
+  -Wno-unknown-warning-option -Wno-alloc-size-larger-than -Wno-use-after-free \
+  -Wno-free-nonheap-object
+# nodelete: blocks outlive a dlclose, so must the code that frees them.
+SO_FLAGS := -shared -Wl,-soname,$(SONAME) -Wl,-z,relro,-z,now,-z,defs,-z,nodelete,-z,noexecstack \
+  -Wl,--as-needed -Wl,--hash-style=gnu -Wl,-O1
+
+VARIANTS := release debug asan ubsan tsan cuts
+DEBUG := -O1 -g -fno-omit-frame-pointer -DQUARRY_DEBUG
+FLAGS_release := $(CPPFLAGS) $(CFLAGS)
+FLAGS_debug := $(DEBUG)
+FLAGS_asan := $(DEBUG) -fsanitize=address
+FLAGS_ubsan := $(DEBUG) -fsanitize=undefined -fno-sanitize-recover=all
+FLAGS_tsan := $(DEBUG) -fsanitize=thread
+FLAGS_cuts := $(DEBUG)
+FLAGS_libc := $(DEBUG) -DTEST_LIBC
+# Only the library's own stores are traced: the test defines __sanitizer_cov_store*.
+TRACE_cuts := -fsanitize-coverage=func,trace-stores
+CC_cuts = $(CLANG)
+compiler = $(or $(CC_$1),$(CC))
+
+# ---- Sources ------------------------------------------------------------------------------------
+
+CORE := $(wildcard src/*.c)
+PRELOAD := $(wildcard preload/*.c)
+# Files named *_support.c (and the fake operating system) are linked into every test of their folder.
+UNIT_SUPPORT := $(wildcard tests/unit/*_support.c tests/unit/fake_os.c)
+API_SUPPORT := $(wildcard tests/api/*_support.c)
+CUTS_SUPPORT := $(wildcard tests/cuts/*_support.c)
+UNIT := $(filter-out $(UNIT_SUPPORT),$(wildcard tests/unit/*.c))
+API := $(filter-out $(API_SUPPORT),$(wildcard tests/api/*.c))
+CUTS := $(filter-out $(CUTS_SUPPORT),$(wildcard tests/cuts/*.c))
+objects = $(patsubst %.c,build/$1/%.o,$2)
+programs = $(patsubst %.c,build/$1/%,$2)
+
+ifdef V
+say = @:
+else
+say = @printf '  %-7s %s\n'
+MUTE := @
+endif
+
+.PHONY: all debug setup check check-fast lint demo install uninstall clean help programs run FORCE
+.DELETE_ON_ERROR:
+.SECONDARY:
+
+#help: Targets:
+#help:   all           the library: build/release/libquarry.so and .a (the default)
+all: build/release/libquarry.so build/release/libquarry.a
+#help:   debug         the same with assertions, in build/debug/
+debug: build/debug/libquarry.so build/debug/libquarry.a
+
+# ---- Rules of one variant -----------------------------------------------------------------------
+
+define variant_rules
+build/$1/flags: FORCE
+	@mkdir -p $$(@D)
+	@echo '$$(call compiler,$1) $$(LIB_FLAGS) $$(TEST_FLAGS) $$(FLAGS_$1) $$(TRACE_$1) $$(LDFLAGS)' \
+	  '$$(SO_FLAGS) $$(CORE) $$(PRELOAD)' >$$@.new; cmp -s $$@.new $$@ || cp $$@.new $$@
+
+$(call objects,$1,$(CORE) $(PRELOAD)): build/$1/%.o: %.c build/$1/flags
+	@mkdir -p $$(@D)
+	$$(say) CC $$@
+	$$(MUTE)$$(call compiler,$1) $$(LIB_FLAGS) $$(FLAGS_$1) $$(TRACE_$1) $$(WERROR) -MMD -MP -c $$< -o $$@
+
+build/$1/tests/%.o: tests/%.c build/$1/flags
+	@mkdir -p $$(@D)
+	$$(say) CC $$@
+	$$(MUTE)$$(call compiler,$1) $$(TEST_FLAGS) $$(FLAGS_$1) $$(WERROR) -MMD -MP -c $$< -o $$@
+
+# Tests keep libc's malloc: they link the core without preload/.
+build/$1/libquarry-core.a: $(call objects,$1,$(CORE)) build/$1/flags
+	$$(say) AR $$@
+	$$(MUTE)rm -f $$@ && $$(AR) rcs $$@ $$(filter %.o,$$^)
+
+$(call programs,$1,$(UNIT)): build/$1/%: build/$1/%.o $(call objects,$1,$(UNIT_SUPPORT) \
+  $(filter-out src/os.c,$(CORE)))
+	$$(link_test)
+$(call programs,$1,$(API)): build/$1/%: build/$1/%.o $(call objects,$1,$(API_SUPPORT)) \
+  $(if $(filter libc,$1),,build/$1/libquarry-core.a)
+	$$(link_test)
+$(call programs,$1,$(CUTS)): build/$1/%: build/$1/%.o $(call objects,$1,$(CUTS_SUPPORT)) \
+  build/$1/libquarry-core.a
+	$$(link_test)
+$(call programs,$1,$(UNIT) $(API) $(CUTS)): private link_test = $$(say) LINK $$@; \
+  $$(call compiler,$1) $$(FLAGS_$1) $$(LDFLAGS) $$^ -o $$@ -Wl,--as-needed -lcmocka -pthread
+
+build/$1/libquarry.so: $(call objects,$1,$(CORE) $(PRELOAD)) build/$1/flags
+	$$(say) LINK $$@
+	$$(MUTE)$$(call compiler,$1) $$(FLAGS_$1) $$(LDFLAGS) $$(SO_FLAGS) $$(filter %.o,$$^) -o $$@
+	@ln -sf $$(@F) $$(@D)/$$(SONAME)
+
+# One object with all internal names made local: none can clash with a name of the program, and
+# whatever pulls in one entry point pulls in all, so that libc's malloc.o is never linked as well.
+build/$1/libquarry.a: $(call objects,$1,$(CORE) $(PRELOAD)) build/$1/flags
+	$$(say) AR $$@
+	$$(MUTE)$$(LD) -r $$(filter %.o,$$^) -o $$(@D)/quarry.o
+	$$(MUTE)$$(OBJCOPY) --localize-hidden $$(@D)/quarry.o
+	$$(MUTE)rm -f $$@ && $$(AR) rcs $$@ $$(@D)/quarry.o
+endef
+$(foreach v,$(VARIANTS) libc,$(eval $(call variant_rules,$v)))
+-include $(shell find build -name '*.d' 2>/dev/null)
+
+# ---- Programs and libraries that the scripts in tests/system run --------------------------------
+# NAME.c        build/system/NAME, linked with libc alone (to be run with the library preloaded)
+# NAME_linked.c also NAME_linked.shared, .archive, .static and .static-pie: each way to link Quarry
+# NAME_module.c build/system/NAME_module.so, to be loaded by dlopen
+# NAME.cc       build/system/NAME, C++
+
+SYSTEM_C := $(wildcard tests/system/*.c)
+SYSTEM_CXX := $(wildcard tests/system/*.cc)
+MODULES := $(filter %_module.c,$(SYSTEM_C))
+LINKED := $(patsubst tests/%.c,build/%,$(filter %_linked.c,$(SYSTEM_C)))
+SYSTEM_PROGRAMS := $(patsubst tests/%.c,build/%,$(filter-out $(MODULES),$(SYSTEM_C))) \
+  $(patsubst tests/%.cc,build/%,$(SYSTEM_CXX)) $(patsubst tests/%.c,build/%.so,$(MODULES)) \
+  $(foreach way,shared archive static static-pie,$(addsuffix .$(way),$(LINKED)))
+SYSTEM_FLAGS = -O1 -g -fno-builtin -Iinclude -Wall -Wextra -Wno-alloc-size-larger-than \
+  -Wno-use-after-free -Wno-free-nonheap-object $(WERROR) -MMD -MP -MF $@.d -pthread
+ARCHIVE := build/release/libquarry.a
+define build_system
+@mkdir -p $(@D)
+$(say) CC $@
+$(MUTE)$(if $(filter %.cc,$<),$(CXX) -std=c++17,$(CC) $(GNU)) $(SYSTEM_FLAGS)
+endef
+
+build/system/%_module.so: tests/system/%_module.c Makefile
+	$(build_system) -fPIC -shared $< -o $@
+build/system/%_linked.shared: tests/system/%_linked.c build/release/libquarry.so Makefile
+	$(build_system) $< -o $@ -Wl,-rpath,'$$ORIGIN/../release' -Lbuild/release -lquarry
+build/system/%_linked.archive: tests/system/%_linked.c $(ARCHIVE) Makefile
+	$(build_system) $< -o $@ $(ARCHIVE)
+build/system/%_linked.static: tests/system/%_linked.c $(ARCHIVE) Makefile
+	$(build_system) -static $< -o $@ $(ARCHIVE)
+build/system/%_linked.static-pie: tests/system/%_linked.c $(ARCHIVE) Makefile
+	$(build_system) -fPIE -static-pie $< -o $@ $(ARCHIVE)
+build/system/%: tests/system/%.c Makefile
+	$(build_system) $< -o $@
+build/system/%: tests/system/%.cc Makefile
+	$(build_system) $< -o $@
+
+# ---- Tests --------------------------------------------------------------------------------------
+# A test suite is a name, the executables to run, and what else has to be built for them.
+
+SUITES := lint unit debug libc asan ubsan tsan cuts system
+FAST := unit debug libc cuts system
+RUN_lint := $(wildcard tests/lint/*.sh tests/lint/*.py)
+RUN_unit := $(call programs,debug,$(UNIT))
+$(foreach v,debug libc asan ubsan tsan,$(eval RUN_$v := $(call programs,$v,$(API))))
+RUN_cuts := $(call programs,cuts,$(CUTS))
+RUN_system := $(wildcard tests/system/*.sh tests/system/*.py)
+NEEDS_system := build/release/libquarry.so $(ARCHIVE) build/debug/libquarry.so $(SYSTEM_PROGRAMS)
+suite_needs = $(filter build/%,$(RUN_$1)) $(NEEDS_$1)
+
+# Builds what the suites in RUN need, then runs them.
+run: $(foreach s,$(RUN),$(call suite_needs,$s))
+	@tests/run.py $(RUN_OPTIONS) $(if $(ONLY),--only '$(ONLY)') $(foreach s,$(RUN),$s: $(RUN_$s))
+run_suites = +@$(MAKE) --no-print-directory -j$(JOBS) WERROR=-Werror run
+
+#help:   check         every test, after installing the Debian packages that are missing
+check: setup
+	$(run_suites) RUN='$(SUITES)'
+#help:   check-fast    for daily work: no set-up, no sanitizers, no valgrind, no lint
+check-fast:
+	$(run_suites) RUN='$(FAST)' RUN_OPTIONS=--fast
+#help:   test-SUITE    one of: lint unit debug libc asan ubsan tsan cuts system
+.PHONY: $(addprefix test-,$(SUITES))
+$(addprefix test-,$(SUITES)): test-%:
+	$(run_suites) RUN='$*'
+#help:   lint          the same as test-lint
+lint: test-lint
+#help:   programs      builds every test program and runs none
+programs: $(foreach s,$(SUITES),$(call suite_needs,$s))
+
+#help:   setup         installs the packages of tools/packages.txt that check needs
+setup:
+	tools/setup.sh build check
+#help:   demo          shows Quarry at work with real programs
+demo:
+	tools/setup.sh build demo
+	+@$(MAKE) --no-print-directory -j$(JOBS) all
+	tools/demo/demo.py
+
+# ---- Installation -------------------------------------------------------------------------------
+
+SHARED_FILE := libquarry.so.$(VERSION)
+MAN_PAGES := $(wildcard docs/man/*.[1-8])
+man_path = $(MANDIR)/man$(patsubst .%,%,$(suffix $1))/$(notdir $1)
+CMAKEDIR := $(LIBDIR)/cmake/quarry
+INSTALLED := $(addprefix $(LIBDIR)/,$(SHARED_FILE) $(SONAME) libquarry.so libquarry.a \
+  pkgconfig/quarry.pc) $(INCLUDEDIR)/quarry.h \
+  $(CMAKEDIR)/quarry-config.cmake $(CMAKEDIR)/quarry-config-version.cmake \
+  $(foreach m,$(MAN_PAGES),$(call man_path,$m))
+fill_in = sed -e 's|@VERSION@|$(VERSION)|g' -e 's|@PREFIX@|$(PREFIX)|g' -e 's|@LIBDIR@|$(LIBDIR)|g' \
+  -e 's|@INCLUDEDIR@|$(INCLUDEDIR)|g' -e 's|@SHARED_FILE@|$(SHARED_FILE)|g' -e 's|@SONAME@|$(SONAME)|g' \
+  -e "s|@INCLUDE_FROM_CMAKE@|$$(realpath -ms --relative-to=$(CMAKEDIR) $(INCLUDEDIR))|g"
+
+#help:   install       library, header, manual pages, pkg-config and CMake files
+install: all
+	install -d $(sort $(addprefix $(DESTDIR),$(dir $(INSTALLED))))
+	install -m 755 build/release/libquarry.so $(DESTDIR)$(LIBDIR)/$(SHARED_FILE)
+	ln -sf $(SHARED_FILE) $(DESTDIR)$(LIBDIR)/$(SONAME)
+	ln -sf $(SONAME) $(DESTDIR)$(LIBDIR)/libquarry.so
+	install -m 644 build/release/libquarry.a $(DESTDIR)$(LIBDIR)/libquarry.a
+	install -m 644 include/quarry.h $(DESTDIR)$(INCLUDEDIR)/quarry.h
+	$(fill_in) tools/pkg/quarry.pc.in >$(DESTDIR)$(LIBDIR)/pkgconfig/quarry.pc
+	$(fill_in) tools/pkg/quarry-config.cmake.in >$(DESTDIR)$(CMAKEDIR)/quarry-config.cmake
+	$(fill_in) tools/pkg/quarry-config-version.cmake.in \
+	  >$(DESTDIR)$(CMAKEDIR)/quarry-config-version.cmake
+	$(foreach m,$(MAN_PAGES),install -m 644 $m $(DESTDIR)$(call man_path,$m);)
+
+#help:   uninstall     removes what install has written, given the same variables
+uninstall:
+	rm -f $(addprefix $(DESTDIR),$(INSTALLED))
+	-@rmdir $(DESTDIR)$(CMAKEDIR)
+
+#help:   clean         removes build/; no other target ever does
+clean:
+	rm -rf build
+#help:   help          this text
+help:
+	@sed -n 's/^#help: \{0,1\}//p' Makefile
