@@ -183,11 +183,13 @@ build/system/%: tests/system/%.cc Makefile
 
 SUITES := lint unit debug libc asan ubsan tsan cuts system
 FAST := unit debug libc cuts system
-RUN_lint := $(wildcard tests/lint/*.sh tests/lint/*.py)
+# Scripts are tests if they may be executed; the others are helpers.
+scripts = $(shell find $1 -maxdepth 1 -perm -u+x \( -name '*.sh' -o -name '*.py' \) 2>/dev/null | sort)
+RUN_lint := $(call scripts,tests/lint)
 RUN_unit := $(call programs,debug,$(UNIT))
 $(foreach v,debug libc asan ubsan tsan,$(eval RUN_$v := $(call programs,$v,$(API))))
 RUN_cuts := $(call programs,cuts,$(CUTS))
-RUN_system := $(wildcard tests/system/*.sh tests/system/*.py)
+RUN_system := $(call scripts,tests/system)
 NEEDS_system := build/release/libquarry.so $(ARCHIVE) build/debug/libquarry.so $(SYSTEM_PROGRAMS)
 suite_needs = $(filter build/%,$(RUN_$1)) $(NEEDS_$1)
 
