@@ -5,7 +5,7 @@
 usage: hygiene.py [TREE]      prints a line for each violation; the tests run it on a planted tree
 
 No path of one machine, no unfinished business, no trailing blanks, a newline at the end, no file
-with more lines than one can take in, an SPDX line in each file of the library, and nothing unwanted executable.
+with more lines than one can take in, an SPDX line in each source of the library, and nothing unwanted executable.
 """
 import os
 import re
@@ -37,7 +37,7 @@ def check_text(name, text):
     if name.endswith(SOURCES):
         if len(lines) - 1 > MAX_LINES:
             yield f"{name}: {len(lines) - 1} lines, more than {MAX_LINES}"
-    if name.startswith(LIBRARY):
+    if name.startswith(LIBRARY) and name.endswith(SOURCES):
         if "SPDX-License-Identifier: MIT" not in "".join(lines[:3]):
             yield f"{name}: no SPDX line in the first three"
 
