@@ -5,7 +5,8 @@
 usage: hygiene.py [TREE]      prints a line for each violation; the tests run it on a planted tree
 
 No path of one machine, no unfinished business, no trailing blanks, a newline at the end, no file
-with more lines than one can take in, an SPDX line in each source of the library, and nothing unwanted executable.
+with more lines than one can take in, an SPDX line in each source of the library, and nothing
+executable that is no script.
 """
 import os
 import re
