@@ -47,7 +47,8 @@ SO_FLAGS := -shared -Wl,-soname,$(SONAME) -Wl,-z,relro,-z,now,-z,defs,-z,nodelet
 
 VARIANTS := release debug asan ubsan tsan cuts
 DEBUG := -O1 -g -fno-omit-frame-pointer -DQUARRY_DEBUG
-FLAGS_release := $(CPPFLAGS) $(CFLAGS)
+# No bytecode, for objcopy cannot make the names in it local; no trace of where it was built.
+FLAGS_release := $(CPPFLAGS) $(CFLAGS) -fno-lto -ffile-prefix-map=$(CURDIR)=.
 FLAGS_debug := $(DEBUG)
 FLAGS_asan := $(DEBUG) -fsanitize=address
 FLAGS_ubsan := $(DEBUG) -fsanitize=undefined -fno-sanitize-recover=all
@@ -111,7 +112,7 @@ build/$1/tests/%.o: tests/%.c build/$1/flags
 # Tests keep libc's malloc: they link the core without preload/.
 build/$1/libquarry-core.a: $(call objects,$1,$(CORE)) build/$1/flags
 	$$(say) AR $$@
-	$$(MUTE)rm -f $$@ && $$(AR) rcs $$@ $$(filter %.o,$$^)
+	$$(MUTE)rm -f $$@ && $$(AR) rcsD $$@ $$(filter %.o,$$^)
 
 $(call programs,$1,$(UNIT)): build/$1/%: build/$1/%.o $(call objects,$1,$(UNIT_SUPPORT) \
   $(filter-out src/os.c,$(CORE)))
@@ -136,7 +137,7 @@ build/$1/libquarry.a: $(call objects,$1,$(CORE) $(PRELOAD)) build/$1/flags
 	$$(say) AR $$@
 	$$(MUTE)$$(LD) -r $$(filter %.o,$$^) -o $$(@D)/quarry.o
 	$$(MUTE)$$(OBJCOPY) --localize-hidden $$(@D)/quarry.o
-	$$(MUTE)rm -f $$@ && $$(AR) rcs $$@ $$(@D)/quarry.o
+	$$(MUTE)rm -f $$@ && $$(AR) rcsD $$@ $$(@D)/quarry.o
 endef
 $(foreach v,$(VARIANTS) libc,$(eval $(call variant_rules,$v)))
 -include $(shell find build -name '*.d' 2>/dev/null)

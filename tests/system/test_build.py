@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: MIT
 # runner: timeout=600
 """The Makefile rebuilds what a change affects and nothing else.  Works on a copy of the tree."""
+import filecmp
 import os
 import re
 import shutil
@@ -11,7 +12,7 @@ import tempfile
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 import tap
 
-FAST = "CFLAGS=-O0"
+FAST = "CFLAGS=-O0 -g"
 
 
 def compiled(output):
@@ -36,13 +37,16 @@ tap.check("make help names every variable", len(variables) > 5 and not missing, 
 cleaners = re.findall(r"^([a-z-]+):.*\bclean\b|\$\(MAKE\).*\bclean\b", makefile, re.MULTILINE)
 tap.equal("no target runs clean", cleaners, [])
 
-with tempfile.TemporaryDirectory() as tree:
-    shutil.copy(os.path.join(tap.ROOT, "Makefile"), tree)
-    for folder in ("include", "src", "preload"):
-        shutil.copytree(os.path.join(tap.ROOT, folder), os.path.join(tree, folder))
+with tempfile.TemporaryDirectory() as work:
+    tree, twin = os.path.join(work, "tree"), os.path.join(work, "longer", "twin")
+    for copy in (tree, twin):
+        os.makedirs(copy)
+        shutil.copy(os.path.join(tap.ROOT, "Makefile"), copy)
+        for folder in ("include", "src", "preload"):
+            shutil.copytree(os.path.join(tap.ROOT, folder), os.path.join(copy, folder))
 
-    def build(*words):
-        return tap.run("make", "-j2", *words, cwd=tree, timeout=500, MAKEFLAGS="")
+    def build(*words, at=tree):
+        return tap.run("make", "-j2", *words, cwd=at, timeout=500, MAKEFLAGS="")
 
     def edit(name, text):
         with open(os.path.join(tree, name), "a", encoding="utf-8") as source:
@@ -52,6 +56,10 @@ with tempfile.TemporaryDirectory() as tree:
     first = build(FAST)
     tap.check("the first build compiles every source", first.returncode == 0 and everything
               and compiled(first.stdout) == everything, first.stdout + first.stderr)
+    build(FAST, at=twin)
+    products = ["libquarry.so", "libquarry.a"]
+    tap.equal("a build in another place gives the same bytes", filecmp.cmpfiles(
+        tree + "/build/release", twin + "/build/release", products, shallow=False)[0], products)
     tap.equal("a second one compiles nothing", compiled(build(FAST).stdout), [])
 
     edit("include/quarry.h", "\n/* changed */\n")
