@@ -26,8 +26,8 @@
 #define API_NAME(name) quarry_##name
 #endif
 
-#define API_ENTRY(type, name, ...)                                                                 \
-  static type (*volatile const t_##name)(__VA_ARGS__) __attribute__((unused)) = API_NAME(name)
+#define API_ENTRY(type, name, ...) \
+    static type (*volatile const t_##name)(__VA_ARGS__) __attribute__((unused)) = API_NAME(name)
 
 API_ENTRY(void *, malloc, size_t);
 API_ENTRY(void *, calloc, size_t, size_t);
@@ -47,17 +47,15 @@ API_ENTRY(int, malloc_info, int, FILE *);
 
 #ifdef TEST_LIBC
 /* glibc before 2.43 lacks these two; its later versions ignore the sizes, as here. */
-static inline void t_free_sized(void *block, size_t size)
-{
-  (void)size;
-  t_free(block);
+static inline void t_free_sized(void *block, size_t size) {
+    (void)size;
+    t_free(block);
 }
 
-static inline void t_free_aligned_sized(void *block, size_t alignment, size_t size)
-{
-  (void)alignment;
-  (void)size;
-  t_free(block);
+static inline void t_free_aligned_sized(void *block, size_t alignment, size_t size) {
+    (void)alignment;
+    (void)size;
+    t_free(block);
 }
 #else
 API_ENTRY(void, free_sized, void *, size_t);

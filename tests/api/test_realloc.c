@@ -6,207 +6,196 @@
 
 #include "api_under_test.h"
 
-static const size_t sizes[] = {1,     8,     16,     17,     24,      100,     128,     129,
-                               1000,  1024,  1025,   4095,   4096,    5000,    8192,    8193,
-                               16384, 16400, 40000,  65536,  131071,  131072,  300000,  MIB,
+static const size_t sizes[] = {1,       8,       16,      17,       24,      100,    128,    129,
+                               1000,    1024,    1025,    4095,     4096,    5000,   8192,   8193,
+                               16384,   16400,   40000,   65536,    131071,  131072, 300000, MIB,
                                MIB + 1, 3 * MIB, 8 * MIB, 33 * MIB, 70 * MIB};
 
-static void content_survives_between_all_sizes(void **state)
-{
-  (void)state;
-  for (size_t i = 0; i < COUNT_OF(sizes); i++) {
-    for (size_t k = 0; k < COUNT_OF(sizes); k++) {
-      size_t kept = sizes[i] < sizes[k] ? sizes[i] : sizes[k];
-      void *block = t_malloc(sizes[i]);
-      assert_non_null(block);
-      pattern_fill(block, sizes[i], i);
-      void *other = t_malloc(100);
-      block = t_realloc(block, sizes[k]);
-      assert_non_null(block);
-      assert_true(is_aligned(block, 16));
-      assert_true(t_malloc_usable_size(block) >= sizes[k]);
-      if (!pattern_intact(block, sizes[i], i, kept))
-        fail_msg("realloc from %zu to %zu lost bytes", sizes[i], sizes[k]);
-      pattern_fill(block, sizes[k], k);
-      t_free(other);
-      t_free(block);
+static void content_survives_between_all_sizes(void **state) {
+    (void)state;
+    for (size_t i = 0; i < COUNT_OF(sizes); i++) {
+        for (size_t k = 0; k < COUNT_OF(sizes); k++) {
+            size_t kept = sizes[i] < sizes[k] ? sizes[i] : sizes[k];
+            void *block = t_malloc(sizes[i]);
+            assert_non_null(block);
+            pattern_fill(block, sizes[i], i);
+            void *other = t_malloc(100);
+            block = t_realloc(block, sizes[k]);
+            assert_non_null(block);
+            assert_true(is_aligned(block, 16));
+            assert_true(t_malloc_usable_size(block) >= sizes[k]);
+            if (!pattern_intact(block, sizes[i], i, kept))
+                fail_msg("realloc from %zu to %zu lost bytes", sizes[i], sizes[k]);
+            pattern_fill(block, sizes[k], k);
+            t_free(other);
+            t_free(block);
+        }
     }
-  }
 }
 
 /* The usual growth of a vector, by a few bytes or by doubling, with other blocks in its way. */
-static void growing_step_by_step_keeps_content(void **state)
-{
-  (void)state;
-  enum { VECTORS = 5 };
-  unsigned char *vector[VECTORS] = {0};
-  size_t size[VECTORS] = {0};
-  for (size_t step = 0; step < 4000; step++) {
-    size_t i = step % VECTORS;
-    size_t larger = step < 2000 ? size[i] + 1 + step % 97 : size[i] + size[i] / 16 + 1;
-    if (larger > 4 * MIB)
-      larger = 1 + step % 1000;
-    size_t kept = size[i] < larger ? size[i] : larger;
-    vector[i] = t_realloc(vector[i], larger);
-    assert_non_null(vector[i]);
-    assert_true(pattern_intact(vector[i], size[i], i, kept));
-    size[i] = larger;
-    pattern_fill(vector[i], larger, i);
-  }
-  for (size_t i = 0; i < VECTORS; i++)
-    t_free(vector[i]);
+static void growing_step_by_step_keeps_content(void **state) {
+    (void)state;
+    enum { VECTORS = 5 };
+    unsigned char *vector[VECTORS] = {0};
+    size_t size[VECTORS] = {0};
+    for (size_t step = 0; step < 4000; step++) {
+        size_t i = step % VECTORS;
+        size_t larger = step < 2000 ? size[i] + 1 + step % 97 : size[i] + size[i] / 16 + 1;
+        if (larger > 4 * MIB)
+            larger = 1 + step % 1000;
+        size_t kept = size[i] < larger ? size[i] : larger;
+        vector[i] = t_realloc(vector[i], larger);
+        assert_non_null(vector[i]);
+        assert_true(pattern_intact(vector[i], size[i], i, kept));
+        size[i] = larger;
+        pattern_fill(vector[i], larger, i);
+    }
+    for (size_t i = 0; i < VECTORS; i++)
+        t_free(vector[i]);
 }
 
-static void size_zero_frees_and_returns_null(void **state)
-{
-  (void)state;
-  for (size_t i = 0; i < COUNT_OF(sizes); i++) {
-    void *block = t_malloc(sizes[i]);
-    errno = 1234;
+static void size_zero_frees_and_returns_null(void **state) {
+    (void)state;
+    for (size_t i = 0; i < COUNT_OF(sizes); i++) {
+        void *block = t_malloc(sizes[i]);
+        errno = 1234;
+        assert_null(t_realloc(block, 0));
+        assert_int_equal(errno, 1234);
+    }
+    void *block = t_memalign(4096, 10);
     assert_null(t_realloc(block, 0));
-    assert_int_equal(errno, 1234);
-  }
-  void *block = t_memalign(4096, 10);
-  assert_null(t_realloc(block, 0));
 }
 
 /* If the blocks were not freed this would need 40 GiB. */
-static void size_zero_really_frees(void **state)
-{
-  (void)state;
-  for (int i = 0; i < 40000; i++) {
-    unsigned char *block = t_malloc(MIB);
-    assert_non_null(block);
-    block[0] = block[MIB - 1] = 1;
-    assert_null(t_realloc(block, 0));
-  }
-}
-
-static void failure_keeps_the_block(void **state)
-{
-  (void)state;
-  static const size_t impossible[] = {PTRDIFF_MAX, (size_t)PTRDIFF_MAX + 1, SIZE_MAX,
-                                      SIZE_MAX - 4095, PTRDIFF_MAX - 4096};
-  for (size_t i = 0; i < COUNT_OF(sizes); i++) {
-    void *block = t_malloc(sizes[i]);
-    size_t usable = t_malloc_usable_size(block);
-    pattern_fill(block, usable, i);
-    for (size_t k = 0; k < COUNT_OF(impossible); k++) {
-      errno = 0;
-      assert_null(t_realloc(block, impossible[k]));
-      assert_int_equal(errno, ENOMEM);
-      assert_int_equal(t_malloc_usable_size(block), usable);
-      assert_true(pattern_intact(block, usable, i, usable));
+static void size_zero_really_frees(void **state) {
+    (void)state;
+    for (int i = 0; i < 40000; i++) {
+        unsigned char *block = t_malloc(MIB);
+        assert_non_null(block);
+        block[0] = block[MIB - 1] = 1;
+        assert_null(t_realloc(block, 0));
     }
-    t_free(block);
-  }
 }
 
-static void same_size_changes_nothing(void **state)
-{
-  (void)state;
-  for (size_t i = 0; i < COUNT_OF(sizes); i++) {
-    void *block = t_malloc(sizes[i]);
-    size_t usable = t_malloc_usable_size(block);
-    pattern_fill(block, sizes[i], i);
-    errno = 1234;
-    assert_ptr_equal(t_realloc(block, sizes[i]), block);
-    assert_int_equal(errno, 1234);
-    assert_int_equal(t_malloc_usable_size(block), usable);
-    assert_true(pattern_intact(block, sizes[i], i, sizes[i]));
-    t_free(block);
-    block = t_memalign(8192, sizes[i]);
-    assert_ptr_equal(t_realloc(block, sizes[i]), block);
-    t_free(block);
-  }
+static void failure_keeps_the_block(void **state) {
+    (void)state;
+    static const size_t impossible[] = {PTRDIFF_MAX, (size_t)PTRDIFF_MAX + 1, SIZE_MAX,
+                                        SIZE_MAX - 4095, PTRDIFF_MAX - 4096};
+    for (size_t i = 0; i < COUNT_OF(sizes); i++) {
+        void *block = t_malloc(sizes[i]);
+        size_t usable = t_malloc_usable_size(block);
+        pattern_fill(block, usable, i);
+        for (size_t k = 0; k < COUNT_OF(impossible); k++) {
+            errno = 0;
+            assert_null(t_realloc(block, impossible[k]));
+            assert_int_equal(errno, ENOMEM);
+            assert_int_equal(t_malloc_usable_size(block), usable);
+            assert_true(pattern_intact(block, usable, i, usable));
+        }
+        t_free(block);
+    }
 }
 
-static void growing_within_usable_size_does_not_move(void **state)
-{
-  (void)state;
-  for (size_t i = 0; i < COUNT_OF(sizes); i++) {
-    if (ON_GLIBC && sizes[i] >= 128 * KIB) /* COMPAT-2 */
-      continue;
-    void *block = t_malloc(sizes[i]);
-    size_t usable = t_malloc_usable_size(block);
-    pattern_fill(block, usable, i);
-    for (size_t size = sizes[i]; size < usable; size += 1 + (usable - size) / 2)
-      assert_ptr_equal(t_realloc(block, size), block);
-    assert_ptr_equal(t_realloc(block, usable), block);
-    assert_int_equal(t_malloc_usable_size(block), usable);
-    assert_true(pattern_intact(block, usable, i, usable));
-    t_free(block);
-  }
+static void same_size_changes_nothing(void **state) {
+    (void)state;
+    for (size_t i = 0; i < COUNT_OF(sizes); i++) {
+        void *block = t_malloc(sizes[i]);
+        size_t usable = t_malloc_usable_size(block);
+        pattern_fill(block, sizes[i], i);
+        errno = 1234;
+        assert_ptr_equal(t_realloc(block, sizes[i]), block);
+        assert_int_equal(errno, 1234);
+        assert_int_equal(t_malloc_usable_size(block), usable);
+        assert_true(pattern_intact(block, sizes[i], i, sizes[i]));
+        t_free(block);
+        block = t_memalign(8192, sizes[i]);
+        assert_ptr_equal(t_realloc(block, sizes[i]), block);
+        t_free(block);
+    }
+}
+
+static void growing_within_usable_size_does_not_move(void **state) {
+    (void)state;
+    for (size_t i = 0; i < COUNT_OF(sizes); i++) {
+        if (ON_GLIBC && sizes[i] >= 128 * KIB) /* COMPAT-2 */
+            continue;
+        void *block = t_malloc(sizes[i]);
+        size_t usable = t_malloc_usable_size(block);
+        pattern_fill(block, usable, i);
+        for (size_t size = sizes[i]; size < usable; size += 1 + (usable - size) / 2)
+            assert_ptr_equal(t_realloc(block, size), block);
+        assert_ptr_equal(t_realloc(block, usable), block);
+        assert_int_equal(t_malloc_usable_size(block), usable);
+        assert_true(pattern_intact(block, usable, i, usable));
+        t_free(block);
+    }
 }
 
 /* realloc keeps all usable bytes, not only those that were asked for. */
-static void all_usable_bytes_survive_a_move(void **state)
-{
-  (void)state;
-  for (size_t i = 0; i < COUNT_OF(sizes); i++) {
-    void *block = t_malloc(sizes[i]);
-    size_t usable = t_malloc_usable_size(block);
-    pattern_fill(block, usable, i);
-    block = t_realloc(block, usable * 3 + 100);
-    assert_non_null(block);
-    assert_true(pattern_intact(block, usable, i, usable));
-    t_free(block);
-  }
+static void all_usable_bytes_survive_a_move(void **state) {
+    (void)state;
+    for (size_t i = 0; i < COUNT_OF(sizes); i++) {
+        void *block = t_malloc(sizes[i]);
+        size_t usable = t_malloc_usable_size(block);
+        pattern_fill(block, usable, i);
+        block = t_realloc(block, usable * 3 + 100);
+        assert_non_null(block);
+        assert_true(pattern_intact(block, usable, i, usable));
+        t_free(block);
+    }
 }
 
 /* Aligned blocks may lose their alignment but nothing else. */
-static void aligned_blocks_can_be_resized(void **state)
-{
-  (void)state;
-  for (size_t alignment = 16; alignment <= 4 * MIB; alignment *= 4) {
-    for (size_t i = 0; i < COUNT_OF(sizes); i += 3) {
-      for (size_t k = 0; k < COUNT_OF(sizes); k += 2) {
-        size_t kept = sizes[i] < sizes[k] ? sizes[i] : sizes[k];
-        void *block = t_aligned_alloc(alignment, sizes[i]);
-        assert_non_null(block);
-        pattern_fill(block, sizes[i], i);
-        block = t_realloc(block, sizes[k]);
-        assert_non_null(block);
-        assert_true(is_aligned(block, 16));
-        assert_true(pattern_intact(block, sizes[i], i, kept));
-        t_free(block);
-      }
+static void aligned_blocks_can_be_resized(void **state) {
+    (void)state;
+    for (size_t alignment = 16; alignment <= 4 * MIB; alignment *= 4) {
+        for (size_t i = 0; i < COUNT_OF(sizes); i += 3) {
+            for (size_t k = 0; k < COUNT_OF(sizes); k += 2) {
+                size_t kept = sizes[i] < sizes[k] ? sizes[i] : sizes[k];
+                void *block = t_aligned_alloc(alignment, sizes[i]);
+                assert_non_null(block);
+                pattern_fill(block, sizes[i], i);
+                block = t_realloc(block, sizes[k]);
+                assert_non_null(block);
+                assert_true(is_aligned(block, 16));
+                assert_true(pattern_intact(block, sizes[i], i, kept));
+                t_free(block);
+            }
+        }
     }
-  }
 }
 
 /* A large block that shrinks to almost nothing must not keep its memory. */
-static void shrinking_gives_memory_back(void **state)
-{
-  (void)state;
-  enum { BLOCKS = 64 };
-  void *blocks[BLOCKS];
-  for (size_t i = 0; i < BLOCKS; i++) {
-    blocks[i] = t_malloc(16 * MIB);
-    assert_non_null(blocks[i]);
-    pattern_fill(blocks[i], 1000, i);
-    blocks[i] = t_realloc(blocks[i], 1000);
-    assert_non_null(blocks[i]);
-    assert_true(t_malloc_usable_size(blocks[i]) < MIB);
-    assert_true(pattern_intact(blocks[i], 1000, i, 1000));
-  }
-  for (size_t i = 0; i < BLOCKS; i++)
-    t_free(blocks[i]);
+static void shrinking_gives_memory_back(void **state) {
+    (void)state;
+    enum { BLOCKS = 64 };
+    void *blocks[BLOCKS];
+    for (size_t i = 0; i < BLOCKS; i++) {
+        blocks[i] = t_malloc(16 * MIB);
+        assert_non_null(blocks[i]);
+        pattern_fill(blocks[i], 1000, i);
+        blocks[i] = t_realloc(blocks[i], 1000);
+        assert_non_null(blocks[i]);
+        assert_true(t_malloc_usable_size(blocks[i]) < MIB);
+        assert_true(pattern_intact(blocks[i], 1000, i, 1000));
+    }
+    for (size_t i = 0; i < BLOCKS; i++)
+        t_free(blocks[i]);
 }
 
-int main(void)
-{
-  const struct CMUnitTest tests[] = {
-      cmocka_unit_test(content_survives_between_all_sizes),
-      cmocka_unit_test(growing_step_by_step_keeps_content),
-      cmocka_unit_test(size_zero_frees_and_returns_null),
-      cmocka_unit_test(size_zero_really_frees),
-      cmocka_unit_test(failure_keeps_the_block),
-      cmocka_unit_test(same_size_changes_nothing),
-      cmocka_unit_test(growing_within_usable_size_does_not_move),
-      cmocka_unit_test(all_usable_bytes_survive_a_move),
-      cmocka_unit_test(aligned_blocks_can_be_resized),
-      cmocka_unit_test(shrinking_gives_memory_back),
-  };
-  return cmocka_run_group_tests(tests, NULL, NULL);
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(content_survives_between_all_sizes),
+        cmocka_unit_test(growing_step_by_step_keeps_content),
+        cmocka_unit_test(size_zero_frees_and_returns_null),
+        cmocka_unit_test(size_zero_really_frees),
+        cmocka_unit_test(failure_keeps_the_block),
+        cmocka_unit_test(same_size_changes_nothing),
+        cmocka_unit_test(growing_within_usable_size_does_not_move),
+        cmocka_unit_test(all_usable_bytes_survive_a_move),
+        cmocka_unit_test(aligned_blocks_can_be_resized),
+        cmocka_unit_test(shrinking_gives_memory_back),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
 }
