@@ -9,5 +9,6 @@ git log -p --follow --format=%h -- src/file3.c >../follow.out
 git blame -s src/file1.c >../blame.out
 git -c pack.threads=2 gc -q --aggressive
 git fsck --full
-git cat-file --batch-all-objects --batch-check='%(objectname) %(objecttype) %(objectsize)' >../objects.out
+git cat-file --batch-all-objects \
+    --batch-check='%(objectname) %(objecttype) %(objectsize)' >../objects.out
 git rev-list --count HEAD

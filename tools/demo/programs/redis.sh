@@ -15,8 +15,8 @@ until [ -S redis.sock ]; do
 done
 
 redis-cli -s redis.sock --pipe <"$INPUT/fill.txt" | grep errors
-redis-benchmark -s redis.sock -c 20 -P 8 -d 200 -n "$REQUESTS" --csv \
-    -t set,get,incr,lpush,rpush,lpop,sadd,hset,zadd,lrange_100,mset | sed 's/,.*//'
+redis-benchmark -s redis.sock -c 20 -P 50 -d 64 -n "$REQUESTS" --csv \
+    -t set,get,incr,lpush,rpush,lpop,sadd,hset,zadd,mset | sed 's/,.*//'
 redis-cli -s redis.sock <"$INPUT/read.txt" >data.out
 redis-cli -s redis.sock debug digest
 redis-cli -s redis.sock dbsize
