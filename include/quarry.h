@@ -1,0 +1,105 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * quarry.h: the one public header of Quarry, a malloc for Linux.
+ *
+ * A program normally needs none of this: preload libquarry.so, or link libquarry, and malloc, free
+ * and their family are Quarry's.  The names below give the same functions under a prefix of their
+ * own, so that a program can hold both allocators at once.  Never pass a block of one allocator to
+ * a function of the other, except where libquarry provides malloc itself: there both are the same.
+ *
+ * Unless a comment says otherwise every function is thread-safe (MT-Safe), is not a cancellation
+ * point, is not async-signal-safe, takes sizes in bytes, and sets errno only when it fails.
+ */
+#ifndef QUARRY_H
+#define QUARRY_H
+
+#include <malloc.h> /* struct mallinfo, struct mallinfo2 and the M_ parameters */
+#include <stddef.h>
+#include <stdio.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define QUARRY_VERSION_MAJOR 0
+#define QUARRY_VERSION_MINOR 1
+#define QUARRY_VERSION_PATCH 0
+
+#if defined(__GNUC__)
+#define QUARRY_API __attribute__((visibility("default")))
+#define QUARRY_ATTR(...) __attribute__((__VA_ARGS__))
+#else
+#define QUARRY_API
+#define QUARRY_ATTR(...)
+#endif
+
+/* The version of the library that is running, "MAJOR.MINOR.PATCH"; a static string. */
+QUARRY_API const char *quarry_version(void);
+
+/* ---- Allocation ------------------------------------------------------------------------------
+ * All blocks are aligned to at least 16 bytes.  A size of 0 gives a unique block that must be
+ * freed.  Failure (no memory, or a size above PTRDIFF_MAX) returns NULL and sets errno to ENOMEM.
+ */
+
+/* Allocates size bytes, not initialised.  ISO C, POSIX. */
+QUARRY_API void *quarry_malloc(size_t size) QUARRY_ATTR(malloc, alloc_size(1));
+
+/* Allocates count * size bytes, all zero; fails with ENOMEM where the product overflows. */
+QUARRY_API void *quarry_calloc(size_t count, size_t size) QUARRY_ATTR(malloc, alloc_size(1, 2));
+
+/* Resizes a block and keeps its content up to the smaller size; the address may change.
+ * realloc(NULL, n) is malloc(n).  realloc(p, 0) frees p and returns NULL, errno unchanged, as glibc
+ * does.  On failure the old block is untouched.  Growing within malloc_usable_size never moves. */
+QUARRY_API void *quarry_realloc(void *block, size_t size) QUARRY_ATTR(alloc_size(2));
+
+/* Frees a block; NULL is ignored; errno is preserved (POSIX.1-2024).  A pointer that is not a live
+ * block of this allocator is reported in one line on stderr and the process is aborted. */
+QUARRY_API void quarry_free(void *block);
+
+/* C23: free with the size the block was asked for.  The size is checked, never trusted: one that
+ * cannot belong to the block is reported and aborts, as quarry_free does. */
+QUARRY_API void quarry_free_sized(void *block, size_t size);
+QUARRY_API void quarry_free_aligned_sized(void *block, size_t alignment, size_t size);
+
+/* Aligned allocation.  memalign and aligned_alloc round an alignment that is no power of two up to
+ * the next one, as glibc 2.36 does; above SIZE_MAX/2+1 they fail with EINVAL. */
+QUARRY_API void *quarry_memalign(size_t alignment, size_t size) QUARRY_ATTR(malloc, alloc_size(2));
+QUARRY_API void *quarry_aligned_alloc(size_t alignment, size_t size)
+    QUARRY_ATTR(malloc, alloc_size(2));
+
+/* POSIX: returns 0, EINVAL (alignment no power-of-two multiple of sizeof(void *)) or ENOMEM; *out
+ * is written only on success. */
+QUARRY_API int quarry_posix_memalign(void **out, size_t alignment, size_t size);
+
+/* Page-aligned allocation; pvalloc also rounds the size up to whole pages. */
+QUARRY_API void *quarry_valloc(size_t size) QUARRY_ATTR(malloc, alloc_size(1));
+QUARRY_API void *quarry_pvalloc(size_t size) QUARRY_ATTR(malloc);
+
+/* The bytes that may be used in a live block, at least what was asked for, constant while it
+ * lives; 0 for NULL. */
+QUARRY_API size_t quarry_malloc_usable_size(void *block);
+
+/* ---- Control and statistics (semantics of glibc's functions of the same name) ----------------- */
+
+/* Sets an allocator parameter (M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD, ...).  Returns 1 if
+ * accepted (also for parameters that are unknown, as glibc does), 0 if the value is out of range. */
+QUARRY_API int quarry_mallopt(int param, int value);
+
+/* Returns to the kernel what can be: this thread's cache, free runs, free pages inside slabs, and
+ * the top of the break except for pad bytes.  Returns 1 if any memory was released, else 0. */
+QUARRY_API int quarry_malloc_trim(size_t pad);
+
+/* Counts of what the allocator holds; mallinfo has int fields, which wrap. */
+QUARRY_API struct mallinfo2 quarry_mallinfo2(void);
+QUARRY_API struct mallinfo quarry_mallinfo(void);
+
+/* Writes a summary to stderr in glibc's format. */
+QUARRY_API void quarry_malloc_stats(void);
+
+/* Writes the state as XML to stream.  options must be 0; any other value returns EINVAL. */
+QUARRY_API int quarry_malloc_info(int options, FILE *stream);
+
+#ifdef __cplusplus
+}
+#endif
+#endif /* QUARRY_H */

@@ -1,0 +1,80 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * base.h: what every layer shares: page arithmetic, bit helpers, and the three strengths of
+ * assertion.  No state, no functions that are not inline.
+ *
+ *   require(c, ...)  always on, for what the program handed us; see report.h
+ *   quarry_assert    debug builds (QUARRY_DEBUG): cheap checks of our own invariants
+ *   *_verify()       whole-structure checks, called by tests
+ */
+#ifndef QUARRY_BASE_H
+#define QUARRY_BASE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/* The granule of the page map.  The system's page size is a multiple of it (os_page_bytes). */
+#define PAGE_SHIFT 12
+#define PAGE_BYTES ((size_t)1 << PAGE_SHIFT)
+
+#define CACHE_LINE 64
+
+#define LIKELY(x) __builtin_expect(!!(x), 1)
+#define UNLIKELY(x) __builtin_expect(!!(x), 0)
+#define NOINLINE __attribute__((noinline))
+#define ALWAYS_INLINE inline __attribute__((always_inline))
+
+#ifdef QUARRY_DEBUG
+#define quarry_assert(c) ((c) ? (void)0 : __builtin_trap())
+#else
+#define quarry_assert(c) ((void)0)
+#endif
+
+/* Shared words are read and written with these, so that every access that may race is visible in
+ * the source and to ThreadSanitizer.  On x86-64 all four are plain moves. */
+#define LOAD_RELAXED(x) __atomic_load_n(&(x), __ATOMIC_RELAXED)
+#define LOAD_ACQUIRE(x) __atomic_load_n(&(x), __ATOMIC_ACQUIRE)
+#define STORE_RELAXED(x, v) __atomic_store_n(&(x), (v), __ATOMIC_RELAXED)
+#define STORE_RELEASE(x, v) __atomic_store_n(&(x), (v), __ATOMIC_RELEASE)
+
+static inline size_t round_up(size_t n, size_t power_of_two) {
+    return (n + power_of_two - 1) & ~(power_of_two - 1);
+}
+
+static inline size_t round_down(size_t n, size_t power_of_two) {
+    return n & ~(power_of_two - 1);
+}
+
+static inline bool is_power_of_two(size_t n) {
+    return n != 0 && (n & (n - 1)) == 0;
+}
+
+/* Pages that hold n bytes; n is at most PTRDIFF_MAX. */
+static inline size_t pages_for(size_t bytes) {
+    return (bytes + PAGE_BYTES - 1) >> PAGE_SHIFT;
+}
+
+static inline size_t min_size(size_t a, size_t b) {
+    return a < b ? a : b;
+}
+
+static inline size_t max_size(size_t a, size_t b) {
+    return a > b ? a : b;
+}
+
+/* Index of the lowest and of the highest bit; w is not 0. */
+static inline unsigned bit_lowest(uint64_t w) {
+    return (unsigned)__builtin_ctzll(w);
+}
+
+static inline unsigned bit_highest(uint64_t w) {
+    return 63u - (unsigned)__builtin_clzll(w);
+}
+
+/* The n lowest bits set; n is 0..64. */
+static inline uint64_t bit_mask(unsigned n) {
+    return n >= 64 ? ~(uint64_t)0 : ((uint64_t)1 << n) - 1;
+}
+
+#endif

@@ -1,0 +1,53 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * buddy.h: a set of free pages, kept as naturally aligned blocks of 2^order pages.
+ *
+ * Pure: the state is passed by pointer; no lock, no global, no system call.  Page numbers are
+ * 0 .. BUDDY_PAGES-1.  The caller guards the state and hands in only pages that are not in the set.
+ */
+#ifndef QUARRY_BUDDY_H
+#define QUARRY_BUDDY_H
+
+#include "base.h"
+
+enum {
+    BUDDY_MAX_ORDER = 13, /* 8 192 pages: the largest block is a whole set, 32 MiB */
+    BUDDY_ORDERS = BUDDY_MAX_ORDER + 1,
+    BUDDY_PAGES = 1 << BUDDY_MAX_ORDER,
+    BUDDY_WORDS = 261,
+};
+
+struct buddy {
+    uint32_t pages;               /* in the set */
+    uint32_t orders;              /* bit o: some block of order o */
+    uint32_t count[BUDDY_ORDERS]; /* blocks per order */
+    uint64_t busy[BUDDY_ORDERS][2];
+    uint64_t words[BUDDY_WORDS];
+};
+
+/* Adds count pages from first on, merged with their buddies. */
+void buddy_insert(struct buddy *set, unsigned first, unsigned count);
+
+/* Takes the block of this order at page out of the set; it is there. */
+void buddy_remove(struct buddy *set, unsigned page, unsigned order);
+
+/* The first page of the smallest block of at least min_order, lowest address first, and its order;
+ * -1 if there is none. */
+int buddy_find(const struct buddy *set, unsigned min_order, unsigned *order);
+
+/* The first page of the lowest block of exactly this order at or above page from; or -1. */
+int buddy_next(const struct buddy *set, unsigned order, unsigned from);
+
+/* The first page of the highest block of exactly this order; the set has one. */
+unsigned buddy_last(const struct buddy *set, unsigned order);
+
+/* The order of the block that holds page, and its first page; -1 if page is not in the set. */
+int buddy_holding(const struct buddy *set, unsigned page, unsigned *first);
+
+/* The smallest order of a block that holds count pages; count is 1 or more. */
+unsigned buddy_order_for(size_t count);
+
+/* Empty string, or the name of the first invariant that does not hold. */
+const char *buddy_verify(const struct buddy *set);
+
+#endif

@@ -1,0 +1,364 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * cache: per-thread stacks of free objects (Bonwick's magazines, one per class).
+ *
+ * PURPOSE  Serve a malloc or free from the calling thread's own memory: no lock, no atomic
+ *          read-modify-write, no system call.
+ *
+ * LAYOUT   slots    [ NULL | o1 | o2 | ... | on |    |    ]
+ *                     ^ sentinel             ^ top     ^ end = slots + capacity
+ *          An empty bin takes half a stack from the slabs; a full one gives its older half back,
+ *          because what was freed last is warm.
+ *
+ * STATES   of a bin: capacity 0 (cold) -> 8 -> 16 -> 32 -> 64 (or 32 KiB of objects) -> 0
+ *          Capacity is earned by slow operations and lost by idleness: EARN_FIRST of them for the
+ *          first step, EARN_NEXT for each further one, EARN_HARD while the capacities of all
+ *          threads together exceed the budget of max(256 KiB, live/32).  Every IDLE_TICKS slow
+ *          operations of the thread, bins that stand where they stood are emptied.  So a thread
+ *          that did a little of everything holds nothing but this table (1.7 KB).
+ *          of a cache: in use by one thread <-> unused, for the next thread
+ *          of cache_tls: &cold_cache (no cache yet) -> own cache -> &dead_cache (torn down)
+ *
+ * INVARIANTS
+ *   INV-CACHE-1  Slots between the sentinel and top hold distinct objects of the class whose bits
+ *                in the slabs are 0.
+ *   INV-CACHE-2  top changes by one store; an object is in a slot before top covers it and leaves
+ *                top's cover before its bit is set (INV-FORK-1).
+ *
+ * LOCKING  The owner alone writes its bins.  The registry's lock guards in_use and the list.
+ *
+ * FAILURE  Without memory for a cache or a stack the thread works through the slabs.
+ *
+ * WHY NOT  Several stacks exchanged whole through a depot: they save half of the batch cost and
+ *          lose the order of addresses; see docs/decisions.
+ */
+#include "cache.h"
+
+#include "meta.h"
+#include "page.h"
+#include "report.h"
+
+#include <pthread.h>
+#include <string.h>
+
+enum {
+    CAPACITY_FIRST = 8,
+    CAPACITY_MAX = 64,
+    CAPACITY_MAX_BYTES = 32768,
+    EARN_FIRST = 16,
+    EARN_NEXT = 4,
+    EARN_HARD = 512,
+    IDLE_TICKS = 1024,
+    EXIT_ROUNDS = 3, /* PTHREAD_DESTRUCTOR_ITERATIONS - 1 */
+    BUDGET_MIN = 256 * 1024,
+};
+
+static void *no_slots[1];
+
+#define COLD_BIN \
+    { no_slots, no_slots }
+#define EIGHT(x) x, x, x, x, x, x, x, x
+#define COLD_BINS \
+    { EIGHT(EIGHT(COLD_BIN)), COLD_BIN }
+
+_Static_assert(CLASS_COUNT == 65, "COLD_BINS has one entry per class");
+
+static struct cache cold_cache = {.bin = COLD_BINS};
+static struct cache dead_cache = {.bin = COLD_BINS};
+
+__thread struct cache *cache_tls = &cold_cache;
+
+static struct lock registry_lock = LOCK_INITIALISER(LOCK_REGISTRY);
+static struct cache *registry;
+static size_t capacity_bytes; /* of all bins together */
+static bool enabled = true;
+static size_t capacity_max = CAPACITY_MAX, size_max = SMALL_MAX;
+static pthread_key_t exit_key;
+static bool exit_key_made;
+
+/* ---- a thread's cache ---------------------------------------------------------------------------- */
+
+static void thread_exit(void *unused);
+
+void cache_init(void) {
+    exit_key_made = pthread_key_create(&exit_key, thread_exit) == 0;
+}
+
+void cache_set_enabled(bool on) {
+    STORE_RELAXED(enabled, on);
+}
+
+void cache_set_capacity_limit(size_t objects) {
+    STORE_RELAXED(capacity_max, min_size(objects, CAPACITY_MAX));
+}
+
+void cache_set_size_limit(size_t bytes) {
+    STORE_RELAXED(size_max, bytes);
+}
+
+static struct cache *find_unused(void) {
+    for (struct cache *cache = registry; cache; cache = cache->next)
+        if (!cache->in_use)
+            return cache;
+    return NULL;
+}
+
+/* Without the key nobody would tell us of a thread's end, so there would be no cache. */
+static struct cache *make_cache(void) {
+    if (!exit_key_made)
+        return NULL;
+    lock_take(&registry_lock);
+    struct cache *cache = find_unused();
+    if (cache) {
+        cache->in_use = 1;
+    } else {
+        cache = meta_take(sizeof *cache);
+        if (cache) {
+            memcpy(cache->bin, cold_cache.bin, sizeof cache->bin);
+            cache->in_use = 1;
+            cache->next = registry;
+            STORE_RELEASE(registry, cache);
+        }
+    }
+    lock_drop(&registry_lock);
+    if (!cache)
+        return NULL;
+    cache->rounds = 0;
+    cache_tls = cache; /* first, for setspecific may allocate */
+    pthread_setspecific(exit_key, cache);
+    return cache;
+}
+
+/* The calling thread's cache, made now if need be; NULL if it has none and gets none. */
+static struct cache *own_cache(void) {
+    struct cache *cache = cache_tls;
+    if (LIKELY(cache != &cold_cache && cache != &dead_cache))
+        return cache;
+    return cache == &cold_cache ? make_cache() : NULL;
+}
+
+/* ---- capacity ------------------------------------------------------------------------------------ */
+
+static void **slots_of(const struct cache *cache, unsigned class_index) {
+    return cache->bin[class_index].end - cache->state[class_index].capacity;
+}
+
+static size_t slot_bytes(unsigned capacity) {
+    return (capacity + 1u) * sizeof(void *);
+}
+
+static size_t held_bytes(unsigned class_index, unsigned capacity) {
+    return capacity * ((size_t)size_classes[class_index].size + sizeof(void *));
+}
+
+static unsigned capacity_limit(unsigned class_index) {
+    size_t size = size_classes[class_index].size;
+    if (size > LOAD_RELAXED(size_max))
+        return 0;
+    return (unsigned)min_size(LOAD_RELAXED(capacity_max), CAPACITY_MAX_BYTES / size);
+}
+
+static void add_capacity_bytes(size_t bytes) {
+    if (lock_single_thread())
+        STORE_RELAXED(capacity_bytes, capacity_bytes + bytes);
+    else
+        __atomic_fetch_add(&capacity_bytes, bytes, __ATOMIC_RELAXED);
+}
+
+/* Moves the objects of a bin to a stack of another capacity that can hold them.  While they move
+ * the bin is empty, so that a cut loses them rather than having them twice. */
+static bool resize_bin(struct cache *cache, unsigned class_index, unsigned capacity) {
+    struct bin *bin = &cache->bin[class_index];
+    unsigned old_capacity = cache->state[class_index].capacity;
+    void **old = slots_of(cache, class_index);
+    void **fresh = capacity ? meta_take(slot_bytes(capacity)) : no_slots;
+    if (!fresh)
+        return false;
+    size_t depth = (size_t)(bin->top - old);
+    STORE_RELEASE(bin->top, fresh);
+    memcpy(fresh + 1, old + 1, depth * sizeof *fresh);
+    bin->end = fresh + capacity;
+    STORE_RELEASE(bin->top, fresh + depth);
+    cache->state[class_index].capacity = (uint16_t)capacity;
+    cache->state[class_index].slow_ops = 0;
+    if (old_capacity)
+        meta_give(old, slot_bytes(old_capacity));
+    add_capacity_bytes(held_bytes(class_index, capacity) - held_bytes(class_index, old_capacity));
+    return true;
+}
+
+static bool budget_exceeded(void) {
+    return LOAD_RELAXED(capacity_bytes) > max_size(BUDGET_MIN, page_live_bytes() / 32);
+}
+
+static void earn(struct cache *cache, unsigned class_index) {
+    struct bin_state *state = &cache->state[class_index];
+    unsigned limit = capacity_limit(class_index);
+    if (state->capacity >= limit || !LOAD_RELAXED(enabled))
+        return;
+    unsigned price = state->capacity ? EARN_NEXT : EARN_FIRST;
+    if (state->slow_ops < price || (state->slow_ops < EARN_HARD && budget_exceeded()))
+        return;
+    unsigned capacity = state->capacity ? 2u * state->capacity : CAPACITY_FIRST;
+    resize_bin(cache, class_index, (unsigned)min_size(capacity, limit));
+}
+
+/* ---- spilling ------------------------------------------------------------------------------------ */
+
+/* Gives the count oldest objects of a bin to the slabs. */
+static void spill(struct cache *cache, unsigned class_index, unsigned count) {
+    struct bin *bin = &cache->bin[class_index];
+    void *batch[CAPACITY_MAX], *kept[CAPACITY_MAX];
+    void **slots = slots_of(cache, class_index);
+    size_t rest = (size_t)(bin->top - slots) - count;
+    memcpy(batch, slots + 1, count * sizeof *batch);
+    memcpy(kept, slots + 1 + count, rest * sizeof *kept);
+    STORE_RELEASE(bin->top, slots);
+    memcpy(slots + 1, kept, rest * sizeof *kept);
+    STORE_RELEASE(bin->top, slots + rest);
+    unsigned wrong = 0;
+    enum slab_status status = slab_give(class_index, batch, count, &wrong);
+    if (UNLIKELY(status != SLAB_OK))
+        report_slab_misuse("free", batch[wrong], status);
+}
+
+static void spill_all(struct cache *cache, unsigned class_index) {
+    size_t depth = (size_t)(cache->bin[class_index].top - slots_of(cache, class_index));
+    if (depth)
+        spill(cache, class_index, (unsigned)depth);
+}
+
+void cache_flush(void) {
+    struct cache *cache = cache_tls;
+    for (unsigned i = 1; i < CLASS_COUNT; i++)
+        if (cache->state[i].capacity)
+            spill_all(cache, i);
+}
+
+/* Takes the capacity from bins that nobody used since the last look. */
+static void drop_idle(struct cache *cache) {
+    for (unsigned i = 1; i < CLASS_COUNT; i++) {
+        struct bin_state *state = &cache->state[i];
+        if (!state->capacity)
+            continue;
+        unsigned depth = (unsigned)(cache->bin[i].top - slots_of(cache, i));
+        if (!state->busy && state->seen == depth) {
+            spill_all(cache, i);
+            resize_bin(cache, i, 0);
+        }
+        state->seen = (uint16_t)depth;
+        state->busy = 0;
+    }
+}
+
+static void count_slow_op(struct cache *cache, unsigned class_index) {
+    struct bin_state *state = &cache->state[class_index];
+    state->busy = 1;
+    if (state->slow_ops < UINT16_MAX)
+        state->slow_ops++;
+    earn(cache, class_index);
+    if (++cache->ticks % IDLE_TICKS == 0)
+        drop_idle(cache);
+}
+
+/* ---- the slow path of malloc and free ------------------------------------------------------------ */
+
+void *cache_take(unsigned class_index) {
+    struct cache *cache = own_cache();
+    void *object = NULL;
+    if (cache)
+        count_slow_op(cache, class_index);
+    if (!cache || cache->state[class_index].capacity < 2)
+        return slab_take(class_index, &object, 1) ? object : NULL;
+    struct bin *bin = &cache->bin[class_index];
+    void **top = bin->top;
+    if (*top == NULL) {
+        top += slab_take(class_index, top + 1, cache->state[class_index].capacity / 2u);
+        STORE_RELEASE(bin->top, top);
+    }
+    return cache_pop(class_index);
+}
+
+enum slab_status cache_give(unsigned class_index, void *object) {
+    struct cache *cache = own_cache();
+    unsigned wrong;
+    if (cache)
+        count_slow_op(cache, class_index);
+    if (!cache || !cache->state[class_index].capacity)
+        return slab_give(class_index, &object, 1, &wrong);
+    if (!cache_push(class_index, object)) {
+        spill(cache, class_index, (cache->state[class_index].capacity + 1u) / 2);
+        cache_push(class_index, object);
+    }
+    return SLAB_OK;
+}
+
+/* ---- thread exit --------------------------------------------------------------------------------- */
+
+static void retire(struct cache *cache) {
+    for (unsigned i = 1; i < CLASS_COUNT; i++)
+        if (cache->state[i].capacity) {
+            spill_all(cache, i);
+            resize_bin(cache, i, 0);
+        }
+    memset(cache->state, 0, sizeof cache->state);
+    lock_take(&registry_lock);
+    cache->in_use = 0;
+    lock_drop(&registry_lock);
+}
+
+/* Runs as late as it can, by arming itself again: other destructors allocate and free.  The value
+ * is not trusted (programs overwrite keys they do not own); the thread's own pointer is. */
+static void thread_exit(void *unused) {
+    (void)unused;
+    struct cache *cache = cache_tls;
+    if (cache == &cold_cache || cache == &dead_cache)
+        return;
+    if (cache->rounds++ < EXIT_ROUNDS && pthread_setspecific(exit_key, cache) == 0)
+        return;
+    cache_tls = &dead_cache;
+    retire(cache);
+}
+
+/* ---- figures and repair -------------------------------------------------------------------------- */
+
+void cache_count(struct cache_counts *counts) {
+    *counts = (struct cache_counts){.capacity_bytes = LOAD_RELAXED(capacity_bytes)};
+    lock_take(&registry_lock);
+    for (const struct cache *cache = registry; cache; cache = cache->next) {
+        counts->caches += cache->in_use;
+        for (unsigned i = 1; i < CLASS_COUNT && cache->in_use; i++) {
+            unsigned capacity = LOAD_RELAXED(cache->state[i].capacity);
+            size_t room = (size_t)(LOAD_RELAXED(cache->bin[i].end) -
+                                   LOAD_RELAXED(cache->bin[i].top));
+            if (room <= capacity)
+                counts->cached_bytes += (capacity - room) * size_classes[i].size;
+        }
+    }
+    lock_drop(&registry_lock);
+}
+
+/* The stacks of a thread that is gone are read downwards to the sentinel: top is authoritative,
+ * capacity and end may have been cut between two changes. */
+static void adopt(struct cache *cache) {
+    for (unsigned i = 1; i < CLASS_COUNT; i++) {
+        struct bin *bin = &cache->bin[i];
+        void *object;
+        unsigned wrong;
+        while ((object = *bin->top) != NULL) {
+            bin->top--;
+            slab_give(i, &object, 1, &wrong);
+        }
+        bin->top = bin->end = no_slots;
+    }
+    memset(cache->state, 0, sizeof cache->state);
+    cache->in_use = 0;
+}
+
+void cache_repair(void) {
+    if (lock_broken(&registry_lock))
+        lock_repair(&registry_lock); /* a cache is linked by its last store */
+    for (struct cache *cache = registry; cache; cache = cache->next)
+        if (cache->in_use && cache != cache_tls)
+            adopt(cache);
+}

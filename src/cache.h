@@ -1,0 +1,95 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * cache.h: what a thread keeps at hand: per size class a small stack of free objects.
+ *
+ * cache_pop and cache_push are the whole fast path of malloc and free; they touch the calling
+ * thread's data only.  The other functions are the slow path behind them.
+ */
+#ifndef QUARRY_CACHE_H
+#define QUARRY_CACHE_H
+
+#include "base.h"
+#include "sizeclass.h"
+#include "slab.h"
+
+/* A stack of objects.  The slot below the first one holds NULL, so that "pop and test" is the test
+ * for emptiness; top == end is the test for fullness.  A bin of capacity 0 is both. */
+struct bin {
+    void **top; /* the object pushed last, or the NULL slot */
+    void **end; /* the last slot */
+};
+
+struct bin_state {
+    uint16_t capacity;
+    uint16_t slow_ops; /* slow operations since the capacity last changed */
+    uint16_t seen;     /* depth at the last look for idle bins */
+    uint16_t busy;     /* there was a slow operation since then */
+};
+
+/* bin[0] stays both empty and full: NULL, foreign and large pointers end up there. */
+struct cache {
+    struct bin bin[CLASS_COUNT]; /* written by the owner only */
+    struct bin_state state[CLASS_COUNT];
+    struct cache *next; /* in the registry of all caches; they are never unmapped */
+    uint32_t in_use;    /* guarded by the registry's lock */
+    uint32_t ticks;     /* slow operations, for the look for idle bins */
+    uint32_t rounds;    /* of thread-exit destructors seen */
+};
+
+/* Initially a static cache without capacity, so that no path tests for NULL. */
+extern __thread struct cache *cache_tls __attribute__((tls_model("initial-exec")));
+
+/* An object of the class, or NULL where the bin is empty. */
+static ALWAYS_INLINE void *cache_pop(unsigned class_index) {
+    struct bin *bin = &cache_tls->bin[class_index];
+    void **top = bin->top;
+    void *object = *top;
+    if (LIKELY(object != NULL))
+        STORE_RELAXED(bin->top, top - 1);
+    return object;
+}
+
+/* False, and nothing done, where the bin is full.  The slot is written before the top (fork.c). */
+static ALWAYS_INLINE bool cache_push(unsigned class_index, void *object) {
+    struct bin *bin = &cache_tls->bin[class_index];
+    void **top = bin->top;
+    if (UNLIKELY(top == bin->end))
+        return false;
+    STORE_RELAXED(top[1], object);
+    STORE_RELEASE(bin->top, top + 1);
+    return true;
+}
+
+void cache_init(void);
+
+/* An object of the class, refilling the bin; NULL where the kernel refuses memory. */
+void *cache_take(unsigned class_index);
+
+/* Gives an object whose class is known back, spilling the bin where it is full.  A status other
+ * than SLAB_OK is about this object; a wrong pointer that was freed earlier and is found when its
+ * bin spills is reported at once (report.h). */
+enum slab_status cache_give(unsigned class_index, void *object);
+
+/* Empties the calling thread's bins into the slabs. */
+void cache_flush(void);
+
+/* Whether bins may have capacity; false makes every call take the slow, fully checked path (for
+ * bins that have none yet, so it is decided before the first allocation). */
+void cache_set_enabled(bool enabled);
+
+/* Limits for capacity earned from now on: objects per bin, and bytes of the largest class. */
+void cache_set_capacity_limit(size_t objects);
+void cache_set_size_limit(size_t bytes);
+
+struct cache_counts {
+    size_t caches;        /* in use */
+    size_t cached_bytes;  /* objects in bins; other threads' bins are read while they change */
+    size_t capacity_bytes;
+};
+
+void cache_count(struct cache_counts *counts);
+
+/* Fork repair: gives what threads that are gone had cached back to the slabs. */
+void cache_repair(void);
+
+#endif

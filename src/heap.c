@@ -1,0 +1,324 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * heap: the routes.
+ *
+ * PURPOSE  Decide by size where a block comes from, and by address where it goes back to.
+ *
+ * ROUTES   up to SMALL_MAX                an object of a slab, through the thread's cache
+ *          above, below the threshold     a run of pages
+ *          from the mmap threshold on     a mapping of its own; a run where that fails or the
+ *                                         number of mappings is at its limit
+ *          A route that fails tries the other: memory freed for one size serves any other.
+ *
+ * THRESHOLD  As glibc's: 128 KiB at first; freeing a mapping of at most 32 MiB raises it to that
+ *          size, until the user sets any of the four parameters.  So a program that keeps
+ *          allocating and freeing large blocks gets them from runs, without faults.
+ *
+ * INIT     The first call of the process finds *heap_state_word = 0 and initialises, without any
+ *          function that may allocate, lock or be interposed.  Later the word lies in a page that
+ *          the kernel wipes in a fork child: 0 there means "repair first" (fork.c).
+ *
+ * FAILURE  NULL; nothing that lives is touched.
+ */
+#include "heap.h"
+
+#include "cache.h"
+#include "fork.h"
+#include "lock.h"
+#include "mapping.h"
+#include "option.h"
+#include "os.h"
+#include "page.h"
+#include "report.h"
+
+#include <string.h>
+
+#define MMAP_THRESHOLD_FIRST ((size_t)128 << 10)
+#define MMAP_THRESHOLD_MAX ((size_t)32 << 20)
+#define MMAP_MAX_DEFAULT ((size_t)65536)
+#define NO_BREAK_BASE ((uintptr_t)1 << 44) /* where the window lies if there is no break */
+#define KEEP_ANYWAY ((size_t)128)          /* a block this small is not worth moving to shrink it */
+
+static uint32_t before_init; /* 0: attend */
+uint32_t *heap_state_word = &before_init;
+
+static struct lock init_lock = LOCK_INITIALISER(LOCK_INIT);
+static bool initialised;
+
+static size_t mmap_threshold = MMAP_THRESHOLD_FIRST;
+static size_t mmap_max = MMAP_MAX_DEFAULT;
+static bool threshold_fixed;
+static uint8_t perturb;
+
+/* ---- initialisation ------------------------------------------------------------------------------ */
+
+static void initialise(void) {
+    sizeclass_init();
+    slab_init();
+    uintptr_t base = (uintptr_t)os_break_now();
+    pagemap_init(base ? base : NO_BREAK_BASE);
+    cache_init();
+    option_init();
+    STORE_RELEASE(initialised, true);
+    STORE_RELEASE(heap_state_word, fork_watch());
+}
+
+void heap_attend(void) {
+    if (LOAD_ACQUIRE(initialised) && heap_state_word != &before_init) {
+        fork_repair(heap_state_word);
+        return;
+    }
+    lock_take(&init_lock);
+    if (!initialised)
+        initialise();
+    lock_drop(&init_lock);
+    fork_watch_late();
+}
+
+/* ---- allocation ---------------------------------------------------------------------------------- */
+
+static void *perturbed(void *block, size_t size) {
+    if (UNLIKELY(LOAD_RELAXED(perturb)) && block)
+        memset(block, perturb ^ 0xff, size);
+    return block;
+}
+
+static bool wants_mapping(size_t size) {
+    return size >= LOAD_RELAXED(mmap_threshold) && mapping_live() < LOAD_RELAXED(mmap_max);
+}
+
+static void *take_run(size_t size, size_t align, bool *zero) {
+    return (void *)page_run_take(pages_for(size), max_size(align, PAGE_BYTES), zero);
+}
+
+/* A block above SMALL_MAX, or of any size where its alignment has no class. */
+static void *take_large(size_t size, size_t align, bool *zero) {
+    bool mapping_first = wants_mapping(size);
+    void *block = NULL;
+    *zero = true;
+    if (mapping_first)
+        block = mapping_take(size, align);
+    if (!block)
+        block = take_run(size, align, zero);
+    if (!block && !mapping_first && LOAD_RELAXED(mmap_max) != 0) {
+        *zero = true;
+        block = mapping_take(size, align);
+    }
+    return block;
+}
+
+void *heap_allocate(size_t size) {
+    bool zero;
+    heap_enter();
+    if (size <= SMALL_MAX)
+        return perturbed(cache_take(sizeclass_for(size)), size);
+    if (size > PTRDIFF_MAX)
+        return NULL;
+    return perturbed(take_large(size, 1, &zero), size);
+}
+
+void *heap_allocate_zero(size_t size) {
+    bool zero = false;
+    void *block;
+    heap_enter();
+    if (size <= SMALL_MAX)
+        block = cache_take(sizeclass_for(size));
+    else
+        block = size > PTRDIFF_MAX ? NULL : take_large(size, 1, &zero);
+    if (block && !zero)
+        memset(block, 0, size);
+    return block;
+}
+
+void *heap_allocate_aligned(size_t align, size_t size) {
+    bool zero;
+    heap_enter();
+    if (size > PTRDIFF_MAX || align > PTRDIFF_MAX || size + align > PTRDIFF_MAX)
+        return NULL;
+    unsigned class_index = sizeclass_aligned(size, align);
+    if (class_index) {
+        void *object = cache_pop(class_index);
+        return perturbed(object ? object : cache_take(class_index), size);
+    }
+    return perturbed(take_large(max_size(size, 1), align, &zero), size);
+}
+
+/* ---- what a pointer is --------------------------------------------------------------------------- */
+
+/* The class of the slab that an address lies in, wherever its zone is; else 0. */
+static unsigned class_of(const void *block) {
+    unsigned class_index = pagemap_class(block);
+    if (class_index)
+        return class_index;
+    uint32_t head = pagemap_head((uintptr_t)block);
+    if (head_kind(head) != HEAD_SLAB)
+        return 0;
+    return LOAD_RELAXED(pagemap_slab(pagemap_region((uintptr_t)block), head)->class_index);
+}
+
+static bool is_object_start(const void *block) {
+    uintptr_t object;
+    bool is_free = false;
+    return slab_around((uintptr_t)block, &object, &is_free) && object == (uintptr_t)block &&
+           !is_free;
+}
+
+size_t heap_usable(const void *block, const char *function) {
+    heap_enter();
+    unsigned class_index = class_of(block);
+    if (class_index) {
+        if (UNLIKELY(!is_object_start(block))) {
+            uintptr_t object;
+            bool is_free = false;
+            slab_around((uintptr_t)block, &object, &is_free);
+            report_slab_misuse(function, block,
+                               object == (uintptr_t)block ? SLAB_FREE : SLAB_INTERIOR);
+        }
+        return size_classes[class_index].size;
+    }
+    size_t pages = page_run_pages((uintptr_t)block);
+    size_t bytes = pages ? pages << PAGE_SHIFT : mapping_bytes(block);
+    if (!bytes)
+        report_bad_pointer(function, block);
+    return bytes;
+}
+
+/* ---- freeing ------------------------------------------------------------------------------------- */
+
+/* The dynamic rule: a mapping that was freed shows a size that comes and goes. */
+static void learn_threshold(size_t bytes) {
+    if (!LOAD_RELAXED(threshold_fixed) && bytes > LOAD_RELAXED(mmap_threshold) &&
+        bytes <= MMAP_THRESHOLD_MAX)
+        STORE_RELAXED(mmap_threshold, bytes);
+}
+
+void heap_free(void *block, const char *function) {
+    if (!block)
+        return;
+    heap_enter();
+    if (UNLIKELY(LOAD_RELAXED(perturb)))
+        memset(block, perturb, heap_usable(block, function));
+    unsigned class_index = class_of(block);
+    if (class_index) {
+        enum slab_status status = cache_give(class_index, block);
+        if (UNLIKELY(status != SLAB_OK))
+            report_slab_misuse(function, block, status);
+        return;
+    }
+    if ((uintptr_t)block % PAGE_BYTES == 0) {
+        if (page_run_give((uintptr_t)block))
+            return;
+        size_t bytes = mapping_give(block);
+        if (bytes) {
+            learn_threshold(bytes);
+            return;
+        }
+    }
+    report_bad_pointer(function, block);
+}
+
+/* ---- resizing ------------------------------------------------------------------------------------ */
+
+/* Whether a block of usable bytes is a good home for size bytes: the rule by which realloc leaves
+ * a block in place, and so also the rule for the sizes that free_sized accepts. */
+static bool size_fits(size_t size, size_t usable, unsigned class_index) {
+    if (size > usable)
+        return false;
+    if (class_index)
+        return usable <= KEEP_ANYWAY || size >= usable / 2;
+    return size > SMALL_MAX && usable - size < os_page_bytes();
+}
+
+static void *move(void *block, size_t old, size_t size) {
+    void *fresh = size <= SMALL_MAX ? cache_pop(sizeclass_for(size)) : NULL;
+    if (!fresh)
+        fresh = heap_allocate(size);
+    if (!fresh)
+        return NULL;
+    memcpy(fresh, block, min_size(old, size));
+    unsigned class_index = class_of(block);
+    if (!class_index || !cache_push(class_index, block))
+        heap_free(block, "realloc");
+    return fresh;
+}
+
+static void *resize_run(void *block, size_t old_pages, size_t size) {
+    uintptr_t address = (uintptr_t)block;
+    size_t pages = pages_for(size);
+    if (pages < old_pages && page_run_shrink(address, pages))
+        return block;
+    if (pages > old_pages && page_run_extend(address, pages))
+        return block;
+    return move(block, old_pages << PAGE_SHIFT, size);
+}
+
+void *heap_resize(void *block, size_t size) {
+    size_t usable = heap_usable(block, "realloc");
+    unsigned class_index = class_of(block);
+    if (size > PTRDIFF_MAX)
+        return NULL;
+    if (size_fits(size, usable, class_index))
+        return block;
+    size_t pages = class_index ? 0 : page_run_pages((uintptr_t)block);
+    if (class_index || size <= SMALL_MAX)
+        return move(block, usable, size);
+    if (pages)
+        return resize_run(block, pages, size);
+    void *moved = mapping_resize(block, size);
+    return moved ? moved : move(block, usable, size);
+}
+
+/* ---- checks of C23's sized frees ----------------------------------------------------------------- */
+
+void heap_check_size(void *block, size_t size, const char *function) {
+    size_t usable = heap_usable(block, function);
+    unsigned class_index = class_of(block);
+    bool own_class = class_index && size <= SMALL_MAX && sizeclass_for(size) == class_index;
+    if (!own_class && !size_fits(size, usable, class_index))
+        report_bad_size(function, block, size, usable);
+}
+
+void heap_check_alignment(void *block, size_t align, size_t size, const char *function) {
+    size_t usable = heap_usable(block, function);
+    if (!is_power_of_two(align) || (uintptr_t)block % align != 0)
+        report_bad_alignment(function, block, align);
+    if (size > usable)
+        report_bad_size(function, block, size, usable);
+}
+
+/* ---- control ------------------------------------------------------------------------------------- */
+
+bool heap_trim(size_t pad) {
+    heap_enter();
+    cache_flush();
+    size_t bytes = slab_trim();
+    bytes += page_trim(pad);
+    return bytes != 0;
+}
+
+void heap_end_dynamic_threshold(void) {
+    STORE_RELAXED(threshold_fixed, true);
+}
+
+void heap_set_mmap_threshold(size_t bytes) {
+    STORE_RELAXED(mmap_threshold, bytes);
+}
+
+size_t heap_mmap_threshold(void) {
+    return LOAD_RELAXED(mmap_threshold);
+}
+
+void heap_set_mmap_max(size_t count) {
+    STORE_RELAXED(mmap_max, count);
+}
+
+void heap_set_perturb(unsigned byte) {
+    STORE_RELAXED(perturb, (uint8_t)byte);
+    if (byte)
+        cache_set_enabled(false);
+}
+
+void heap_set_check(bool on) {
+    if (on)
+        cache_set_enabled(false);
+}

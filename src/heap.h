@@ -1,0 +1,47 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * heap.h: routes a request by its size to a cache, a run or a mapping, and a pointer back to where
+ * it came from.  Everything here is the slow path behind cache_pop and cache_push.
+ *
+ * No function sets errno.  function is the name to print when the pointer is wrong.
+ */
+#ifndef QUARRY_HEAP_H
+#define QUARRY_HEAP_H
+
+#include "base.h"
+
+/* Must be passed before any state is looked at: initialises on the first call of the process and
+ * repairs after a fork.  One load and one branch otherwise. */
+extern uint32_t *heap_state_word;
+void heap_attend(void);
+
+static ALWAYS_INLINE void heap_enter(void) {
+    if (UNLIKELY(LOAD_ACQUIRE(*heap_state_word) != 1))
+        heap_attend();
+}
+
+/* A block of at least size bytes; NULL where there is no memory or size is above PTRDIFF_MAX. */
+void *heap_allocate(size_t size);
+void *heap_allocate_zero(size_t size);
+void *heap_allocate_aligned(size_t align, size_t size); /* align: a power of two */
+
+void heap_free(void *block, const char *function);
+void *heap_resize(void *block, size_t size); /* block is not NULL, size is not 0 */
+size_t heap_usable(const void *block, const char *function);
+
+/* Checks that a block may have been asked for with this size / alignment; returns if so. */
+void heap_check_size(void *block, size_t size, const char *function);
+void heap_check_alignment(void *block, size_t align, size_t size, const char *function);
+
+/* Gives back what can be given back; returns whether anything was. */
+bool heap_trim(size_t pad);
+
+/* Parameters, see option.c. */
+void heap_set_mmap_threshold(size_t bytes);
+void heap_set_mmap_max(size_t count);
+void heap_set_perturb(unsigned byte);
+void heap_set_check(bool on);
+void heap_end_dynamic_threshold(void);
+size_t heap_mmap_threshold(void);
+
+#endif

@@ -1,0 +1,209 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * mapping: large blocks, each a mapping of its own, found through a hash table.
+ *
+ * LAYOUT   One table of {address, bytes}, open addressing with linear probing, replaced by a larger
+ *          copy when three quarters of its slots were used.  address 0: never used, GONE: was used.
+ *
+ * INVARIANTS
+ *   INV-MAPPING-1  An entry's size is stored before its address, and it is forgotten before it is
+ *                  unmapped: a cut leaks a mapping and never leaves an entry without one.
+ *
+ * LOCKING  One lock for table and counters; no system call is made under it but the one that maps a
+ *          larger table.
+ *
+ * WHY NOT  A header in front of the block: it would cost a page for page-aligned blocks.
+ */
+#include "mapping.h"
+
+#include "lock.h"
+#include "meta.h"
+#include "os.h"
+
+#define GONE ((uintptr_t)1)
+
+enum { FIRST_SLOTS = 64 };
+
+struct entry {
+    uintptr_t address;
+    size_t bytes;
+};
+
+struct table {
+    size_t slots; /* a power of two */
+    size_t used;  /* entries that are not 0, the forgotten included */
+    struct entry entry[];
+};
+
+static struct lock lock = LOCK_INITIALISER(LOCK_MAPPING);
+static struct table *table; /* guarded by lock, as all below */
+static struct mapping_counts counts;
+
+static size_t table_bytes(size_t slots) {
+    return sizeof(struct table) + slots * sizeof(struct entry);
+}
+
+static size_t hash(uintptr_t address) {
+    return (size_t)((address >> PAGE_SHIFT) * 0x9e3779b97f4a7c15u >> 20);
+}
+
+static struct entry *find(uintptr_t address) {
+    if (!table || address == 0)
+        return NULL;
+    for (size_t i = hash(address);; i++) {
+        struct entry *entry = &table->entry[i & (table->slots - 1)];
+        if (entry->address == address)
+            return entry;
+        if (entry->address == 0)
+            return NULL;
+    }
+}
+
+static void put(struct table *into, uintptr_t address, size_t bytes) {
+    size_t i = hash(address);
+    while (into->entry[i & (into->slots - 1)].address > GONE)
+        i++;
+    struct entry *entry = &into->entry[i & (into->slots - 1)];
+    if (entry->address == 0)
+        into->used++;
+    entry->bytes = bytes;
+    STORE_RELEASE(entry->address, address);
+}
+
+/* Makes sure that one more entry fits.  A block that is moving must not be lost for want of a larger
+ * table: for it the last quarter of the slots may be used, but one, which ends every probe. */
+static bool reserve(bool moving) {
+    if (table && (table->used + 1) * 4 <= table->slots * 3)
+        return true;
+    size_t slots = FIRST_SLOTS;
+    while (slots < 4 * (counts.count + 1))
+        slots *= 2;
+    struct table *larger = meta_take(table_bytes(slots));
+    if (!larger)
+        return moving && table && table->used + 1 < table->slots;
+    larger->slots = slots;
+    for (size_t i = 0; table && i < table->slots; i++)
+        if (table->entry[i].address > GONE)
+            put(larger, table->entry[i].address, table->entry[i].bytes);
+    struct table *old = table;
+    STORE_RELEASE(table, larger);
+    if (old)
+        meta_give(old, table_bytes(old->slots));
+    return true;
+}
+
+static bool remember(uintptr_t address, size_t bytes, bool moving) {
+    lock_take(&lock);
+    bool possible = reserve(moving);
+    if (possible) {
+        put(table, address, bytes);
+        STORE_RELAXED(counts.count, counts.count + 1);
+        counts.bytes += bytes;
+        counts.peak_count = max_size(counts.peak_count, counts.count);
+        counts.peak_bytes = max_size(counts.peak_bytes, counts.bytes);
+    }
+    lock_drop(&lock);
+    return possible;
+}
+
+/* Takes a block out of the table; returns its size, 0 if it was not there. */
+static size_t forget(uintptr_t address) {
+    size_t bytes = 0;
+    lock_take(&lock);
+    struct entry *entry = find(address);
+    if (entry) {
+        bytes = entry->bytes;
+        STORE_RELEASE(entry->address, GONE);
+        STORE_RELAXED(counts.count, counts.count - 1);
+        counts.bytes -= bytes;
+    }
+    lock_drop(&lock);
+    return bytes;
+}
+
+static uintptr_t map_aligned(size_t bytes, size_t align) {
+    if (align <= os_page_bytes())
+        return (uintptr_t)os_map(bytes);
+    uintptr_t whole = (uintptr_t)os_map(bytes + align);
+    if (!whole)
+        return 0;
+    uintptr_t start = round_up(whole, align), end = whole + bytes + align;
+    if (start > whole)
+        os_unmap((void *)whole, start - whole);
+    if (end > start + bytes)
+        os_unmap((void *)(start + bytes), end - start - bytes);
+    return start;
+}
+
+void *mapping_take(size_t bytes, size_t align) {
+    bytes = round_up(bytes, os_page_bytes());
+    if (bytes + align > PTRDIFF_MAX)
+        return NULL;
+    uintptr_t address = map_aligned(bytes, align);
+    if (address && !remember(address, bytes, false)) {
+        os_unmap((void *)address, bytes);
+        address = 0;
+    }
+    return (void *)address;
+}
+
+size_t mapping_bytes(const void *block) {
+    lock_take(&lock);
+    const struct entry *entry = find((uintptr_t)block);
+    size_t bytes = entry ? entry->bytes : 0;
+    lock_drop(&lock);
+    return bytes;
+}
+
+size_t mapping_give(void *block) {
+    size_t bytes = forget((uintptr_t)block);
+    if (bytes && !os_unmap(block, bytes))
+        os_purge(block, bytes); /* out of mappings: the address space stays, the memory goes */
+    return bytes;
+}
+
+void *mapping_resize(void *block, size_t bytes) {
+    bytes = round_up(bytes, os_page_bytes());
+    size_t old = forget((uintptr_t)block);
+    if (!old)
+        return NULL;
+    void *moved = os_remap(block, old, bytes, true);
+    uintptr_t address = (uintptr_t)(moved ? moved : block);
+    while (!remember(address, moved ? bytes : old, true))
+        os_yield();
+    return moved;
+}
+
+uintptr_t mapping_around(uintptr_t address, size_t *bytes) {
+    for (size_t i = 0; table && i < table->slots; i++) {
+        struct entry entry = table->entry[i];
+        if (entry.address > GONE && address >= entry.address &&
+            address - entry.address < entry.bytes) {
+            *bytes = entry.bytes;
+            return entry.address;
+        }
+    }
+    return 0;
+}
+
+void mapping_count(struct mapping_counts *out) {
+    lock_take(&lock);
+    *out = counts;
+    lock_drop(&lock);
+}
+
+size_t mapping_live(void) {
+    return LOAD_RELAXED(counts.count);
+}
+
+void mapping_repair(void) {
+    if (!lock_broken(&lock))
+        return;
+    counts.count = counts.bytes = 0;
+    for (size_t i = 0; table && i < table->slots; i++)
+        if (table->entry[i].address > GONE) {
+            counts.count++;
+            counts.bytes += table->entry[i].bytes;
+        }
+    lock_repair(&lock);
+}

@@ -1,0 +1,36 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * mapping.h: blocks that are mappings of their own.  Thread-safe.  A block is known by its address;
+ * its size is a multiple of the system page.
+ */
+#ifndef QUARRY_MAPPING_H
+#define QUARRY_MAPPING_H
+
+#include "base.h"
+
+/* A zeroed block of at least bytes at a multiple of align (a power of two); NULL on failure. */
+void *mapping_take(size_t bytes, size_t align);
+
+/* The size of the block that starts at an address; 0 if none does. */
+size_t mapping_bytes(const void *block);
+
+/* Unmaps a block; returns its size, 0 (and nothing done) if none starts there. */
+size_t mapping_give(void *block);
+
+/* Resizes a block, moving it if need be; NULL, and the block is untouched, on failure. */
+void *mapping_resize(void *block, size_t bytes);
+
+/* The start and size of the block that holds an address; 0 if none does.  Slow, takes no lock. */
+uintptr_t mapping_around(uintptr_t address, size_t *bytes);
+
+struct mapping_counts {
+    size_t count, bytes;           /* live */
+    size_t peak_count, peak_bytes; /* since start */
+};
+
+void mapping_count(struct mapping_counts *counts);
+size_t mapping_live(void); /* blocks; a relaxed read */
+
+void mapping_repair(void);
+
+#endif

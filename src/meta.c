@@ -1,0 +1,86 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * meta: memory for tables.
+ *
+ * LAYOUT   chunks of META_CHUNK bytes from the kernel, cut from the front in multiples of a cache
+ *          line; a block given back goes to the list of its size.
+ * FAILURE  NULL where the kernel refuses.
+ * SEE      The page map's regions and the class map are mapped by pagemap.c itself.
+ */
+#include "meta.h"
+
+#include "os.h"
+
+#include <string.h>
+
+enum { META_CHUNK = 64 * 1024, META_SIZES = META_BLOCK_MAX / CACHE_LINE + 1 };
+
+struct free_block {
+    struct free_block *next;
+};
+
+static struct lock lock = LOCK_INITIALISER(LOCK_META);
+static struct free_block *free_list[META_SIZES]; /* guarded by lock, as all below */
+static char *chunk_next, *chunk_end;
+static size_t mapped_bytes;
+
+static void *cut_from_chunk(size_t bytes) {
+    if ((size_t)(chunk_end - chunk_next) < bytes) {
+        char *chunk = os_map(META_CHUNK);
+        if (!chunk)
+            return NULL;
+        chunk_next = chunk;
+        chunk_end = chunk + META_CHUNK;
+        STORE_RELAXED(mapped_bytes, mapped_bytes + META_CHUNK);
+    }
+    void *block = chunk_next;
+    chunk_next += bytes;
+    return block;
+}
+
+void *meta_take(size_t bytes) {
+    if (bytes > META_BLOCK_MAX) {
+        void *block = os_map(round_up(bytes, os_page_bytes()));
+        if (block)
+            __atomic_fetch_add(&mapped_bytes, round_up(bytes, os_page_bytes()), __ATOMIC_RELAXED);
+        return block;
+    }
+    bytes = round_up(bytes, CACHE_LINE);
+    lock_take(&lock);
+    struct free_block *block = free_list[bytes / CACHE_LINE];
+    if (block) {
+        free_list[bytes / CACHE_LINE] = block->next;
+        lock_drop(&lock);
+        memset(block, 0, bytes);
+        return block;
+    }
+    void *fresh = cut_from_chunk(bytes);
+    lock_drop(&lock);
+    return fresh;
+}
+
+void meta_give(void *block, size_t bytes) {
+    if (bytes > META_BLOCK_MAX) {
+        __atomic_fetch_sub(&mapped_bytes, round_up(bytes, os_page_bytes()), __ATOMIC_RELAXED);
+        os_unmap(block, round_up(bytes, os_page_bytes()));
+        return;
+    }
+    bytes = round_up(bytes, CACHE_LINE);
+    struct free_block *entry = block;
+    lock_take(&lock);
+    entry->next = free_list[bytes / CACHE_LINE];
+    free_list[bytes / CACHE_LINE] = entry;
+    lock_drop(&lock);
+}
+
+size_t meta_mapped_bytes(void) {
+    return LOAD_RELAXED(mapped_bytes);
+}
+
+void meta_repair(void) {
+    if (!lock_broken(&lock))
+        return;
+    memset(free_list, 0, sizeof free_list);
+    chunk_next = chunk_end = NULL;
+    lock_repair(&lock);
+}

@@ -1,0 +1,26 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * meta.h: memory for the allocator's own tables, apart from the heap it manages.
+ *
+ * meta_take returns zeroed memory aligned to a cache line, or NULL; meta_give takes it back with
+ * the same size.  Thread-safe.  Blocks up to META_BLOCK_MAX are cut from chunks and recycled by
+ * size; larger ones are mappings of their own.  Nothing goes back to the kernel but the latter.
+ */
+#ifndef QUARRY_META_H
+#define QUARRY_META_H
+
+#include "base.h"
+#include "lock.h"
+
+#define META_BLOCK_MAX ((size_t)8192)
+
+void *meta_take(size_t bytes);
+void meta_give(void *block, size_t bytes);
+
+/* Bytes mapped for tables taken through this module. */
+size_t meta_mapped_bytes(void);
+
+/* Fork repair: forgets the free lists (their blocks leak) if another thread was cut in here. */
+void meta_repair(void);
+
+#endif

@@ -1,0 +1,177 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * option: the table of parameters, and its three parsers: mallopt, variables, GLIBC_TUNABLES.
+ *
+ * ORDER    Variables first, then GLIBC_TUNABLES (which wins, as in glibc), then mallopt whenever it
+ *          is called.  Nothing is read in set-uid programs.
+ * FAILURE  A malformed or out-of-range value leaves the default in force.
+ */
+#include "option.h"
+
+#include "cache.h"
+#include "heap.h"
+#include "os.h"
+#include "page.h"
+
+#include <limits.h>
+#include <malloc.h>
+#include <string.h>
+
+static void set_trim_threshold(size_t value) {
+    heap_end_dynamic_threshold();
+    page_set_trim_threshold(value);
+}
+
+static void set_top_pad(size_t value) {
+    heap_end_dynamic_threshold();
+    page_set_top_pad(value);
+}
+
+static void set_mmap_threshold(size_t value) {
+    heap_end_dynamic_threshold();
+    heap_set_mmap_threshold(value);
+}
+
+static void set_mmap_max(size_t value) {
+    heap_end_dynamic_threshold();
+    heap_set_mmap_max(value);
+}
+
+static void set_perturb(size_t value) {
+    heap_set_perturb(value & 0xff);
+}
+
+static void set_check(size_t value) {
+    heap_set_check(value != 0);
+}
+
+static void accept(size_t value) {
+    (void)value;
+}
+
+const struct option option_table[] = {
+    {"trim_threshold", "MALLOC_TRIM_THRESHOLD_", "trim_threshold", M_TRIM_THRESHOLD, LONG_MIN,
+     LONG_MAX, set_trim_threshold,
+     "bytes of dirty free memory to keep at most; -1: give nothing back"},
+    {"top_pad", "MALLOC_TOP_PAD_", "top_pad", M_TOP_PAD, LONG_MIN, LONG_MAX, set_top_pad,
+     "bytes to ask for beyond the need when the heap grows, and to leave when it is trimmed"},
+    {"mmap_threshold", "MALLOC_MMAP_THRESHOLD_", "mmap_threshold", M_MMAP_THRESHOLD, LONG_MIN,
+     LONG_MAX, set_mmap_threshold, "bytes from which on a block is a mapping of its own"},
+    {"mmap_max", "MALLOC_MMAP_MAX_", "mmap_max", M_MMAP_MAX, LONG_MIN, LONG_MAX, set_mmap_max,
+     "number of such mappings at most; 0: none"},
+    {"perturb", "MALLOC_PERTURB_", "perturb", M_PERTURB, LONG_MIN, LONG_MAX, set_perturb,
+     "fill freed memory with this byte and allocated memory with its complement; 0: do not"},
+    {"mxfast", NULL, "mxfast", M_MXFAST, 0, 160, accept,
+     "accepted; there are no fast bins to size"},
+    {"arena_test", "MALLOC_ARENA_TEST", "arena_test", M_ARENA_TEST, LONG_MIN, LONG_MAX, accept,
+     "accepted; there is one arena"},
+    {"arena_max", "MALLOC_ARENA_MAX", "arena_max", M_ARENA_MAX, LONG_MIN, LONG_MAX, accept,
+     "accepted; there is one arena"},
+    {"tcache_count", NULL, "tcache_count", 0, 0, 65535, cache_set_capacity_limit,
+     "objects that a thread caches of one size at most"},
+    {"tcache_max", NULL, "tcache_max", 0, 0, LONG_MAX, cache_set_size_limit,
+     "size in bytes of the largest objects that threads cache"},
+    {"check", "QUARRY_CHECK", NULL, 0, 0, 1, set_check,
+     "1: no caches, so that every wrong free is reported at once"},
+};
+
+const unsigned option_count = sizeof option_table / sizeof option_table[0];
+
+static bool digit_of(char c, unsigned base, unsigned *digit) {
+    if (c >= '0' && c <= '9')
+        *digit = (unsigned)(c - '0');
+    else if (c >= 'a' && c <= 'f')
+        *digit = (unsigned)(c - 'a') + 10;
+    else if (c >= 'A' && c <= 'F')
+        *digit = (unsigned)(c - 'A') + 10;
+    else
+        return false;
+    return *digit < base;
+}
+
+/* A number as C writes it (decimal, 0x, 0), with a sign, up to the end of the text or a colon. */
+static bool parse_number(const char *text, long *number) {
+    bool negative = *text == '-';
+    unsigned base = 10, digit;
+    unsigned long value = 0;
+    text += *text == '-' || *text == '+';
+    if (text[0] == '0' && (text[1] == 'x' || text[1] == 'X')) {
+        base = 16;
+        text += 2;
+    } else if (text[0] == '0') {
+        base = 8;
+    }
+    const char *first = text;
+    for (; digit_of(*text, base, &digit); text++)
+        if (__builtin_mul_overflow(value, base, &value) ||
+            __builtin_add_overflow(value, digit, &value) || value > LONG_MAX)
+            return false;
+    *number = negative ? -(long)value : (long)value;
+    return text != first && (*text == 0 || *text == ':');
+}
+
+static void apply_text(const struct option *option, const char *text) {
+    long number;
+    if (parse_number(text, &number) && number >= option->minimum && number <= option->maximum)
+        option->apply((size_t)number);
+}
+
+static void read_variables(void) {
+    bool ready;
+    for (unsigned i = 0; i < option_count; i++) {
+        const char *variable = option_table[i].environment;
+        const char *text = variable ? os_environment(variable, &ready) : NULL;
+        if (text)
+            apply_text(&option_table[i], text);
+    }
+}
+
+/* GLIBC_TUNABLES=name=value:name=value; later entries win. */
+static void read_tunables(const char *text) {
+    static const char prefix[] = "glibc.malloc.";
+    while (text && *text) {
+        const char *end = strchrnul(text, ':');
+        const char *equals = memchr(text, '=', (size_t)(end - text));
+        if (equals && strncmp(text, prefix, sizeof prefix - 1) == 0) {
+            const char *key = text + sizeof prefix - 1;
+            size_t length = (size_t)(equals - key);
+            for (unsigned i = 0; i < option_count; i++) {
+                const char *tunable = option_table[i].tunable;
+                if (tunable && strlen(tunable) == length && memcmp(tunable, key, length) == 0)
+                    apply_text(&option_table[i], equals + 1);
+            }
+        }
+        text = *end ? end + 1 : end;
+    }
+}
+
+static bool environment_seen;
+
+static void read_environment(void) {
+    bool ready;
+    const char *tunables = os_environment("GLIBC_TUNABLES", &ready);
+    environment_seen = ready;
+    read_variables();
+    read_tunables(tunables);
+}
+
+void option_init(void) {
+    read_environment();
+}
+
+void option_late(void) {
+    if (!environment_seen)
+        read_environment();
+}
+
+int option_set(int number, int value) {
+    for (unsigned i = 0; i < option_count; i++) {
+        const struct option *option = &option_table[i];
+        if (option->number == 0 || option->number != number)
+            continue;
+        if (value < option->minimum || value > option->maximum)
+            return 0;
+        option->apply((size_t)(long)value);
+    }
+    return 1;
+}

@@ -1,0 +1,32 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * option.h: every parameter of the allocator, in one table (frozen: docs/OPTIONS.md).
+ */
+#ifndef QUARRY_OPTION_H
+#define QUARRY_OPTION_H
+
+#include "base.h"
+
+struct option {
+    const char *name;        /* as tools print it */
+    const char *environment; /* variable, or NULL */
+    const char *tunable;     /* key in GLIBC_TUNABLES after "glibc.malloc.", or NULL */
+    int number;              /* of mallopt, or 0 */
+    long minimum, maximum;   /* a value outside is refused; -1 is always "all of it" where allowed */
+    void (*apply)(size_t value);
+    const char *help;
+};
+
+extern const struct option option_table[];
+extern const unsigned option_count;
+
+/* Reads the environment; called once, before the first allocation. */
+void option_init(void);
+
+/* Sets what the environment said, where it was not there yet at the first allocation. */
+void option_late(void);
+
+/* mallopt: 1 if accepted (unknown parameters are, as in glibc), 0 if the value is out of range. */
+int option_set(int number, int value);
+
+#endif

@@ -1,0 +1,155 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * os: the system-call seam.
+ *
+ * PURPOSE  Keep every dependency on the kernel and on libc's wrappers in one file.
+ *
+ * WHY NOT  libc's mmap, munmap, madvise: programs interpose them, and the interposers call malloc.
+ *          libc's open, read, getrandom, nanosleep, write: they are cancellation points, and
+ *          sandboxes forbid some.  Only syscall() is used, which is neither.
+ *          A raw brk: libc keeps its own idea of the break and adds to it; a break moved behind its
+ *          back makes the program's next sbrk cut into the heap.  So the break moves through sbrk.
+ *
+ * FAILURE  A failed call returns NULL or false; errno is what it was.
+ */
+#include "os.h"
+
+#include <errno.h>
+#include <linux/futex.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/auxv.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#ifndef MAP_FIXED_NOREPLACE
+#define MAP_FIXED_NOREPLACE 0x100000
+#endif
+#ifndef MADV_WIPEONFORK
+#define MADV_WIPEONFORK 18
+#endif
+#ifndef MADV_POPULATE_WRITE
+#define MADV_POPULATE_WRITE 23
+#endif
+
+static long call(long number, long a, long b, long c, long d, long e, long f) {
+    int saved = errno;
+    long result = syscall(number, a, b, c, d, e, f);
+    errno = saved;
+    return result;
+}
+
+size_t os_page_bytes(void) {
+    static size_t bytes;
+    size_t known = LOAD_RELAXED(bytes);
+    if (known == 0) {
+        known = getauxval(AT_PAGESZ);
+        if (!is_power_of_two(known) || known < PAGE_BYTES)
+            known = PAGE_BYTES;
+        STORE_RELAXED(bytes, known);
+    }
+    return known;
+}
+
+static void *move_break(intptr_t bytes) {
+    int saved = errno;
+    void *old = sbrk(bytes);
+    errno = saved;
+    return old == (void *)-1 ? NULL : old;
+}
+
+void *os_break_now(void) {
+    return move_break(0);
+}
+
+void *os_break_grow(size_t bytes) {
+    return bytes > PTRDIFF_MAX ? NULL : move_break((intptr_t)bytes);
+}
+
+bool os_break_shrink(void *top, size_t bytes) {
+    if (move_break(0) != top)
+        return false;
+    return move_break(-(intptr_t)bytes) != NULL;
+}
+
+static void *map(void *hint, size_t bytes, int flags) {
+    long at = call(SYS_mmap, (long)hint, (long)bytes, PROT_READ | PROT_WRITE,
+                   MAP_PRIVATE | MAP_ANONYMOUS | flags, -1, 0);
+    return at == -1 ? NULL : (void *)at;
+}
+
+void *os_map(size_t bytes) {
+    return map(NULL, bytes, 0);
+}
+
+void *os_map_at(void *address, size_t bytes) {
+    void *got = map(address, bytes, MAP_FIXED_NOREPLACE);
+    if (got && got != address) {
+        os_unmap(got, bytes); /* a kernel or emulator that does not know the flag */
+        got = NULL;
+    }
+    return got;
+}
+
+bool os_unmap(void *address, size_t bytes) {
+    return call(SYS_munmap, (long)address, (long)bytes, 0, 0, 0, 0) == 0;
+}
+
+void *os_remap(void *address, size_t old_bytes, size_t new_bytes, bool may_move) {
+    long at = call(SYS_mremap, (long)address, (long)old_bytes, (long)new_bytes,
+                   may_move ? MREMAP_MAYMOVE : 0, 0, 0);
+    return at == -1 ? NULL : (void *)at;
+}
+
+bool os_purge(void *address, size_t bytes) {
+    return call(SYS_madvise, (long)address, (long)bytes, MADV_DONTNEED, 0, 0, 0) == 0;
+}
+
+bool os_populate(void *address, size_t bytes) {
+    return call(SYS_madvise, (long)address, (long)bytes, MADV_POPULATE_WRITE, 0, 0, 0) == 0;
+}
+
+uint32_t *os_fork_page(void) {
+    uint32_t *page = os_map(os_page_bytes());
+    if (!page)
+        return NULL;
+    if (call(SYS_madvise, (long)page, (long)os_page_bytes(), MADV_WIPEONFORK, 0, 0, 0) != 0) {
+        os_unmap(page, os_page_bytes());
+        return NULL;
+    }
+    *page = 1;
+    return page;
+}
+
+void os_wait(uint32_t *word, uint32_t expected) {
+    call(SYS_futex, (long)word, FUTEX_WAIT_PRIVATE, (long)expected, 0, 0, 0);
+}
+
+void os_wake(uint32_t *word, int count) {
+    call(SYS_futex, (long)word, FUTEX_WAKE_PRIVATE, count, 0, 0, 0);
+}
+
+void os_yield(void) {
+    call(SYS_sched_yield, 0, 0, 0, 0, 0, 0);
+}
+
+const char *os_environment(const char *name, bool *ready) {
+    *ready = environ != NULL;
+    if (!environ || getauxval(AT_SECURE))
+        return NULL;
+    size_t length = strlen(name);
+    for (char **entry = environ; *entry; entry++)
+        if (strncmp(*entry, name, length) == 0 && (*entry)[length] == '=')
+            return *entry + length + 1;
+    return NULL;
+}
+
+void os_write_error(const char *text, size_t bytes) {
+    call(SYS_write, 2, (long)text, (long)bytes, 0, 0, 0);
+}
+
+void os_abort(void) {
+    abort();
+}

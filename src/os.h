@@ -1,0 +1,62 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * os.h: the one seam to the operating system.  Every system call of the library is made here;
+ * tests link another implementation with scripted memory and failures.
+ *
+ * Contract: any call may fail at any moment.  None changes errno, allocates, takes a lock, or is a
+ * cancellation point.  All are thread-safe except the break calls, whose caller holds the page lock.
+ */
+#ifndef QUARRY_OS_H
+#define QUARRY_OS_H
+
+#include "base.h"
+
+/* The system's page size: a power of two, at least PAGE_BYTES. */
+size_t os_page_bytes(void);
+
+/* The current program break, or NULL where there is none. */
+void *os_break_now(void);
+
+/* Raises the break by bytes; returns the old break (which may lie above the last one we saw, where
+ * the program itself calls sbrk), or NULL. */
+void *os_break_grow(size_t bytes);
+
+/* Lowers the break from top by bytes; false and no effect where the break is not at top. */
+bool os_break_shrink(void *top, size_t bytes);
+
+/* Maps zeroed, private memory.  os_map_at fails unless it gets exactly the address asked for, and
+ * never replaces a mapping; os_map takes what the kernel gives.  NULL on failure. */
+void *os_map(size_t bytes);
+void *os_map_at(void *address, size_t bytes);
+
+bool os_unmap(void *address, size_t bytes);
+
+/* Resizes a mapping made by os_map, moving it if may_move; returns its address, or NULL and the
+ * old mapping is untouched. */
+void *os_remap(void *address, size_t old_bytes, size_t new_bytes, bool may_move);
+
+/* Gives the physical pages of a range back.  True if they are gone and read as zero from now on;
+ * false (mlocked memory, an exotic kernel) leaves content and residency unknown. */
+bool os_purge(void *address, size_t bytes);
+
+/* Makes a range resident and writable at once; false if that failed or is not supported. */
+bool os_populate(void *address, size_t bytes);
+
+/* A page that reads 1 until the process forks, then 0 in the child; NULL where not supported. */
+uint32_t *os_fork_page(void);
+
+/* Sleeps while *word == expected (spurious returns are allowed) / wakes up to count sleepers. */
+void os_wait(uint32_t *word, uint32_t expected);
+void os_wake(uint32_t *word, int count);
+void os_yield(void);
+
+/* Value of an environment variable, or NULL; NULL for all in set-uid programs.  *ready is false if
+ * the environment is not there yet (very early calls). */
+const char *os_environment(const char *name, bool *ready);
+
+/* Writes to file descriptor 2, best effort. */
+void os_write_error(const char *text, size_t bytes);
+
+_Noreturn void os_abort(void);
+
+#endif

@@ -1,0 +1,76 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * page.h: runs of pages.  A run is any number of consecutive pages; it is handed out whole and
+ * given back whole, may be resized at its end, and is known by the address of its first page.
+ * Thread-safe.  Sizes are pages of PAGE_BYTES.
+ */
+#ifndef QUARRY_PAGE_H
+#define QUARRY_PAGE_H
+
+#include "base.h"
+#include "pagemap.h"
+
+#define PAGE_RUN_MAX ((size_t)HEAD_ARGUMENT) /* pages: 1 TiB less one */
+
+/* A run of this many pages at a multiple of align_bytes (a power of two, at least PAGE_BYTES).
+ * *zero tells whether all of it is known to read as zero.  0 where the kernel refuses. */
+uintptr_t page_run_take(size_t pages, size_t align_bytes, bool *zero);
+
+/* The length of the allocated run that starts at an address; 0 if none starts there. */
+size_t page_run_pages(uintptr_t address);
+
+/* Gives a run back, and to the kernel what exceeds the bound.  False, and nothing done, if no
+ * allocated run starts at the address. */
+bool page_run_give(uintptr_t address);
+
+/* Cuts the run to fewer pages / extends it in place; false, and nothing done, where that is not
+ * possible. */
+bool page_run_shrink(uintptr_t address, size_t pages);
+bool page_run_extend(uintptr_t address, size_t pages);
+
+/* The start of the allocated run that an address lies in, and its length; 0 if in none.  Slow. */
+uintptr_t page_run_around(uintptr_t address, size_t *pages);
+
+/* Turns an allocated run into a slab of free objects; NULL (the run stays a run) if its region has
+ * no descriptor left. */
+struct slab *page_slab_open(uintptr_t address, size_t pages, unsigned class_index,
+                            unsigned objects, bool zero);
+
+/* Gives a slab's pages back; nothing goes to the kernel before page_settle, which the caller calls
+ * when it holds no lock. */
+void page_slab_close(struct slab *slab, size_t pages);
+void page_settle(void);
+
+/* Gives back all free pages and the top of the break except for pad bytes; returns the bytes. */
+size_t page_trim(size_t pad_bytes);
+
+/* Policy, in bytes: see "What is given back" in purge.c.  Set by options before the first run or
+ * at any time later. */
+void page_set_trim_threshold(size_t bytes); /* SIZE_MAX: never give back */
+void page_set_top_pad(size_t bytes);
+size_t page_trim_bound(void); /* the bound in force now */
+
+struct page_counts {
+    size_t zone_bytes;        /* obtained from the kernel for runs */
+    size_t peak_zone_bytes;
+    size_t dirty_bytes;       /* free, used before */
+    size_t clean_bytes;       /* free, not resident */
+    size_t top_bytes;         /* free at the top of the break */
+    size_t run_blocks;        /* free blocks, both kinds */
+    size_t purged_bytes;      /* given back by madvise since start */
+    size_t trimmed_bytes;     /* given back by lowering the break since start */
+    bool purge_refused;       /* the kernel kept pages (mlock): the bound is suspended */
+};
+
+void page_count(struct page_counts *counts);
+
+/* Bytes in allocated runs; a relaxed read, for budgets. */
+size_t page_live_bytes(void);
+
+/* Fork repair: rebuilds the buddy sets from the head words if another thread was cut in here. */
+void page_repair(void);
+
+/* Empty string, or the first invariant that does not hold.  For tests; takes the page lock. */
+const char *page_verify(void);
+
+#endif

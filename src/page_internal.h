@@ -1,0 +1,61 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * page_internal.h: what page.c (runs), zone.c (where pages come from) and purge.c (what goes back)
+ * share.  Nobody else includes it.  All functions expect the page lock to be held.
+ */
+#ifndef QUARRY_PAGE_INTERNAL_H
+#define QUARRY_PAGE_INTERNAL_H
+
+#include "lock.h"
+#include "page.h"
+
+struct page_state {
+    struct lock lock;
+    size_t zone_pages, peak_zone_pages; /* pages that are ours, free or not */
+    size_t dirty_pages, clean_pages;    /* in the buddy sets */
+
+    /* zone.c */
+    uintptr_t break_start, break_top; /* zone 0; equal while it is empty */
+    bool break_shared;                /* somebody else moved the break: it never shrinks again */
+    uintptr_t zone_hint;              /* where the next mapped zone should go */
+    size_t top_pad_bytes;
+    bool top_pad_set;
+
+    /* purge.c */
+    size_t trim_threshold_bytes;
+    bool trim_threshold_set;
+    bool purge_refused;
+    size_t budget_pages;       /* B: earned by pages that were soon wanted again */
+    size_t window_purged;      /* pages purged since the budget was last looked at */
+    size_t window_retaken;     /* of these, pages taken again */
+    size_t purged_outstanding; /* pages purged and not taken again */
+    size_t purged_total, trimmed_total;
+};
+
+extern struct page_state page_state;
+
+/* A stretch of consecutive free pages, [start, end). */
+struct extent {
+    uintptr_t start, end;
+};
+
+/* page.c: the buddy sets as seen by address. */
+bool extent_holding(uintptr_t address, bool *dirty, struct extent *block);
+struct extent extent_around(uintptr_t address, size_t want_bytes, bool one_region, bool dirty_only);
+size_t extent_remove(struct extent extent); /* returns how many of its pages were dirty */
+void extent_insert(struct extent extent, bool dirty);
+
+/* zone.c: gets pages from the kernel so that an extent of at least pages at the alignment is free,
+ * and says where; false where the kernel refuses. */
+bool zone_grow(size_t pages, size_t align_bytes, struct extent *place);
+bool zone_grow_break(size_t more_bytes, bool with_pad);
+struct extent zone_top(void);
+size_t zone_trim_top(size_t pad_bytes); /* returns bytes given back */
+
+/* purge.c */
+size_t purge_bound_pages(void);
+void purge_note_taken(size_t clean_pages);
+void purge_excess(void); /* drops and retakes the lock around each system call */
+size_t purge_all(void);
+
+#endif

@@ -1,0 +1,205 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * pagemap: from an address to what its page is.
+ *
+ * PURPOSE  Answer "what is this pointer?" for every pointer a program may hand us, without a lock,
+ *          without touching the heap, and without reserving address space for a heap that may
+ *          never grow.
+ *
+ * LAYOUT   Two maps, one fast and one complete.
+ *
+ *          class map   one byte per page of the window; read by every free
+ *                      [0 0 7 7 7 7 0 0 31 31 ...]    index = (address - base) >> 12
+ *          regions     address >> 25 leads through a two-level tree to the 32 MiB region, whose
+ *                      head words tell kind and owner of each page, whose buddy sets hold the free
+ *                      pages, and which stores the descriptors of its slabs:
+ *
+ *                      root[address >> 36] -> leaf[(address >> 25) & 2047] -> struct region
+ *
+ *          The window starts at the region of the program break.  The class map grows in place and
+ *          never moves: it is mapped where nothing else lives, CLASS_MAP_DISTANCE above the window.
+ *          Where the kernel refuses that address, the map stays at its first size; pages beyond the
+ *          window work through the regions alone, slower and as correct.
+ *
+ * INVARIANTS
+ *   INV-MAP-1  class_map[page] is the class of the page's slab if its head is HEAD_SLAB, else 0.
+ *   INV-MAP-2  A page is in exactly one buddy set if and only if it is free.
+ *   INV-MAP-3  All pages of a slab have the same head word.
+ *   INV-MAP-4  Head words change kind by one aligned store; for a run that store is to its first
+ *              page.  So a fork child that finds the image cut anywhere sees each run in one state.
+ *
+ * LOCKING  Regions are never unmapped.  They and the tree are written under the page lock and
+ *          published by a release store; readers need none.
+ */
+#include "pagemap.h"
+
+#include "meta.h"
+#include "os.h"
+
+#include <string.h>
+
+enum {
+    LEAF_BITS = 11,
+    LEAF_ENTRIES = 1 << LEAF_BITS,
+    ROOT_ENTRIES = 1 << (ADDRESS_BITS - REGION_SHIFT - LEAF_BITS),
+    CLASS_MAP_STEP = 64 * 1024, /* bytes, as many pages: 256 MiB of heap */
+};
+
+#define CLASS_MAP_DISTANCE ((uintptr_t)1 << 40)
+#define CLASS_MAP_MAX ((size_t)1 << 28)
+
+struct window pagemap_window;
+struct region *pagemap_regions[REGION_MAX];
+uint32_t pagemap_region_count;
+
+static struct region **root[ROOT_ENTRIES];
+static bool class_map_grows;
+static size_t mapped_bytes;
+
+void pagemap_init(uintptr_t base) {
+    base = round_down(base, REGION_BYTES);
+    uint8_t *map = os_map_at((void *)(base + CLASS_MAP_DISTANCE), CLASS_MAP_STEP);
+    class_map_grows = map != NULL;
+    if (!map)
+        map = os_map(CLASS_MAP_STEP);
+    pagemap_window.base = base;
+    pagemap_window.class_map = map;
+    STORE_RELEASE(pagemap_window.limit, map ? CLASS_MAP_STEP : 0);
+    mapped_bytes += map ? CLASS_MAP_STEP : 0;
+}
+
+/* Extends the class map so that the window reaches end; leaves it as it is where that fails. */
+static void grow_window(uintptr_t end) {
+    size_t need = (end - pagemap_window.base) >> PAGE_SHIFT;
+    if (end < pagemap_window.base || need > CLASS_MAP_MAX || !class_map_grows)
+        return;
+    size_t limit = pagemap_window.limit;
+    if (need <= limit)
+        return;
+    size_t more = round_up(need - limit, CLASS_MAP_STEP);
+    if (!os_map_at(pagemap_window.class_map + limit, more))
+        return;
+    mapped_bytes += more;
+    STORE_RELEASE(pagemap_window.limit, limit + more);
+}
+
+void pagemap_set_class(uintptr_t address, size_t pages, unsigned class_index) {
+    size_t page = (address - pagemap_window.base) >> PAGE_SHIFT;
+    size_t limit = LOAD_RELAXED(pagemap_window.limit);
+    for (size_t i = page; i < page + pages && i < limit; i++)
+        STORE_RELAXED(pagemap_window.class_map[i], (uint8_t)class_index);
+}
+
+struct region *pagemap_region(uintptr_t address) {
+    if (address >> ADDRESS_BITS)
+        return NULL;
+    struct region **leaf = LOAD_ACQUIRE(root[address >> (REGION_SHIFT + LEAF_BITS)]);
+    return leaf ? LOAD_ACQUIRE(leaf[(address >> REGION_SHIFT) & (LEAF_ENTRIES - 1)]) : NULL;
+}
+
+uint32_t pagemap_head(uintptr_t address) {
+    struct region *region = pagemap_region(address);
+    return region ? LOAD_ACQUIRE(region->head[pagemap_page(region, address)]) : 0;
+}
+
+void pagemap_set_head(struct region *region, unsigned page, uint32_t head) {
+    STORE_RELEASE(region->head[page], head);
+}
+
+static bool add_region(uintptr_t base) {
+    struct region ***leaf = &root[base >> (REGION_SHIFT + LEAF_BITS)];
+    if (!*leaf) {
+        struct region **fresh = meta_take(LEAF_ENTRIES * sizeof *fresh);
+        if (!fresh)
+            return false;
+        STORE_RELEASE(*leaf, fresh);
+    }
+    size_t bytes = round_up(sizeof(struct region), os_page_bytes());
+    if (pagemap_region_count == REGION_MAX)
+        return false;
+    struct region *region = os_map(bytes);
+    if (!region)
+        return false;
+    mapped_bytes += bytes;
+    region->base = base;
+    region->rank = pagemap_region_count;
+    pagemap_regions[region->rank] = region;
+    STORE_RELEASE(pagemap_region_count, region->rank + 1);
+    STORE_RELEASE((*leaf)[(base >> REGION_SHIFT) & (LEAF_ENTRIES - 1)], region);
+    return true;
+}
+
+/* Writes to each page of a table once, so that later stores to it do not fault. */
+static void touch(void *table, size_t bytes) {
+    size_t step = os_page_bytes();
+    uintptr_t end = (uintptr_t)table + bytes;
+    for (uintptr_t at = (uintptr_t)table; at < end; at = round_down(at, step) + step) {
+        volatile uint8_t *byte = (volatile uint8_t *)at;
+        *byte = *byte;
+    }
+}
+
+static void touch_words(uintptr_t start, uintptr_t end) {
+    for (uintptr_t at = start; at < end;) {
+        struct region *region = pagemap_region(at);
+        uintptr_t stop = min_size(end, region->base + REGION_BYTES);
+        touch(&region->head[pagemap_page(region, at)], (stop - at) >> PAGE_SHIFT << 2);
+        at = stop;
+    }
+    size_t page = (start - pagemap_window.base) >> PAGE_SHIFT;
+    size_t pages = (end - start) >> PAGE_SHIFT;
+    if (page + pages <= pagemap_window.limit)
+        touch(pagemap_window.class_map + page, pages);
+}
+
+bool pagemap_cover(uintptr_t start, uintptr_t end) {
+    for (uintptr_t base = round_down(start, REGION_BYTES); base < end; base += REGION_BYTES)
+        if (!pagemap_region(base) && !add_region(base))
+            return false;
+    grow_window(end);
+    touch_words(start, end);
+    return true;
+}
+
+struct slab *pagemap_slot_take(struct region *region) {
+    for (unsigned half = 0; half < 2; half++) {
+        if (!region->slot_busy[half])
+            continue;
+        unsigned word = half * 64 + bit_lowest(region->slot_busy[half]);
+        unsigned slot = word * 64 + bit_lowest(region->slot_free[word]);
+        region->slot_free[word] &= region->slot_free[word] - 1;
+        if (region->slot_free[word] == 0)
+            region->slot_busy[half] &= ~((uint64_t)1 << (word % 64));
+        return &region->slab[slot];
+    }
+    if (region->slots_used == REGION_PAGES)
+        return NULL;
+    return &region->slab[region->slots_used++];
+}
+
+void pagemap_slot_give(struct region *region, struct slab *slab) {
+    unsigned slot = (unsigned)(slab - region->slab);
+    quarry_assert(slab->class_index == 0);
+    region->slot_free[slot / 64] |= (uint64_t)1 << (slot % 64);
+    region->slot_busy[slot / 64 / 64] |= (uint64_t)1 << (slot / 64 % 64);
+}
+
+size_t pagemap_mapped_bytes(void) {
+    return LOAD_RELAXED(mapped_bytes);
+}
+
+void pagemap_repair_slots(struct region *region) {
+    uint64_t used[REGION_PAGES / 64] = {0};
+    for (unsigned page = 0; page < REGION_PAGES; page++)
+        if (head_kind(region->head[page]) == HEAD_SLAB) {
+            unsigned slot = head_argument(region->head[page]);
+            used[slot / 64] |= (uint64_t)1 << (slot % 64);
+        }
+    memset(region->slot_busy, 0, sizeof region->slot_busy);
+    memset(region->slot_free, 0, sizeof region->slot_free);
+    for (unsigned slot = 0; slot < region->slots_used; slot++)
+        if (!((used[slot / 64] >> (slot % 64)) & 1)) {
+            region->slab[slot].class_index = 0;
+            pagemap_slot_give(region, &region->slab[slot]);
+        }
+}

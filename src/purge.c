@@ -1,0 +1,165 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * purge: what goes back to the kernel, and when.
+ *
+ * PURPOSE  Bound what the heap keeps resident for nobody, without a thread and without a call, at a
+ *          cost that the program's own behaviour limits.
+ *
+ * TERMS    R  dirty bytes: free pages that are resident
+ *          T  the bound on R
+ *          B  the budget: an absolute number of bytes that the heap earns by wanting pages back
+ *
+ * RULE     After every operation R <= T, unless the kernel refuses.
+ *          M_TRIM_THRESHOLD set:   T is that value; purging goes down to max(3/4 T, M_TOP_PAD).
+ *                                  -1: never.
+ *          default:                T = max(1 MiB, live/8, B), purging goes down to 3/4 T.
+ *          B doubles when more than half of what was purged was soon taken again, and halves when
+ *          less than an eighth was, judged each time that BUDGET_WINDOW pages have been purged; it
+ *          never exceeds half the largest heap so far.  So a heap that empties once is trimmed by
+ *          its last frees, and a heap that breathes keeps what it will want again.
+ *
+ * ORDER    The top of the break first (it gives address space back too), then the largest dirty
+ *          blocks, highest address first: allocation prefers the lowest.
+ *
+ * FORK     While the kernel purges, the lock is not held and the pages count as taken, so a cut
+ *          leaks them and no more.
+ *
+ * FAILURE  mlocked pages cannot be purged.  They stay dirty and the bound is suspended until the
+ *          next explicit trim, which tries again.
+ */
+#include "os.h"
+#include "page_internal.h"
+
+#define S page_state
+
+#define BOUND_MIN_PAGES ((size_t)256)
+#define BUDGET_WINDOW ((size_t)256)
+
+void page_set_trim_threshold(size_t bytes) {
+    lock_take(&S.lock);
+    S.trim_threshold_bytes = bytes;
+    S.trim_threshold_set = true;
+    purge_excess();
+    lock_drop(&S.lock);
+}
+
+static size_t live_pages(void) {
+    return S.zone_pages - S.dirty_pages - S.clean_pages;
+}
+
+size_t purge_bound_pages(void) {
+    if (S.trim_threshold_set)
+        return S.trim_threshold_bytes >> PAGE_SHIFT;
+    return max_size(max_size(BOUND_MIN_PAGES, live_pages() / 8), S.budget_pages);
+}
+
+size_t page_trim_bound(void) {
+    lock_take(&S.lock);
+    size_t pages = purge_bound_pages();
+    lock_drop(&S.lock);
+    return pages << PAGE_SHIFT;
+}
+
+/* Tells the budget that clean pages were taken: up to the number purged, they are wanted back. */
+void purge_note_taken(size_t clean_pages) {
+    size_t retaken = min_size(clean_pages, S.purged_outstanding);
+    S.purged_outstanding -= retaken;
+    S.window_retaken += retaken;
+}
+
+static void adapt_budget(void) {
+    if (S.window_purged < BUDGET_WINDOW)
+        return;
+    if (S.window_retaken > S.window_purged / 2)
+        S.budget_pages = min_size(max_size(2 * S.budget_pages, 2 * BOUND_MIN_PAGES),
+                                  S.peak_zone_pages / 2);
+    else if (S.window_retaken < S.window_purged / 8)
+        S.budget_pages /= 2;
+    S.window_purged = S.window_retaken = 0;
+}
+
+/* The highest of the largest dirty blocks that consists of whole system pages, with the dirty
+ * blocks beside it. */
+static bool pick_dirty(size_t limit_bytes, struct extent *extent) {
+    unsigned min_order = bit_lowest(os_page_bytes() >> PAGE_SHIFT);
+    struct region *best = NULL;
+    unsigned best_order = 0;
+    for (uint32_t rank = 0; rank < pagemap_region_count; rank++) {
+        uint32_t orders = pagemap_regions[rank]->dirty.orders >> min_order << min_order;
+        if (orders && (!best || bit_highest(orders) >= best_order)) {
+            best = pagemap_regions[rank];
+            best_order = bit_highest(orders);
+        }
+    }
+    if (!best)
+        return false;
+    uintptr_t at =
+        best->base + ((uintptr_t)buddy_last(&best->dirty, best_order) << PAGE_SHIFT);
+    size_t block = PAGE_BYTES << best_order;
+    if (min_order == 0)
+        *extent = extent_around(at, max_size(limit_bytes, block), true, true);
+    else
+        *extent = (struct extent){at, at + block};
+    return true;
+}
+
+/* Purges one extent; the lock is dropped meanwhile.  False if the kernel refuses. */
+static bool purge_extent(struct extent extent) {
+    struct region *region = pagemap_region(extent.start);
+    unsigned page = pagemap_page(region, extent.start);
+    uint32_t pages = (uint32_t)((extent.end - extent.start) >> PAGE_SHIFT);
+    extent_remove(extent);
+    pagemap_set_head(region, page, head_make(HEAD_CONT, pages)); /* taken, yet no block */
+    lock_drop(&S.lock);
+    bool gone = os_purge((void *)extent.start, extent.end - extent.start);
+    lock_take(&S.lock);
+    pagemap_set_head(region, page, head_make(HEAD_FREE, 0));
+    extent_insert(extent, !gone);
+    if (!gone)
+        S.purge_refused = true;
+    else {
+        S.purged_total += pages;
+        S.purged_outstanding += pages;
+        S.window_purged += pages;
+    }
+    return gone;
+}
+
+static size_t purge_down_to(size_t target_pages) {
+    size_t before = S.purged_total;
+    struct extent extent;
+    while (S.dirty_pages > target_pages &&
+           pick_dirty((S.dirty_pages - target_pages) << PAGE_SHIFT, &extent))
+        if (!purge_extent(extent))
+            break;
+    return (S.purged_total - before) << PAGE_SHIFT;
+}
+
+void purge_excess(void) {
+    size_t bound = purge_bound_pages();
+    if (LIKELY(S.dirty_pages <= bound) || S.purge_refused)
+        return;
+    adapt_budget();
+    bound = purge_bound_pages();
+    size_t target = bound / 4 * 3;
+    if (S.trim_threshold_set)
+        target = min_size(bound, max_size(target, S.top_pad_bytes >> PAGE_SHIFT));
+    size_t pad = S.top_pad_set ? S.top_pad_bytes : target << PAGE_SHIFT;
+    struct extent top = zone_top();
+    if (top.end - top.start > pad + (bound << PAGE_SHIFT) / 4)
+        zone_trim_top(pad);
+    purge_down_to(target);
+}
+
+size_t purge_all(void) {
+    S.purge_refused = false;
+    return purge_down_to(0);
+}
+
+size_t page_trim(size_t pad_bytes) {
+    lock_take(&S.lock);
+    size_t bytes = zone_trim_top(pad_bytes);
+    bytes += purge_all();
+    lock_drop(&S.lock);
+    return bytes;
+}

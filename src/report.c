@@ -1,0 +1,121 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * report: what the program did wrong, in one line.
+ *
+ * The reasons, fixed so that scripts can look for them:
+ *   not a block of this heap
+ *   inside a block of N bytes that starts at ADDRESS
+ *   already free
+ *   never allocated
+ *   size N does not fit a block of M bytes
+ *   alignment N does not fit this block
+ */
+#include "report.h"
+
+#include "mapping.h"
+#include "os.h"
+#include "page.h"
+
+#include <string.h>
+
+void line_text(struct line *line, const char *text) {
+    size_t room = sizeof line->text - line->length;
+    size_t bytes = min_size(strlen(text), room);
+    memcpy(line->text + line->length, text, bytes);
+    line->length += bytes;
+}
+
+static void line_digits(struct line *line, size_t number, unsigned base) {
+    char digits[24];
+    size_t at = sizeof digits - 1;
+    digits[at] = 0;
+    do {
+        digits[--at] = "0123456789abcdef"[number % base];
+        number /= base;
+    } while (number);
+    line_text(line, digits + at);
+}
+
+void line_number(struct line *line, size_t number) {
+    line_digits(line, number, 10);
+}
+
+void line_address(struct line *line, uintptr_t address) {
+    line_text(line, "0x");
+    line_digits(line, address, 16);
+}
+
+static void begin(struct line *line, const char *function, const void *pointer) {
+    line->length = 0;
+    line_text(line, "quarry: ");
+    line_text(line, function);
+    line_text(line, "(");
+    line_address(line, (uintptr_t)pointer);
+    line_text(line, "): ");
+}
+
+static _Noreturn void finish(struct line *line) {
+    line_text(line, "\n");
+    os_write_error(line->text, line->length);
+    os_abort();
+}
+
+static _Noreturn void finish_with(struct line *line, const char *reason) {
+    line_text(line, reason);
+    finish(line);
+}
+
+static _Noreturn void finish_inside(struct line *line, size_t usable, uintptr_t start) {
+    line_text(line, "inside a block of ");
+    line_number(line, usable);
+    line_text(line, " bytes that starts at ");
+    line_address(line, start);
+    finish(line);
+}
+
+void report_slab_misuse(const char *function, const void *pointer, enum slab_status status) {
+    struct line line;
+    uintptr_t object = 0;
+    bool is_free = false;
+    begin(&line, function, pointer);
+    unsigned class_index = slab_around((uintptr_t)pointer, &object, &is_free);
+    if (status == SLAB_FREE)
+        finish_with(&line, "already free");
+    if (status == SLAB_INTERIOR && class_index && object && !is_free)
+        finish_inside(&line, size_classes[class_index].size, object);
+    finish_with(&line, status == SLAB_FOREIGN ? "not a block of this heap" : "never allocated");
+}
+
+void report_bad_pointer(const char *function, const void *pointer) {
+    struct line line;
+    uintptr_t address = (uintptr_t)pointer;
+    begin(&line, function, pointer);
+    size_t extent = 0;
+    uintptr_t start = mapping_around(address, &extent);
+    if (start)
+        finish_inside(&line, extent, start);
+    if (head_kind(pagemap_head(address)) == HEAD_ABSENT)
+        finish_with(&line, "not a block of this heap");
+    start = page_run_around(address, &extent);
+    if (start)
+        finish_inside(&line, extent << PAGE_SHIFT, start);
+    finish_with(&line, address % PAGE_BYTES == 0 ? "already free" : "never allocated");
+}
+
+void report_bad_size(const char *function, const void *pointer, size_t size, size_t usable) {
+    struct line line;
+    begin(&line, function, pointer);
+    line_text(&line, "size ");
+    line_number(&line, size);
+    line_text(&line, " does not fit a block of ");
+    line_number(&line, usable);
+    finish_with(&line, " bytes");
+}
+
+void report_bad_alignment(const char *function, const void *pointer, size_t alignment) {
+    struct line line;
+    begin(&line, function, pointer);
+    line_text(&line, "alignment ");
+    line_number(&line, alignment);
+    finish_with(&line, " does not fit this block");
+}

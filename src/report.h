@@ -1,0 +1,34 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * report.h: one line on standard error, then SIGABRT, for what the program did wrong.
+ *
+ * Lines are "quarry: FUNCTION(ADDRESS): REASON".  Nothing here allocates or takes a lock.
+ */
+#ifndef QUARRY_REPORT_H
+#define QUARRY_REPORT_H
+
+#include "slab.h"
+
+/* A growing line of text in a fixed buffer; what does not fit is cut. */
+struct line {
+    size_t length;
+    char text[256];
+};
+
+void line_text(struct line *line, const char *text);
+void line_number(struct line *line, size_t number);
+void line_address(struct line *line, uintptr_t address);
+
+/* A pointer that slab_give refused. */
+_Noreturn void report_slab_misuse(const char *function, const void *pointer,
+                                  enum slab_status status);
+
+/* A pointer that is the start of no block. */
+_Noreturn void report_bad_pointer(const char *function, const void *pointer);
+
+/* A size or an alignment that does not belong to the block. */
+_Noreturn void report_bad_size(const char *function, const void *pointer, size_t size,
+                               size_t usable);
+_Noreturn void report_bad_alignment(const char *function, const void *pointer, size_t alignment);
+
+#endif

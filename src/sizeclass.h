@@ -1,0 +1,44 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * sizeclass.h: which object size serves a request, and the shape of the slabs of that size.
+ *
+ * Pure tables, filled once by sizeclass_init and constant from then on.  Class 0 means "none".
+ */
+#ifndef QUARRY_SIZECLASS_H
+#define QUARRY_SIZECLASS_H
+
+#include "base.h"
+
+enum {
+    SIZE_GRAIN = 16,
+    SMALL_MAX = 16384,
+    CLASS_COUNT = 65, /* 1..8: 16..128 in steps of 16; then 8 per doubling up to SMALL_MAX */
+};
+
+struct size_class {
+    uint32_t size;    /* bytes per object */
+    uint32_t magic;   /* offset * magic >> 32 == offset / size for every offset in a slab */
+    uint16_t objects; /* per slab */
+    uint16_t pages;   /* per slab */
+};
+
+extern struct size_class size_classes[CLASS_COUNT];
+extern uint8_t size_class_of_grain[SMALL_MAX / SIZE_GRAIN + 1];
+
+void sizeclass_init(void);
+
+/* The class for a request of at most SMALL_MAX bytes; 0 bytes are served as 1. */
+static ALWAYS_INLINE unsigned sizeclass_for(size_t bytes) {
+    return size_class_of_grain[(bytes + SIZE_GRAIN - 1) / SIZE_GRAIN];
+}
+
+/* The smallest class whose objects are all aligned (to a power of two up to PAGE_BYTES) and hold
+ * bytes; 0 if there is none. */
+unsigned sizeclass_aligned(size_t bytes, size_t align);
+
+/* Index of the object that an offset from the start of a slab lies in. */
+static ALWAYS_INLINE unsigned sizeclass_index(const struct size_class *class, size_t offset) {
+    return (unsigned)(((uint64_t)offset * class->magic) >> 32);
+}
+
+#endif

@@ -1,0 +1,54 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * slab.h: objects of one size, taken and given back in batches.  Thread-safe.
+ *
+ * The layer checks every pointer it is given and changes nothing for one that is wrong; what to do
+ * about it is for the caller to decide.
+ */
+#ifndef QUARRY_SLAB_H
+#define QUARRY_SLAB_H
+
+#include "base.h"
+#include "lock.h"
+#include "pagemap.h"
+#include "sizeclass.h"
+
+enum slab_status {
+    SLAB_OK,
+    SLAB_FOREIGN,  /* not in a slab of this class */
+    SLAB_INTERIOR, /* inside an object, not at its start */
+    SLAB_FREE,     /* the object is in the slab already */
+    SLAB_TAIL,     /* behind the last object */
+};
+
+/* Takes up to max free objects of a class; the lowest address is the last in out[].  Returns how
+ * many, 0 only where the kernel refuses memory. */
+unsigned slab_take(unsigned class_index, void **out, unsigned max);
+
+/* Gives objects of a class back.  Stops at the first one that is wrong and says which and why. */
+enum slab_status slab_give(unsigned class_index, void *const *objects, unsigned count,
+                           unsigned *culprit);
+
+/* The class of the slab that an address lies in, and the start of its object; 0 if in none. */
+unsigned slab_around(uintptr_t address, uintptr_t *object, bool *is_free);
+
+/* Gives the free pages inside partly used slabs back to the kernel; returns the bytes. */
+size_t slab_trim(void);
+
+struct slab_counts {
+    size_t slabs, partial_slabs;
+    size_t objects, free_objects; /* free: in the slabs, not those in caches */
+    size_t clean_bytes;           /* of free objects' pages, given back or never touched */
+};
+
+void slab_count(unsigned class_index, struct slab_counts *counts);
+
+void slab_init(void);
+
+/* Fork repair: rebuilds a class's list from the descriptors if another thread was cut in it. */
+void slab_repair(void);
+
+/* Empty string, or the first invariant that does not hold; for tests. */
+const char *slab_verify(void);
+
+#endif

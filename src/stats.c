@@ -1,0 +1,24 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * stats: figures collected from the layers.
+ */
+#include "stats.h"
+
+#include "meta.h"
+#include "pagemap.h"
+
+void stats_read(struct stats *stats) {
+    page_count(&stats->page);
+    mapping_count(&stats->mapping);
+    cache_count(&stats->cache);
+    stats->free_object_bytes = 0;
+    stats->free_chunks = stats->page.run_blocks;
+    for (unsigned i = 1; i < CLASS_COUNT; i++) {
+        slab_count(i, &stats->slab[i]);
+        stats->free_object_bytes += stats->slab[i].free_objects * size_classes[i].size;
+        stats->free_chunks += stats->slab[i].free_objects;
+    }
+    stats->free_bytes =
+        stats->free_object_bytes + stats->page.dirty_bytes + stats->page.clean_bytes;
+    stats->metadata_bytes = meta_mapped_bytes() + pagemap_mapped_bytes();
+}
