@@ -38,6 +38,18 @@
 #define STORE_RELAXED(x, v) __atomic_store_n(&(x), (v), __ATOMIC_RELAXED)
 #define STORE_RELEASE(x, v) __atomic_store_n(&(x), (v), __ATOMIC_RELEASE)
 
+/* For the two fast paths: plain accesses, which the compiler may fold into other instructions.  What
+ * is read never changes, or only grows, once it can matter; what is written is the thread's own, and
+ * ORDER_STORES keeps the order that a fork child relies on. */
+#ifdef __SANITIZE_THREAD__
+#define LOAD_PLAIN(x) LOAD_RELAXED(x)
+#define STORE_PLAIN(x, v) STORE_RELAXED(x, v)
+#else
+#define LOAD_PLAIN(x) (x)
+#define STORE_PLAIN(x, v) ((void)((x) = (v)))
+#endif
+#define ORDER_STORES() __atomic_signal_fence(__ATOMIC_SEQ_CST)
+
 static inline size_t round_up(size_t n, size_t power_of_two) {
     return (n + power_of_two - 1) & ~(power_of_two - 1);
 }

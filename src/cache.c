@@ -55,16 +55,14 @@ enum {
 
 static void *no_slots[1];
 
-#define COLD_BIN \
-    { no_slots, no_slots }
 #define EIGHT(x) x, x, x, x, x, x, x, x
 #define COLD_BINS \
-    { EIGHT(EIGHT(COLD_BIN)), COLD_BIN }
+    { EIGHT(EIGHT(no_slots)), no_slots }
 
 _Static_assert(CLASS_COUNT == 65, "COLD_BINS has one entry per class");
 
-static struct cache cold_cache = {.bin = COLD_BINS};
-static struct cache dead_cache = {.bin = COLD_BINS};
+static struct cache cold_cache = {.top = COLD_BINS, .end = COLD_BINS};
+static struct cache dead_cache = {.top = COLD_BINS, .end = COLD_BINS};
 
 __thread struct cache *cache_tls = &cold_cache;
 
@@ -114,7 +112,8 @@ static struct cache *make_cache(void) {
     } else {
         cache = meta_take(sizeof *cache);
         if (cache) {
-            memcpy(cache->bin, cold_cache.bin, sizeof cache->bin);
+            memcpy(cache->top, cold_cache.top, sizeof cache->top);
+            memcpy(cache->end, cold_cache.end, sizeof cache->end);
             cache->in_use = 1;
             cache->next = registry;
             STORE_RELEASE(registry, cache);
@@ -140,7 +139,7 @@ static struct cache *own_cache(void) {
 /* ---- capacity ------------------------------------------------------------------------------------ */
 
 static void **slots_of(const struct cache *cache, unsigned class_index) {
-    return cache->bin[class_index].end - cache->state[class_index].capacity;
+    return cache->end[class_index] - cache->state[class_index].capacity;
 }
 
 static size_t slot_bytes(unsigned capacity) {
@@ -168,17 +167,17 @@ static void add_capacity_bytes(size_t bytes) {
 /* Moves the objects of a bin to a stack of another capacity that can hold them.  While they move
  * the bin is empty, so that a cut loses them rather than having them twice. */
 static bool resize_bin(struct cache *cache, unsigned class_index, unsigned capacity) {
-    struct bin *bin = &cache->bin[class_index];
+    void ***bin_top = &cache->top[class_index];
     unsigned old_capacity = cache->state[class_index].capacity;
     void **old = slots_of(cache, class_index);
     void **fresh = capacity ? meta_take(slot_bytes(capacity)) : no_slots;
     if (!fresh)
         return false;
-    size_t depth = (size_t)(bin->top - old);
-    STORE_RELEASE(bin->top, fresh);
+    size_t depth = (size_t)(*bin_top - old);
+    STORE_RELEASE(*bin_top, fresh);
     memcpy(fresh + 1, old + 1, depth * sizeof *fresh);
-    bin->end = fresh + capacity;
-    STORE_RELEASE(bin->top, fresh + depth);
+    cache->end[class_index] = fresh + capacity;
+    STORE_RELEASE(*bin_top, fresh + depth);
     cache->state[class_index].capacity = (uint16_t)capacity;
     cache->state[class_index].slow_ops = 0;
     if (old_capacity)
@@ -207,15 +206,15 @@ static void earn(struct cache *cache, unsigned class_index) {
 
 /* Gives the count oldest objects of a bin to the slabs. */
 static void spill(struct cache *cache, unsigned class_index, unsigned count) {
-    struct bin *bin = &cache->bin[class_index];
+    void ***bin_top = &cache->top[class_index];
     void *batch[CAPACITY_MAX], *kept[CAPACITY_MAX];
     void **slots = slots_of(cache, class_index);
-    size_t rest = (size_t)(bin->top - slots) - count;
+    size_t rest = (size_t)(*bin_top - slots) - count;
     memcpy(batch, slots + 1, count * sizeof *batch);
     memcpy(kept, slots + 1 + count, rest * sizeof *kept);
-    STORE_RELEASE(bin->top, slots);
+    STORE_RELEASE(*bin_top, slots);
     memcpy(slots + 1, kept, rest * sizeof *kept);
-    STORE_RELEASE(bin->top, slots + rest);
+    STORE_RELEASE(*bin_top, slots + rest);
     unsigned wrong = 0;
     enum slab_status status = slab_give(class_index, batch, count, &wrong);
     if (UNLIKELY(status != SLAB_OK))
@@ -223,7 +222,7 @@ static void spill(struct cache *cache, unsigned class_index, unsigned count) {
 }
 
 static void spill_all(struct cache *cache, unsigned class_index) {
-    size_t depth = (size_t)(cache->bin[class_index].top - slots_of(cache, class_index));
+    size_t depth = (size_t)(cache->top[class_index] - slots_of(cache, class_index));
     if (depth)
         spill(cache, class_index, (unsigned)depth);
 }
@@ -241,7 +240,7 @@ static void drop_idle(struct cache *cache) {
         struct bin_state *state = &cache->state[i];
         if (!state->capacity)
             continue;
-        unsigned depth = (unsigned)(cache->bin[i].top - slots_of(cache, i));
+        unsigned depth = (unsigned)(cache->top[i] - slots_of(cache, i));
         if (!state->busy && state->seen == depth) {
             spill_all(cache, i);
             resize_bin(cache, i, 0);
@@ -270,11 +269,11 @@ void *cache_take(unsigned class_index) {
         count_slow_op(cache, class_index);
     if (!cache || cache->state[class_index].capacity < 2)
         return slab_take(class_index, &object, 1) ? object : NULL;
-    struct bin *bin = &cache->bin[class_index];
-    void **top = bin->top;
+    void ***bin_top = &cache->top[class_index];
+    void **top = *bin_top;
     if (*top == NULL) {
         top += slab_take(class_index, top + 1, cache->state[class_index].capacity / 2u);
-        STORE_RELEASE(bin->top, top);
+        STORE_RELEASE(*bin_top, top);
     }
     return cache_pop(class_index);
 }
@@ -329,8 +328,8 @@ void cache_count(struct cache_counts *counts) {
         counts->caches += cache->in_use;
         for (unsigned i = 1; i < CLASS_COUNT && cache->in_use; i++) {
             unsigned capacity = LOAD_RELAXED(cache->state[i].capacity);
-            size_t room = (size_t)(LOAD_RELAXED(cache->bin[i].end) -
-                                   LOAD_RELAXED(cache->bin[i].top));
+            size_t room = (size_t)(LOAD_RELAXED(cache->end[i]) -
+                                   LOAD_RELAXED(cache->top[i]));
             if (room <= capacity)
                 counts->cached_bytes += (capacity - room) * size_classes[i].size;
         }
@@ -342,14 +341,13 @@ void cache_count(struct cache_counts *counts) {
  * capacity and end may have been cut between two changes. */
 static void adopt(struct cache *cache) {
     for (unsigned i = 1; i < CLASS_COUNT; i++) {
-        struct bin *bin = &cache->bin[i];
         void *object;
         unsigned wrong;
-        while ((object = *bin->top) != NULL) {
-            bin->top--;
+        while ((object = *cache->top[i]) != NULL) {
+            cache->top[i]--;
             slab_give(i, &object, 1, &wrong);
         }
-        bin->top = bin->end = no_slots;
+        cache->top[i] = cache->end[i] = no_slots;
     }
     memset(cache->state, 0, sizeof cache->state);
     cache->in_use = 0;

@@ -12,13 +12,9 @@
 #include "sizeclass.h"
 #include "slab.h"
 
-/* A stack of objects.  The slot below the first one holds NULL, so that "pop and test" is the test
- * for emptiness; top == end is the test for fullness.  A bin of capacity 0 is both. */
-struct bin {
-    void **top; /* the object pushed last, or the NULL slot */
-    void **end; /* the last slot */
-};
-
+/* A bin is a stack of objects of one class.  The slot below the first one holds NULL, so that "pop
+ * and test" is the test for emptiness; top == end is the test for fullness.  A bin of capacity 0 is
+ * both. */
 struct bin_state {
     uint16_t capacity;
     uint16_t slow_ops; /* slow operations since the capacity last changed */
@@ -26,9 +22,10 @@ struct bin_state {
     uint16_t busy;     /* there was a slow operation since then */
 };
 
-/* bin[0] stays both empty and full: NULL, foreign and large pointers end up there. */
+/* Bin 0 stays both empty and full: NULL, foreign and large pointers end up there. */
 struct cache {
-    struct bin bin[CLASS_COUNT]; /* written by the owner only */
+    void **top[CLASS_COUNT]; /* the object pushed last, or the NULL slot; written by the owner only */
+    void **end[CLASS_COUNT]; /* the last slot */
     struct bin_state state[CLASS_COUNT];
     struct cache *next; /* in the registry of all caches; they are never unmapped */
     uint32_t in_use;    /* guarded by the registry's lock */
@@ -37,26 +34,31 @@ struct cache {
 };
 
 /* Initially a static cache without capacity, so that no path tests for NULL. */
-extern __thread struct cache *cache_tls __attribute__((tls_model("initial-exec")));
+extern __thread struct cache *cache_tls
+    __attribute__((tls_model("initial-exec"), visibility("hidden")));
 
-/* An object of the class, or NULL where the bin is empty. */
+/* An object of the class, or NULL where the bin is empty.  The top is read again to be changed, so
+ * that it is one instruction on the bin. */
 static ALWAYS_INLINE void *cache_pop(unsigned class_index) {
-    struct bin *bin = &cache_tls->bin[class_index];
-    void **top = bin->top;
+    struct cache *cache = cache_tls;
+    void **top = cache->top[class_index];
     void *object = *top;
-    if (LIKELY(object != NULL))
-        STORE_RELAXED(bin->top, top - 1);
+    if (LIKELY(object != NULL)) {
+        ORDER_STORES();
+        cache->top[class_index]--;
+    }
     return object;
 }
 
 /* False, and nothing done, where the bin is full.  The slot is written before the top (fork.c). */
 static ALWAYS_INLINE bool cache_push(unsigned class_index, void *object) {
-    struct bin *bin = &cache_tls->bin[class_index];
-    void **top = bin->top;
-    if (UNLIKELY(top == bin->end))
+    struct cache *cache = cache_tls;
+    void **top = cache->top[class_index];
+    if (UNLIKELY(top == cache->end[class_index]))
         return false;
-    STORE_RELAXED(top[1], object);
-    STORE_RELEASE(bin->top, top + 1);
+    STORE_PLAIN(top[1], object);
+    ORDER_STORES();
+    cache->top[class_index]++;
     return true;
 }
 

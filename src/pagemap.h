@@ -84,7 +84,7 @@ struct window {
     uint8_t *class_map;
 };
 
-extern struct window pagemap_window;
+extern struct window pagemap_window __attribute__((visibility("hidden")));
 extern struct region *pagemap_regions[REGION_MAX]; /* by rank; guarded by the page lock */
 extern uint32_t pagemap_region_count;
 
@@ -93,10 +93,10 @@ void pagemap_init(uintptr_t base);
 
 /* The size class of the slab that holds an address of the window, else 0. */
 static ALWAYS_INLINE unsigned pagemap_class(const void *address) {
-    size_t page = ((uintptr_t)address - LOAD_RELAXED(pagemap_window.base)) >> PAGE_SHIFT;
-    if (UNLIKELY(page >= LOAD_RELAXED(pagemap_window.limit)))
+    size_t page = ((uintptr_t)address - LOAD_PLAIN(pagemap_window.base)) >> PAGE_SHIFT;
+    if (UNLIKELY(page >= LOAD_PLAIN(pagemap_window.limit)))
         return 0;
-    return LOAD_RELAXED(pagemap_window.class_map[page]);
+    return LOAD_PLAIN(LOAD_PLAIN(pagemap_window.class_map)[page]);
 }
 
 /* Sets the class of pages; those outside the window are passed over (the head word serves them). */
