@@ -127,6 +127,17 @@ unsigned buddy_order_for(size_t count) {
     return count <= 1 ? 0 : bit_highest(count - 1) + 1;
 }
 
+/* busy tells exactly which words of the order are not 0. */
+static bool busy_agrees(const struct buddy *set, unsigned order) {
+    unsigned words = (((unsigned)BUDDY_PAGES >> order) + 63) / 64;
+    for (unsigned word = 0; word < 128; word++) {
+        bool expected = word < words && set->words[first_word[order] + word] != 0;
+        if (((set->busy[order][word / 64] >> (word % 64)) & 1) != expected)
+            return false;
+    }
+    return true;
+}
+
 const char *buddy_verify(const struct buddy *set) {
     uint32_t pages = 0, orders = 0;
     uint64_t seen[BUDDY_PAGES / 64] = {0};
@@ -143,10 +154,8 @@ const char *buddy_verify(const struct buddy *set) {
                     return "INV-BUDDY-1";
                 seen[page / 64] |= (uint64_t)1 << (page % 64);
             }
-            if (!((set->busy[order][index / 64 / 64] >> (index / 64 % 64)) & 1))
-                return "INV-BUDDY-3";
         }
-        if (count != set->count[order])
+        if (count != set->count[order] || !busy_agrees(set, order))
             return "INV-BUDDY-3";
         pages += count << order;
         orders |= count ? 1u << order : 0;
