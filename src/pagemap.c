@@ -18,8 +18,9 @@
  *
  *          The window starts at the region of the program break.  The class map grows in place and
  *          never moves: it is mapped where nothing else lives, CLASS_MAP_DISTANCE above the window.
- *          Where the kernel refuses that address, the map stays at its first size; pages beyond the
- *          window work through the regions alone, slower and as correct.
+ *          Where the kernel refuses that address, the map stays at its size for good, for it would
+ *          know nothing of slabs that came meanwhile; pages beyond the window work through the
+ *          regions alone, slower and as correct.
  *
  * INVARIANTS
  *   INV-MAP-1  class_map[page] is the class of the page's slab if its head is HEAD_SLAB, else 0.
@@ -68,7 +69,7 @@ void pagemap_init(uintptr_t base) {
     mapped_bytes += map ? CLASS_MAP_STEP : 0;
 }
 
-/* Extends the class map so that the window reaches end; leaves it as it is where that fails. */
+/* Extends the class map so that the window reaches end; where that fails it never grows again. */
 static void grow_window(uintptr_t end) {
     size_t need = (end - pagemap_window.base) >> PAGE_SHIFT;
     if (end < pagemap_window.base || need > CLASS_MAP_MAX || !class_map_grows)
@@ -77,7 +78,8 @@ static void grow_window(uintptr_t end) {
     if (need <= limit)
         return;
     size_t more = round_up(need - limit, CLASS_MAP_STEP);
-    if (!os_map_at(pagemap_window.class_map + limit, more))
+    class_map_grows = os_map_at(pagemap_window.class_map + limit, more) != NULL;
+    if (!class_map_grows)
         return;
     mapped_bytes += more;
     STORE_RELEASE(pagemap_window.limit, limit + more);
