@@ -3,7 +3,7 @@
  * unit_support.h: what the unit tests share beyond the API tests' support.h.
  *
  * The heap's state is global and is initialised before main.  A test that needs it fresh, or leaves
- * it bent, runs as a body in a child (assert_body_succeeds) and checks with must().
+ * it bent, runs as a body in a child (body_test) and checks with must().
  */
 #ifndef QUARRY_UNIT_SUPPORT_H
 #define QUARRY_UNIT_SUPPORT_H
@@ -62,8 +62,14 @@ static inline pid_t start_child(void (*body)(void), int error_fd) {
     _exit(0);
 }
 
-/* Fails unless all of the must()s in body hold. */
-#define assert_body_succeeds(body) assert_int_equal(wait_for(start_child((body), -1)), 0)
+/* A test that is a body in a child, for cmocka's table: it fails unless all must()s in it hold. */
+#define body_test(body) \
+    { #body, run_body, NULL, NULL, (void *)(uintptr_t)(body) }
+
+static inline void run_body(void **state) {
+    void (*body)(void) = (void (*)(void))(uintptr_t)*state;
+    assert_int_equal(wait_for(start_child(body, -1)), 0);
+}
 
 /* How a child that is meant to die ended, and what it wrote to standard error. */
 struct outcome {
