@@ -40,6 +40,8 @@
 #include "os.h"
 #include "page.h"
 
+#include <string.h>
+
 struct slab_class {
     struct lock lock;
     struct slab *partial; /* most recently freed into first */
@@ -82,43 +84,45 @@ static void mark_touched(struct slab *slab, const struct size_class *shape, unsi
     slab->clean_pages &= ~(uint32_t)(bit_mask(high + 1) & ~bit_mask(low));
 }
 
-/* Moves up to max of the lowest free objects of one word to out[], highest first. */
+/* Moves up to max of the lowest free objects of one word to the slots below end, lowest last. */
 static unsigned take_word(struct slab *slab, const struct size_class *shape, unsigned word,
-                          void **out, unsigned max) {
-    uint64_t bits = slab->word[word], taken = bits;
-    unsigned count = (unsigned)__builtin_popcountll(bits);
-    if (count > max) {
-        for (uint64_t rest = bits; max > 0; max--)
-            rest &= rest - 1, taken = bits & ~rest;
-        count = (unsigned)__builtin_popcountll(taken);
-    }
-    STORE_RELAXED(slab->word[word], bits & ~taken);
-    slab->free_count = (uint16_t)(slab->free_count - count);
-    if (slab->clean_pages)
-        mark_touched(slab, shape, word * 64 + bit_lowest(taken), word * 64 + bit_highest(taken));
+                          void **end, unsigned max) {
+    uint64_t bits = slab->word[word], rest = bits;
     char *base = (char *)slab->base + (size_t)word * 64 * shape->size;
-    for (; taken; taken ^= (uint64_t)1 << bit_highest(taken))
-        *out++ = base + (size_t)bit_highest(taken) * shape->size;
-    return count;
+    void **out = end;
+    unsigned last = 0;
+    do {
+        last = bit_lowest(rest);
+        *--out = base + (size_t)last * shape->size;
+        rest &= rest - 1;
+    } while (rest && out != end - max);
+    STORE_RELAXED(slab->word[word], rest);
+    if (slab->clean_pages)
+        mark_touched(slab, shape, word * 64 + bit_lowest(bits), word * 64 + last);
+    return (unsigned)(end - out);
 }
 
-/* A slab without free objects leaves the list; the words are visited from the lowest. */
+/* Fills out[] from its end.  A slab without free objects leaves the list. */
 static unsigned take_from_list(unsigned class_index, void **out, unsigned max) {
     struct slab_class *class = &classes[class_index];
     const struct size_class *shape = &size_classes[class_index];
-    unsigned count = 0;
+    unsigned left = max;
     lock_take(&class->lock);
-    while (count < max && class->partial) {
+    while (left > 0 && class->partial) {
         struct slab *slab = class->partial;
-        for (unsigned word = 0; word < SLAB_WORDS && count < max; word++)
+        unsigned before = left;
+        for (unsigned word = 0; word < SLAB_WORDS && left > 0; word++)
             if (slab->word[word])
-                count += take_word(slab, shape, word, out + count, max - count);
+                left -= take_word(slab, shape, word, out + left, left);
+        slab->free_count = (uint16_t)(slab->free_count - (before - left));
         if (slab->free_count == 0)
             list_remove(class, slab);
     }
-    class->free_objects -= count;
+    class->free_objects -= max - left;
     lock_drop(&class->lock);
-    return count;
+    if (left > 0)
+        memmove(out, out + left, (max - left) * sizeof *out);
+    return max - left;
 }
 
 static bool add_slab(unsigned class_index) {
@@ -151,60 +155,79 @@ unsigned slab_take(unsigned class_index, void **out, unsigned max) {
 
 /* ---- giving -------------------------------------------------------------------------------------- */
 
-static enum slab_status locate(unsigned class_index, uintptr_t address, struct slab **slab,
-                               unsigned *index) {
+static struct slab *find_slab(unsigned class_index, uintptr_t address) {
     struct region *region = pagemap_region(address);
     uint32_t head = region ? LOAD_ACQUIRE(region->head[pagemap_page(region, address)]) : 0;
-    if (head_kind(head) != HEAD_SLAB)
-        return SLAB_FOREIGN;
-    *slab = pagemap_slab(region, head);
-    if (LOAD_RELAXED((*slab)->class_index) != class_index)
-        return SLAB_FOREIGN;
-    const struct size_class *shape = &size_classes[class_index];
-    size_t offset = address - (*slab)->base;
-    *index = sizeclass_index(shape, offset);
-    if (*index >= shape->objects)
-        return SLAB_TAIL;
-    return (size_t)*index * shape->size == offset ? SLAB_OK : SLAB_INTERIOR;
+    if (UNLIKELY(head_kind(head) != HEAD_SLAB))
+        return NULL;
+    struct slab *slab = pagemap_slab(region, head);
+    return LIKELY(LOAD_RELAXED(slab->class_index) == class_index) ? slab : NULL;
 }
 
-static enum slab_status give_one(struct slab_class *class, unsigned class_index,
-                                 uintptr_t address) {
-    struct slab *slab;
-    unsigned index;
-    enum slab_status status = locate(class_index, address, &slab, &index);
-    if (UNLIKELY(status != SLAB_OK))
-        return status;
+static enum slab_status give_one(struct slab *slab, const struct size_class *shape,
+                                 size_t offset) {
+    unsigned index = sizeclass_index(shape, offset);
+    if (UNLIKELY(index >= shape->objects))
+        return SLAB_TAIL;
+    if (UNLIKELY((size_t)index * shape->size != offset))
+        return SLAB_INTERIOR;
     uint64_t *word = &slab->word[index / 64];
-    uint64_t bit = (uint64_t)1 << (index % 64);
-    if (UNLIKELY(*word & bit))
+    uint64_t bit = (uint64_t)1 << (index % 64), old = *word;
+    if (UNLIKELY(old & bit))
         return SLAB_FREE;
-    STORE_RELAXED(*word, *word | bit);
-    slab->free_count++;
-    class->free_objects++;
-    if (!slab->listed)
-        list_push(class, slab);
-    if (slab->free_count == size_classes[class_index].objects) {
-        list_remove(class, slab);
-        class->slabs--;
-        class->free_objects -= slab->free_count;
-        page_slab_close(slab, size_classes[class_index].pages);
-    }
+    STORE_RELAXED(*word, old | bit);
     return SLAB_OK;
 }
 
+/* Counts what was given to a slab; one whose objects are all free closes. */
+static void count_given(struct slab_class *class, unsigned class_index, struct slab *slab,
+                        unsigned given) {
+    const struct size_class *shape = &size_classes[class_index];
+    if (given == 0)
+        return;
+    slab->free_count = (uint16_t)(slab->free_count + given);
+    class->free_objects += given;
+    if (!slab->listed)
+        list_push(class, slab);
+    if (slab->free_count == shape->objects) {
+        list_remove(class, slab);
+        class->slabs--;
+        class->free_objects -= slab->free_count;
+        page_slab_close(slab, shape->pages);
+    }
+}
+
+/* Neighbours in a batch often share a slab: it is looked up when it changes. */
 enum slab_status slab_give(unsigned class_index, void *const *objects, unsigned count,
                            unsigned *culprit) {
     struct slab_class *class = &classes[class_index];
+    const struct size_class *shape = &size_classes[class_index];
+    size_t slab_bytes = (size_t)shape->pages << PAGE_SHIFT;
     enum slab_status status = SLAB_OK;
+    struct slab *slab = NULL;
+    uintptr_t base = 0;
+    unsigned given = 0, i;
     lock_take(&class->lock);
     size_t slabs = class->slabs;
-    for (unsigned i = 0; i < count && status == SLAB_OK; i++) {
-        status = give_one(class, class_index, (uintptr_t)objects[i]);
-        *culprit = i;
+    for (i = 0; i < count; i++) {
+        uintptr_t address = (uintptr_t)objects[i];
+        if (address - base >= slab_bytes || !slab) {
+            count_given(class, class_index, slab, given);
+            given = 0;
+            slab = find_slab(class_index, address);
+            status = slab ? SLAB_OK : SLAB_FOREIGN;
+            base = slab ? slab->base : 0;
+        }
+        if (LIKELY(status == SLAB_OK))
+            status = give_one(slab, shape, address - base);
+        if (UNLIKELY(status != SLAB_OK))
+            break;
+        given++;
     }
+    count_given(class, class_index, slab, given);
     bool closed = class->slabs != slabs;
     lock_drop(&class->lock);
+    *culprit = i;
     if (closed)
         page_settle();
     return status;
@@ -297,17 +320,8 @@ static void return_holes(struct slab_class *class, unsigned class_index, struct 
     unsigned given = 0;
     for (uint32_t rest = holes; rest; rest &= rest - 1)
         given += flip_page(slab, shape, bit_lowest(rest), true);
-    slab->free_count = (uint16_t)(slab->free_count + given);
     slab->clean_pages |= gone;
-    class->free_objects += given;
-    if (given && !slab->listed)
-        list_push(class, slab);
-    if (slab->free_count == shape->objects) {
-        list_remove(class, slab);
-        class->slabs--;
-        class->free_objects -= slab->free_count;
-        page_slab_close(slab, shape->pages);
-    }
+    count_given(class, class_index, slab, given);
 }
 
 static size_t trim_slab(struct slab *slab) {
