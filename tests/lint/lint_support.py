@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """What the lint tests share.  Each first shows that its tool rejects a planted mistake."""
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -40,6 +41,7 @@ def check_tool(tool, command, files, planted, last=()):
         tap.check(f"{tool} rejects a planted mistake", result.returncode != 0
                   and "planted.c" in result.stdout + result.stderr, result.stdout + result.stderr)
     result = tap.run(*command, *files, *last, timeout=1200) if files else None
+    said = result.stdout + result.stderr if result else "there are no files"
     print(f"# {len(files)} files")
     tap.check(f"{tool} accepts every file", result and result.returncode == 0,
-              result.stdout + result.stderr if result else "there are no files")
+              re.sub(r"^\d+ warnings? generated\.\n", "", said, flags=re.MULTILINE))
