@@ -1,0 +1,277 @@
+/* SPDX-License-Identifier: MIT */
+#include "campaign_support.h"
+
+#include "child_support.h"
+#include "cut_support.h"
+#include "ledger_support.h"
+
+#include <pthread.h>
+#include <signal.h>
+#include <sys/wait.h>
+
+enum { CHILDREN_AT_ONCE = 3, EXPLAINED_FAILURES = 5, HANG_SECONDS = 60 };
+
+/* Of the process that one scenario runs in. */
+static const struct campaign *campaign;
+static struct result *result; /* shared with the process that asked for it */
+static bool quiet_failures;
+static bool is_child;
+
+static struct worker {
+    const struct scenario *scenario;
+    unsigned first;
+    struct cutter cutter;
+    pthread_t thread, watcher;
+} cut_one, held_one;
+
+/* ---- Children ---------------------------------------------------------------------------------- */
+
+static struct child {
+    pid_t pid;
+    unsigned store;
+    uintptr_t pc, address;
+} running[CHILDREN_AT_ONCE];
+
+static void explain(const struct child *child, int status) {
+    if (quiet_failures || result->failures > EXPLAINED_FAILURES)
+        return;
+    char text[300];
+    int length = snprintf(text, sizeof text,
+                          "# %s: cut at store %u of 0x%zx by the code at 0x%zx: %s %d\n",
+                          campaign->scenario->name, child->store, (size_t)child->address,
+                          (size_t)cut_offset(child->pc), WIFSIGNALED(status) ? "signal" : "exit",
+                          WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status));
+    if (write(STDERR_FILENO, text, (size_t)length) < 0)
+        _exit(2);
+}
+
+static void reap_one(void) {
+    int status;
+    pid_t pid = waitpid(-1, &status, 0);
+    must(pid > 0);
+    for (unsigned i = 0; i < CHILDREN_AT_ONCE; i++) {
+        if (running[i].pid != pid)
+            continue;
+        if (status != 0) {
+            result->failures++;
+            explain(&running[i], status);
+        }
+        running[i].pid = 0;
+        return;
+    }
+    must(!"a child that was started");
+}
+
+static struct child *free_place(void) {
+    for (;;) {
+        for (unsigned i = 0; i < CHILDREN_AT_ONCE; i++)
+            if (running[i].pid == 0)
+                return &running[i];
+        reap_one();
+    }
+}
+
+static void reap_all(void) {
+    for (unsigned i = 0; i < CHILDREN_AT_ONCE; i++)
+        while (running[i].pid != 0)
+            reap_one();
+}
+
+static struct expectation expectation(unsigned store) {
+    size_t held = campaign->held ? campaign->held->leak_bytes : 0;
+    return (struct expectation){store, campaign->scenario->focus,
+                                campaign->scenario->leak_bytes + held};
+}
+
+static void begin_child(void) {
+    is_child = true;
+    alarm(HANG_SECONDS);
+    if (quiet_failures)
+        must(freopen("/dev/null", "w", stderr) != NULL);
+    if (campaign->fault)
+        campaign->fault();
+}
+
+static void *use_in_thread(void *unused) {
+    (void)unused;
+    child_use_heap(campaign->scenario->focus, 1);
+    return NULL;
+}
+
+/* The new thread repairs what the fork cut, and both go on at once. */
+static void check_with_thread(unsigned store) {
+    pthread_t thread;
+    must(pthread_create(&thread, NULL, use_in_thread, NULL) == 0);
+    if (store % 2 == 0)
+        must(pthread_join(thread, NULL) == 0);
+    child_use_heap(campaign->scenario->focus, 0);
+    if (store % 2 != 0)
+        must(pthread_join(thread, NULL) == 0);
+}
+
+static pthread_t first_thread;
+static unsigned exit_store;
+
+static void *check_after_exit(void *unused) {
+    (void)unused;
+    must(pthread_join(first_thread, NULL) == 0);
+    struct expectation expected = expectation(exit_store);
+    child_check(&expected);
+    _exit(0);
+}
+
+static _Noreturn void end_first_thread(unsigned store) {
+    pthread_t thread;
+    first_thread = pthread_self();
+    exit_store = store;
+    must(pthread_create(&thread, NULL, check_after_exit, NULL) == 0);
+    pthread_exit(NULL);
+}
+
+/* _Fork runs no handlers; where the child starts threads, fork has to tell libc of it. */
+static void fork_here(unsigned store, const struct cutter *cutter) {
+    struct child *child = free_place();
+    bool threads = campaign->mode == FORK_THEN_THREAD || campaign->mode == FORK_THEN_EXIT;
+    pid_t pid = threads ? fork() : _Fork();
+    must(pid >= 0);
+    if (pid > 0) {
+        *child = (struct child){pid, store, cutter->pc, cutter->address};
+        result->children++;
+        return;
+    }
+    begin_child();
+    if (campaign->mode == FORK_BY_CUT_THREAD)
+        return;
+    if (campaign->mode == FORK_THEN_EXIT)
+        end_first_thread(store);
+    if (campaign->mode == FORK_THEN_THREAD)
+        check_with_thread(store);
+    struct expectation expected = expectation(store);
+    child_check(&expected);
+    _exit(0);
+}
+
+/* ---- The threads that are cut ------------------------------------------------------------------ */
+
+static unsigned store_at_fork;
+
+/* The cut thread forks by itself; its child is not cut again. */
+static void fork_at_store(struct cutter *cutter) {
+    store_at_fork = cutter->stores;
+    fork_here(cutter->stores, cutter);
+    if (is_child)
+        cut_attach(NULL);
+    else
+        cutter->stop_at = cutter->stores + campaign->stride;
+}
+
+static void *work(void *argument) {
+    struct worker *worker = argument;
+    cut_attach(&worker->cutter);
+    worker->scenario->warm(worker->first);
+    cut_arm();
+    worker->scenario->run(worker->first);
+    if (is_child) {
+        struct expectation expected = expectation(store_at_fork);
+        child_check(&expected);
+        _exit(0);
+    }
+    if (!worker->scenario->through_exit)
+        cut_disarm();
+    return NULL;
+}
+
+static void *watch(void *argument) {
+    struct worker *worker = argument;
+    must(pthread_create(&worker->thread, NULL, work, worker) == 0);
+    must(pthread_join(worker->thread, NULL) == 0);
+    atomic_store(&worker->cutter.state, CUTTER_FINISHED);
+    sem_post(&cut_event);
+    return NULL;
+}
+
+static void start_worker(struct worker *worker, const struct scenario *scenario, unsigned index,
+                         unsigned stop_at) {
+    worker->scenario = scenario;
+    worker->first = LEDGER_CUT + index * LEDGER_CUT_EACH;
+    cut_prepare(&worker->cutter);
+    worker->cutter.stop_at = stop_at;
+    if (campaign->mode == FORK_BY_CUT_THREAD)
+        worker->cutter.at_store = fork_at_store;
+    must(pthread_create(&worker->watcher, NULL, watch, worker) == 0);
+}
+
+static enum cutter_state wait_for_halt(struct worker *worker) {
+    for (;;) {
+        enum cutter_state state = atomic_load(&worker->cutter.state);
+        if (state != CUTTER_RUNNING)
+            return state;
+        while (sem_wait(&cut_event) != 0)
+            must(errno == EINTR);
+    }
+}
+
+static void run_to_end(struct worker *worker) {
+    enum cutter_state state;
+    while ((state = wait_for_halt(worker)) != CUTTER_FINISHED)
+        cut_release(&worker->cutter, NEVER_STOP);
+    must(pthread_join(worker->watcher, NULL) == 0);
+}
+
+/* Forks wherever the thread halts; ends early where it needs a lock that the held one has. */
+static void cut_until_finished(void) {
+    enum cutter_state state;
+    while ((state = wait_for_halt(&cut_one)) != CUTTER_FINISHED) {
+        fork_here(cut_one.cutter.stores, &cut_one.cutter);
+        if (state == CUTTER_BLOCKED)
+            break;
+        cut_release(&cut_one.cutter, cut_one.cutter.stores + campaign->stride);
+    }
+    result->blocked = state == CUTTER_BLOCKED;
+}
+
+/* ---- The process of a scenario ----------------------------------------------------------------- */
+
+static void check_parent(void) {
+    child_verify();
+    ledger_check();
+    ledger_give_live(0, LEDGER_SLOTS);
+    quarry_malloc_trim(0);
+    child_verify();
+    must(child_bytes_in_use() == 0);
+}
+
+static void run_scenario(void) {
+    alarm(CHILD_LIMIT_SECONDS);
+    sem_init(&cut_event, 0, 0);
+    campaign->scenario->setup();
+    if (campaign->held) {
+        start_worker(&held_one, campaign->held, 1, campaign->held_at);
+        wait_for_halt(&held_one);
+    }
+    start_worker(&cut_one, campaign->scenario, 0, campaign->offset);
+    if (campaign->mode != FORK_BY_CUT_THREAD)
+        cut_until_finished();
+    if (campaign->held && result->blocked)
+        cut_release(&held_one.cutter, NEVER_STOP);
+    run_to_end(&cut_one);
+    result->stores = cut_one.cutter.stores;
+    if (campaign->held) {
+        run_to_end(&held_one);
+        result->held_stores = held_one.cutter.stores;
+    }
+    reap_all();
+    check_parent();
+}
+
+struct result campaign_run(const struct campaign *wanted, bool quiet) {
+    result = mmap(NULL, sizeof *result, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    assert_true(result != MAP_FAILED);
+    campaign = wanted;
+    quiet_failures = quiet;
+    int status = run_in_child(run_scenario);
+    struct result copy = *result;
+    copy.status = status;
+    munmap(result, sizeof *result);
+    return copy;
+}

@@ -1,0 +1,28 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * scenario_support.h: one for each slow path.  setup runs in the thread that forks, warm in the
+ * thread that is cut; the stores of run are where it is cut.
+ */
+#ifndef SCENARIO_SUPPORT_H
+#define SCENARIO_SUPPORT_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+struct scenario {
+    const char *name;
+    void (*setup)(void);
+    void (*warm)(unsigned first); /* first: its first slot in the ledger */
+    void (*run)(unsigned first);
+    bool through_exit; /* the thread's end is cut as well */
+    size_t focus;
+    size_t leak_bytes;
+};
+
+extern const struct scenario scenarios[];
+extern const unsigned scenario_count;
+
+/* The scenario of that name. */
+const struct scenario *scenario_named(const char *name);
+
+#endif /* SCENARIO_SUPPORT_H */
