@@ -94,7 +94,7 @@ static inline int wait_for(pid_t pid) {
 
 /* Runs body in a child of its own and returns the wait status: 0 if all of its must()s held.  A
  * deadlock ends by SIGALRM.  The limit is no measure of speed, only far above what can be needed. */
-#define CHILD_LIMIT_SECONDS 300u
+#define CHILD_LIMIT_SECONDS 200u
 
 static inline int run_in_child(void (*body)(void)) {
     fflush(NULL);
