@@ -15,6 +15,7 @@
 
 #include <malloc.h> /* struct mallinfo, struct mallinfo2 and the M_ parameters */
 #include <stddef.h>
+#include <stdint.h>
 #include <stdio.h>
 
 #ifdef __cplusplus
@@ -98,6 +99,29 @@ QUARRY_API void quarry_malloc_stats(void);
 
 /* Writes the state as XML to stream.  options must be 0; any other value returns EINVAL. */
 QUARRY_API int quarry_malloc_info(int options, FILE *stream);
+
+/* ---- Looking from outside ----------------------------------------------------------------------
+ * quarry_public tells a debugger or a monitor where the allocator's own structures lie and how they
+ * are laid out: addresses, offsets, strides and constants by name (docs/FORMATS.md lists them).  It
+ * is constant; what it points to is live and is read without stopping the process.  Names are added
+ * freely; one that is removed or changes its meaning raises the version. */
+#define QUARRY_PUBLIC_MAGIC "QUARRY1"
+#define QUARRY_PUBLIC_VERSION 1
+#define QUARRY_PUBLIC_NAME_BYTES 32
+
+struct quarry_public_field {
+    char name[QUARRY_PUBLIC_NAME_BYTES];
+    uint64_t value;
+};
+
+struct quarry_public {
+    char magic[8];        /* QUARRY_PUBLIC_MAGIC */
+    uint32_t version;     /* QUARRY_PUBLIC_VERSION */
+    uint32_t field_count;
+    const struct quarry_public_field *field;
+};
+
+QUARRY_API extern const struct quarry_public quarry_public;
 
 #ifdef __cplusplus
 }

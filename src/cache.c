@@ -67,7 +67,7 @@ static struct cache dead_cache = {.top = COLD_BINS, .end = COLD_BINS};
 __thread struct cache *cache_tls = &cold_cache;
 
 static struct lock registry_lock = LOCK_INITIALISER(LOCK_REGISTRY);
-static struct cache *registry;
+struct cache *cache_registry;
 static size_t capacity_bytes; /* of all bins together */
 static bool enabled = true;
 static size_t capacity_max = CAPACITY_MAX, size_max = SMALL_MAX;
@@ -95,7 +95,7 @@ void cache_set_size_limit(size_t bytes) {
 }
 
 static struct cache *find_unused(void) {
-    for (struct cache *cache = registry; cache; cache = cache->next)
+    for (struct cache *cache = cache_registry; cache; cache = cache->next)
         if (!cache->in_use)
             return cache;
     return NULL;
@@ -115,8 +115,8 @@ static struct cache *make_cache(void) {
             memcpy(cache->top, cold_cache.top, sizeof cache->top);
             memcpy(cache->end, cold_cache.end, sizeof cache->end);
             cache->in_use = 1;
-            cache->next = registry;
-            STORE_RELEASE(registry, cache);
+            cache->next = cache_registry;
+            STORE_RELEASE(cache_registry, cache);
         }
     }
     lock_drop(&registry_lock);
@@ -324,7 +324,7 @@ static void thread_exit(void *unused) {
 void cache_count(struct cache_counts *counts) {
     *counts = (struct cache_counts){.capacity_bytes = LOAD_RELAXED(capacity_bytes)};
     lock_take(&registry_lock);
-    for (const struct cache *cache = registry; cache; cache = cache->next) {
+    for (const struct cache *cache = cache_registry; cache; cache = cache->next) {
         counts->caches += cache->in_use;
         for (unsigned i = 1; i < CLASS_COUNT && cache->in_use; i++) {
             unsigned capacity = LOAD_RELAXED(cache->state[i].capacity);
@@ -356,7 +356,7 @@ static void adopt(struct cache *cache) {
 void cache_repair(void) {
     if (lock_broken(&registry_lock))
         lock_repair(&registry_lock); /* a cache is linked by its last store */
-    for (struct cache *cache = registry; cache; cache = cache->next)
+    for (struct cache *cache = cache_registry; cache; cache = cache->next)
         if (cache->in_use && cache != cache_tls)
             adopt(cache);
 }

@@ -62,6 +62,8 @@ static ALWAYS_INLINE bool cache_push(unsigned class_index, void *object) {
     return true;
 }
 
+extern struct cache *cache_registry; /* the list of all caches, newest first */
+
 void cache_init(void);
 
 /* An object of the class, refilling the bin; NULL where the kernel refuses memory. */

@@ -24,34 +24,23 @@
 
 enum { FIRST_SLOTS = 64 };
 
-struct entry {
-    uintptr_t address;
-    size_t bytes;
-};
-
-struct table {
-    size_t slots; /* a power of two */
-    size_t used;  /* entries that are not 0, the forgotten included */
-    struct entry entry[];
-};
-
 static struct lock lock = LOCK_INITIALISER(LOCK_MAPPING);
-static struct table *table; /* guarded by lock, as all below */
+struct mapping_table *mapping_table; /* guarded by lock, as all below */
 static struct mapping_counts counts;
 
 static size_t table_bytes(size_t slots) {
-    return sizeof(struct table) + slots * sizeof(struct entry);
+    return sizeof(struct mapping_table) + slots * sizeof(struct mapping_entry);
 }
 
 static size_t hash(uintptr_t address) {
     return (size_t)((address >> PAGE_SHIFT) * 0x9e3779b97f4a7c15u >> 20);
 }
 
-static struct entry *find(uintptr_t address) {
-    if (!table || address == 0)
+static struct mapping_entry *find(uintptr_t address) {
+    if (!mapping_table || address == 0)
         return NULL;
     for (size_t i = hash(address);; i++) {
-        struct entry *entry = &table->entry[i & (table->slots - 1)];
+        struct mapping_entry *entry = &mapping_table->entry[i & (mapping_table->slots - 1)];
         if (entry->address == address)
             return entry;
         if (entry->address == 0)
@@ -59,11 +48,11 @@ static struct entry *find(uintptr_t address) {
     }
 }
 
-static void put(struct table *into, uintptr_t address, size_t bytes) {
+static void put(struct mapping_table *into, uintptr_t address, size_t bytes) {
     size_t i = hash(address);
     while (into->entry[i & (into->slots - 1)].address > GONE)
         i++;
-    struct entry *entry = &into->entry[i & (into->slots - 1)];
+    struct mapping_entry *entry = &into->entry[i & (into->slots - 1)];
     if (entry->address == 0)
         into->used++;
     entry->bytes = bytes;
@@ -73,20 +62,20 @@ static void put(struct table *into, uintptr_t address, size_t bytes) {
 /* Makes sure that one more entry fits.  A block that is moving must not be lost for want of a larger
  * table: for it the last quarter of the slots may be used, but one, which ends every probe. */
 static bool reserve(bool moving) {
-    if (table && (table->used + 1) * 4 <= table->slots * 3)
+    if (mapping_table && (mapping_table->used + 1) * 4 <= mapping_table->slots * 3)
         return true;
     size_t slots = FIRST_SLOTS;
     while (slots < 4 * (counts.count + 1))
         slots *= 2;
-    struct table *larger = meta_take(table_bytes(slots));
+    struct mapping_table *larger = meta_take(table_bytes(slots));
     if (!larger)
-        return moving && table && table->used + 1 < table->slots;
+        return moving && mapping_table && mapping_table->used + 1 < mapping_table->slots;
     larger->slots = slots;
-    for (size_t i = 0; table && i < table->slots; i++)
-        if (table->entry[i].address > GONE)
-            put(larger, table->entry[i].address, table->entry[i].bytes);
-    struct table *old = table;
-    STORE_RELEASE(table, larger);
+    for (size_t i = 0; mapping_table && i < mapping_table->slots; i++)
+        if (mapping_table->entry[i].address > GONE)
+            put(larger, mapping_table->entry[i].address, mapping_table->entry[i].bytes);
+    struct mapping_table *old = mapping_table;
+    STORE_RELEASE(mapping_table, larger);
     if (old)
         meta_give(old, table_bytes(old->slots));
     return true;
@@ -96,7 +85,7 @@ static bool remember(uintptr_t address, size_t bytes, bool moving) {
     lock_take(&lock);
     bool possible = reserve(moving);
     if (possible) {
-        put(table, address, bytes);
+        put(mapping_table, address, bytes);
         STORE_RELAXED(counts.count, counts.count + 1);
         counts.bytes += bytes;
         counts.peak_count = max_size(counts.peak_count, counts.count);
@@ -110,7 +99,7 @@ static bool remember(uintptr_t address, size_t bytes, bool moving) {
 static size_t forget(uintptr_t address) {
     size_t bytes = 0;
     lock_take(&lock);
-    struct entry *entry = find(address);
+    struct mapping_entry *entry = find(address);
     if (entry) {
         bytes = entry->bytes;
         STORE_RELEASE(entry->address, GONE);
@@ -149,7 +138,7 @@ void *mapping_take(size_t bytes, size_t align) {
 
 size_t mapping_bytes(const void *block) {
     lock_take(&lock);
-    const struct entry *entry = find((uintptr_t)block);
+    const struct mapping_entry *entry = find((uintptr_t)block);
     size_t bytes = entry ? entry->bytes : 0;
     lock_drop(&lock);
     return bytes;
@@ -175,8 +164,8 @@ void *mapping_resize(void *block, size_t bytes) {
 }
 
 uintptr_t mapping_around(uintptr_t address, size_t *bytes) {
-    for (size_t i = 0; table && i < table->slots; i++) {
-        struct entry entry = table->entry[i];
+    for (size_t i = 0; mapping_table && i < mapping_table->slots; i++) {
+        struct mapping_entry entry = mapping_table->entry[i];
         if (entry.address > GONE && address >= entry.address &&
             address - entry.address < entry.bytes) {
             *bytes = entry.bytes;
@@ -200,10 +189,10 @@ void mapping_repair(void) {
     if (!lock_broken(&lock))
         return;
     counts.count = counts.bytes = 0;
-    for (size_t i = 0; table && i < table->slots; i++)
-        if (table->entry[i].address > GONE) {
+    for (size_t i = 0; mapping_table && i < mapping_table->slots; i++)
+        if (mapping_table->entry[i].address > GONE) {
             counts.count++;
-            counts.bytes += table->entry[i].bytes;
+            counts.bytes += mapping_table->entry[i].bytes;
         }
     lock_repair(&lock);
 }

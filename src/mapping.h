@@ -8,6 +8,20 @@
 
 #include "base.h"
 
+/* The table of all blocks; entries whose address is 0 or 1 hold none.  Replaced when it grows. */
+struct mapping_entry {
+    uintptr_t address;
+    size_t bytes;
+};
+
+struct mapping_table {
+    size_t slots; /* a power of two */
+    size_t used;  /* entries that are not 0, the forgotten included */
+    struct mapping_entry entry[];
+};
+
+extern struct mapping_table *mapping_table;
+
 /* A zeroed block of at least bytes at a multiple of align (a power of two); NULL on failure. */
 void *mapping_take(size_t bytes, size_t align);
 

@@ -42,17 +42,11 @@
 
 #include <string.h>
 
-struct slab_class {
-    struct lock lock;
-    struct slab *partial; /* most recently freed into first */
-    size_t slabs, free_objects;
-} __attribute__((aligned(CACHE_LINE)));
-
-static struct slab_class classes[CLASS_COUNT];
+struct slab_class slab_classes[CLASS_COUNT];
 
 void slab_init(void) {
     for (unsigned i = 0; i < CLASS_COUNT; i++)
-        classes[i].lock.rank = LOCK_CLASS;
+        slab_classes[i].lock.rank = LOCK_CLASS;
 }
 
 static void list_push(struct slab_class *class, struct slab *slab) {
@@ -104,7 +98,7 @@ static unsigned take_word(struct slab *slab, const struct size_class *shape, uns
 
 /* Fills out[] from its end.  A slab without free objects leaves the list. */
 static unsigned take_from_list(unsigned class_index, void **out, unsigned max) {
-    struct slab_class *class = &classes[class_index];
+    struct slab_class *class = &slab_classes[class_index];
     const struct size_class *shape = &size_classes[class_index];
     unsigned left = max;
     lock_take(&class->lock);
@@ -126,7 +120,7 @@ static unsigned take_from_list(unsigned class_index, void **out, unsigned max) {
 }
 
 static bool add_slab(unsigned class_index) {
-    struct slab_class *class = &classes[class_index];
+    struct slab_class *class = &slab_classes[class_index];
     const struct size_class *shape = &size_classes[class_index];
     bool zero;
     uintptr_t run = page_run_take(shape->pages, PAGE_BYTES, &zero);
@@ -200,7 +194,7 @@ static void count_given(struct slab_class *class, unsigned class_index, struct s
 /* Neighbours in a batch often share a slab: it is looked up when it changes. */
 enum slab_status slab_give(unsigned class_index, void *const *objects, unsigned count,
                            unsigned *culprit) {
-    struct slab_class *class = &classes[class_index];
+    struct slab_class *class = &slab_classes[class_index];
     const struct size_class *shape = &size_classes[class_index];
     size_t slab_bytes = (size_t)shape->pages << PAGE_SHIFT;
     enum slab_status status = SLAB_OK;
@@ -328,7 +322,7 @@ static size_t trim_slab(struct slab *slab) {
     unsigned class_index = LOAD_RELAXED(slab->class_index);
     if (class_index == 0)
         return 0;
-    struct slab_class *class = &classes[class_index];
+    struct slab_class *class = &slab_classes[class_index];
     uint32_t holes = 0;
     lock_take(&class->lock);
     if (LOAD_RELAXED(slab->class_index) == class_index && slab->listed)
@@ -358,7 +352,7 @@ size_t slab_trim(void) {
 /* ---- figures, repair, verification --------------------------------------------------------------- */
 
 void slab_count(unsigned class_index, struct slab_counts *counts) {
-    struct slab_class *class = &classes[class_index];
+    struct slab_class *class = &slab_classes[class_index];
     *counts = (struct slab_counts){0};
     lock_take(&class->lock);
     counts->slabs = class->slabs;
@@ -385,7 +379,7 @@ static bool slot_is_slab(struct region *region, uint32_t slot) {
 }
 
 static void rebuild_class(unsigned class_index) {
-    struct slab_class *class = &classes[class_index];
+    struct slab_class *class = &slab_classes[class_index];
     class->partial = NULL;
     class->slabs = class->free_objects = 0;
     for (uint32_t rank = 0; rank < pagemap_region_count; rank++) {
@@ -407,9 +401,9 @@ static void rebuild_class(unsigned class_index) {
 
 void slab_repair(void) {
     for (unsigned i = 1; i < CLASS_COUNT; i++)
-        if (lock_broken(&classes[i].lock)) {
+        if (lock_broken(&slab_classes[i].lock)) {
             rebuild_class(i);
-            lock_repair(&classes[i].lock);
+            lock_repair(&slab_classes[i].lock);
         }
 }
 
@@ -428,7 +422,7 @@ static const char *verify_slab(const struct slab *slab, size_t *free_objects) {
 }
 
 static const char *verify_class(unsigned class_index) {
-    struct slab_class *class = &classes[class_index];
+    struct slab_class *class = &slab_classes[class_index];
     size_t slabs = 0, free_objects = 0, listed = 0;
     for (const struct slab *slab = class->partial; slab; slab = slab->next)
         listed++;
@@ -451,9 +445,9 @@ static const char *verify_class(unsigned class_index) {
 const char *slab_verify(void) {
     const char *broken = "";
     for (unsigned i = 1; i < CLASS_COUNT && !*broken; i++) {
-        lock_take(&classes[i].lock);
+        lock_take(&slab_classes[i].lock);
         broken = verify_class(i);
-        lock_drop(&classes[i].lock);
+        lock_drop(&slab_classes[i].lock);
     }
     return broken;
 }

@@ -13,6 +13,15 @@
 #include "pagemap.h"
 #include "sizeclass.h"
 
+/* What is known of a class; written under its lock. */
+struct slab_class {
+    struct lock lock;
+    struct slab *partial; /* slabs with free objects, most recently freed into first */
+    size_t slabs, free_objects;
+} __attribute__((aligned(CACHE_LINE)));
+
+extern struct slab_class slab_classes[CLASS_COUNT];
+
 enum slab_status {
     SLAB_OK,
     SLAB_FOREIGN,  /* not in a slab of this class */

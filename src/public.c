@@ -1,0 +1,100 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * public: quarry_public, the map of the allocator for those who look from outside.
+ *
+ * PURPOSE  Let a tool read the real structures of a running process (process_vm_readv, a core file)
+ *          without stopping it and without any copy kept for its sake: this table says where they
+ *          are and what they look like, in the version that runs.
+ *
+ * NAMES    address.*   where a variable lies          offset.S.f  of field f in structure S
+ *          stride.S    bytes from one S to the next   count.*     constants
+ *          docs/FORMATS.md describes each structure and how far it may be trusted while it changes.
+ */
+#include "cache.h"
+#include "mapping.h"
+#include "page_internal.h"
+#include "pagemap.h"
+#include "sizeclass.h"
+#include "slab.h"
+
+#include <quarry.h>
+
+#define ADDRESS(name, variable) \
+    { "address." name, (uintptr_t)&(variable) }
+#define OFFSET(structure, field) \
+    { "offset." #structure "." #field, offsetof(struct structure, field) }
+#define STRIDE(structure) \
+    { "stride." #structure, sizeof(struct structure) }
+#define COUNT(name, number) \
+    { "count." name, (number) }
+
+static const struct quarry_public_field fields[] = {
+    ADDRESS("regions", pagemap_regions),
+    ADDRESS("region_count", pagemap_region_count),
+    ADDRESS("window", pagemap_window),
+    ADDRESS("page_state", page_state),
+    ADDRESS("size_classes", size_classes),
+    ADDRESS("slab_classes", slab_classes),
+    ADDRESS("caches", cache_registry),
+    ADDRESS("mappings", mapping_table),
+    COUNT("classes", CLASS_COUNT),
+    COUNT("orders", BUDDY_ORDERS),
+    COUNT("page_bytes", PAGE_BYTES),
+    COUNT("region_pages", REGION_PAGES),
+    COUNT("slab_words", SLAB_WORDS),
+    COUNT("head_shift", HEAD_SHIFT),
+    OFFSET(window, base),
+    OFFSET(window, limit),
+    OFFSET(window, class_map),
+    OFFSET(region, base),
+    OFFSET(region, slots_used),
+    OFFSET(region, dirty),
+    OFFSET(region, clean),
+    OFFSET(region, head),
+    OFFSET(region, slab),
+    STRIDE(region),
+    OFFSET(buddy, pages),
+    OFFSET(buddy, count),
+    STRIDE(buddy),
+    OFFSET(slab, word),
+    OFFSET(slab, base),
+    OFFSET(slab, clean_pages),
+    OFFSET(slab, free_count),
+    OFFSET(slab, class_index),
+    OFFSET(slab, listed),
+    STRIDE(slab),
+    OFFSET(size_class, size),
+    OFFSET(size_class, objects),
+    OFFSET(size_class, pages),
+    STRIDE(size_class),
+    OFFSET(slab_class, slabs),
+    OFFSET(slab_class, free_objects),
+    STRIDE(slab_class),
+    OFFSET(cache, top),
+    OFFSET(cache, end),
+    OFFSET(cache, state),
+    OFFSET(cache, next),
+    OFFSET(cache, in_use),
+    STRIDE(cache),
+    OFFSET(bin_state, capacity),
+    STRIDE(bin_state),
+    OFFSET(mapping_table, slots),
+    OFFSET(mapping_table, entry),
+    OFFSET(mapping_entry, address),
+    OFFSET(mapping_entry, bytes),
+    STRIDE(mapping_entry),
+    OFFSET(page_state, zone_pages),
+    OFFSET(page_state, dirty_pages),
+    OFFSET(page_state, clean_pages),
+    OFFSET(page_state, break_start),
+    OFFSET(page_state, break_top),
+    OFFSET(page_state, purged_total),
+    OFFSET(page_state, trimmed_total),
+};
+
+const struct quarry_public quarry_public = {
+    .magic = QUARRY_PUBLIC_MAGIC,
+    .version = QUARRY_PUBLIC_VERSION,
+    .field_count = sizeof fields / sizeof fields[0],
+    .field = fields,
+};
