@@ -37,6 +37,7 @@
  *          clean blocks would have to be told apart in every search.
  */
 #include "page_internal.h"
+#include "sizeclass.h"
 
 #include <string.h>
 
@@ -433,18 +434,38 @@ void page_repair(void) {
     lock_repair(&S.lock);
 }
 
-/* Every page is free by its head word exactly if a buddy set holds it. */
+/* Counts for each page of a region how many sets hold it. */
+static void count_held(const struct buddy *set, uint8_t *held) {
+    for (unsigned order = 0; order < BUDDY_ORDERS; order++)
+        for (int page = buddy_next(set, order, 0); page >= 0;
+             page = buddy_next(set, order, (unsigned)page + (1u << order)))
+            for (unsigned i = 0; i < 1u << order; i++)
+                held[(unsigned)page + i]++;
+}
+
+/* Whether a page lies in the slab that it names, and so do the page before it and the last one. */
+static bool is_page_of_slab(struct region *region, unsigned page) {
+    uint32_t head = region->head[page];
+    const struct slab *slab = pagemap_slab(region, head);
+    unsigned first = pagemap_page(region, slab->base);
+    unsigned pages = size_classes[slab->class_index].pages;
+    return page - first < pages && region->head[first + pages - 1] == head &&
+           (page == first || region->head[page - 1] == head);
+}
+
+/* Every page is free by its head word exactly if one buddy set holds it. */
 static const char *verify_region(struct region *region) {
+    static uint8_t held[REGION_PAGES]; /* guarded by the page lock */
     unsigned run_end = 0;
+    memset(held, 0, sizeof held);
+    count_held(&region->dirty, held);
+    count_held(&region->clean, held);
     for (unsigned page = 0; page < REGION_PAGES; page++) {
         uint32_t head = region->head[page];
         enum head_kind kind = head_kind(head);
         if (page >= run_end && (kind == HEAD_RUN || kind == HEAD_CONT))
             run_end = page + (unsigned)min_size(head_argument(head), REGION_PAGES - page);
-        unsigned first;
-        int in_sets = (buddy_holding(&region->dirty, page, &first) >= 0) +
-                      (buddy_holding(&region->clean, page, &first) >= 0);
-        if (in_sets != (kind == HEAD_FREE && page >= run_end))
+        if (held[page] != (kind == HEAD_FREE && page >= run_end))
             return "INV-MAP-2";
         uintptr_t address = region->base + ((uintptr_t)page << PAGE_SHIFT);
         bool in_slab = kind == HEAD_SLAB && page >= run_end;
@@ -452,7 +473,7 @@ static const char *verify_region(struct region *region) {
         size_t index = (address - pagemap_window.base) >> PAGE_SHIFT;
         if (index < pagemap_window.limit && pagemap_window.class_map[index] != expected)
             return "INV-MAP-1";
-        if (in_slab && expected == 0)
+        if (in_slab && !is_page_of_slab(region, page))
             return "INV-MAP-3";
     }
     return "";
