@@ -282,17 +282,12 @@ bool page_run_extend(uintptr_t address, size_t pages) {
         possible = round_down(address, REGION_BYTES) ==
                    round_down(address + (pages << PAGE_SHIFT) - 1, REGION_BYTES);
     if (possible) {
-        struct extent next = {end, end};
-        bool dirty;
-        struct extent block;
-        if (extent_holding(end, &dirty, &block))
-            next.end = block.end;
-        while (next.end - next.start < want && extent_holding(next.end, &dirty, &block))
-            next.end = block.end;
-        size_t have = next.end - next.start;
-        possible = have >= want || (next.end == S.break_top && S.break_top != S.break_start &&
-                                    zone_grow_break(want - have, true) &&
-                                    next.end + want - have <= S.break_top);
+        struct extent next = extent_around(end, want, false, false);
+        possible = next.end - end >= want ||
+                   (next.end == S.break_top && S.break_top != S.break_start &&
+                    zone_grow_break(want - (next.end - end), true) &&
+                    /* what came need not lie there: others may have moved the break */
+                    extent_around(end, want, false, false).end - end >= want);
     }
     if (possible) {
         struct extent taken = {end, end + want};
