@@ -21,7 +21,7 @@
 #define SPACE_BYTES ((size_t)2 << 40)
 #define SPACE_HINT ((uintptr_t)1 << 44) /* where it is free addresses are the same in each run */
 #define SPACE_ALIGN ((size_t)1 << 36)
-#define BREAK_OFFSET ((size_t)64 << 20)
+#define BREAK_OFFSET (((size_t)84 << 20) + 5 * REAL_PAGE) /* not at a region or a larger page */
 #define REAL_PAGE ((size_t)4096)
 
 struct fake_os fake_os = {
