@@ -31,7 +31,10 @@
 #include "page.h"
 #include "report.h"
 
+#include <dlfcn.h>
 #include <string.h>
+
+#pragma weak dlsym
 
 #define MMAP_THRESHOLD_FIRST ((size_t)128 << 10)
 #define MMAP_THRESHOLD_MAX ((size_t)32 << 20)
@@ -49,6 +52,9 @@ static size_t mmap_threshold = MMAP_THRESHOLD_FIRST;
 static size_t mmap_max = MMAP_MAX_DEFAULT;
 static bool threshold_fixed;
 static uint8_t perturb;
+
+enum foreign { FOREIGN_ABORT, FOREIGN_LEAK, FOREIGN_LIBC };
+static size_t foreign_policy = FOREIGN_ABORT;
 
 /* ---- initialisation ------------------------------------------------------------------------------ */
 
@@ -192,13 +198,27 @@ static void learn_threshold(size_t bytes) {
         STORE_RELAXED(mmap_threshold, bytes);
 }
 
+/* A pointer that is no part of this heap: programs with modules that bind to libc's malloc. */
+static void free_foreign(void *block, const char *function) {
+    size_t policy = LOAD_RELAXED(foreign_policy), extent;
+    bool ours = head_kind(pagemap_head((uintptr_t)block)) != HEAD_ABSENT ||
+                mapping_around((uintptr_t)block, &extent) != 0;
+    if (ours || policy == FOREIGN_ABORT)
+        report_bad_pointer(function, block);
+    void (*libc_free)(void *) = NULL;
+    if (policy == FOREIGN_LIBC && &dlsym != NULL)
+        libc_free = (void (*)(void *))(uintptr_t)dlsym(RTLD_NEXT, "free");
+    if (libc_free)
+        libc_free(block);
+}
+
 void heap_free(void *block, const char *function) {
     if (!block)
         return;
     heap_enter();
-    if (UNLIKELY(LOAD_RELAXED(perturb)))
-        memset(block, perturb, heap_usable(block, function));
     unsigned class_index = class_of(block);
+    if (UNLIKELY(LOAD_RELAXED(perturb)) && (class_index || page_run_pages((uintptr_t)block)))
+        memset(block, perturb, heap_usable(block, function));
     if (class_index) {
         enum slab_status status = cache_give(class_index, block);
         if (UNLIKELY(status != SLAB_OK))
@@ -214,7 +234,7 @@ void heap_free(void *block, const char *function) {
             return;
         }
     }
-    report_bad_pointer(function, block);
+    free_foreign(block, function);
 }
 
 /* ---- resizing ------------------------------------------------------------------------------------ */
@@ -294,6 +314,10 @@ bool heap_trim(size_t pad) {
     size_t bytes = slab_trim();
     bytes += page_trim(pad);
     return bytes != 0;
+}
+
+void heap_set_foreign(size_t policy) {
+    STORE_RELAXED(foreign_policy, policy);
 }
 
 void heap_end_dynamic_threshold(void) {

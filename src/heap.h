@@ -41,6 +41,7 @@ void heap_set_mmap_threshold(size_t bytes);
 void heap_set_mmap_max(size_t count);
 void heap_set_perturb(unsigned byte);
 void heap_set_check(bool on);
+void heap_set_foreign(size_t policy); /* 0: abort, 1: leak, 2: hand to libc */
 void heap_end_dynamic_threshold(void);
 size_t heap_mmap_threshold(void);
 

@@ -49,30 +49,33 @@ static void accept(size_t value) {
     (void)value;
 }
 
+#define ANY LONG_MIN, LONG_MAX
+
 const struct option option_table[] = {
-    {"trim_threshold", "MALLOC_TRIM_THRESHOLD_", "trim_threshold", M_TRIM_THRESHOLD, LONG_MIN,
-     LONG_MAX, set_trim_threshold,
-     "bytes of dirty free memory to keep at most; -1: give nothing back"},
-    {"top_pad", "MALLOC_TOP_PAD_", "top_pad", M_TOP_PAD, LONG_MIN, LONG_MAX, set_top_pad,
+    {"trim_threshold", "MALLOC_TRIM_THRESHOLD_", "trim_threshold", M_TRIM_THRESHOLD, ANY, NULL,
+     set_trim_threshold, "bytes of dirty free memory to keep at most; -1: give nothing back"},
+    {"top_pad", "MALLOC_TOP_PAD_", "top_pad", M_TOP_PAD, ANY, NULL, set_top_pad,
      "bytes to ask for beyond the need when the heap grows, and to leave when it is trimmed"},
-    {"mmap_threshold", "MALLOC_MMAP_THRESHOLD_", "mmap_threshold", M_MMAP_THRESHOLD, LONG_MIN,
-     LONG_MAX, set_mmap_threshold, "bytes from which on a block is a mapping of its own"},
-    {"mmap_max", "MALLOC_MMAP_MAX_", "mmap_max", M_MMAP_MAX, LONG_MIN, LONG_MAX, set_mmap_max,
+    {"mmap_threshold", "MALLOC_MMAP_THRESHOLD_", "mmap_threshold", M_MMAP_THRESHOLD, ANY, NULL,
+     set_mmap_threshold, "bytes from which on a block is a mapping of its own"},
+    {"mmap_max", "MALLOC_MMAP_MAX_", "mmap_max", M_MMAP_MAX, ANY, NULL, set_mmap_max,
      "number of such mappings at most; 0: none"},
-    {"perturb", "MALLOC_PERTURB_", "perturb", M_PERTURB, LONG_MIN, LONG_MAX, set_perturb,
+    {"perturb", "MALLOC_PERTURB_", "perturb", M_PERTURB, ANY, NULL, set_perturb,
      "fill freed memory with this byte and allocated memory with its complement; 0: do not"},
-    {"mxfast", NULL, "mxfast", M_MXFAST, 0, 160, accept,
+    {"mxfast", NULL, "mxfast", M_MXFAST, 0, 160, NULL, accept,
      "accepted; there are no fast bins to size"},
-    {"arena_test", "MALLOC_ARENA_TEST", "arena_test", M_ARENA_TEST, LONG_MIN, LONG_MAX, accept,
+    {"arena_test", "MALLOC_ARENA_TEST", "arena_test", M_ARENA_TEST, ANY, NULL, accept,
      "accepted; there is one arena"},
-    {"arena_max", "MALLOC_ARENA_MAX", "arena_max", M_ARENA_MAX, LONG_MIN, LONG_MAX, accept,
+    {"arena_max", "MALLOC_ARENA_MAX", "arena_max", M_ARENA_MAX, ANY, NULL, accept,
      "accepted; there is one arena"},
-    {"tcache_count", NULL, "tcache_count", 0, 0, 65535, cache_set_capacity_limit,
+    {"tcache_count", NULL, "tcache_count", 0, 0, 65535, NULL, cache_set_capacity_limit,
      "objects that a thread caches of one size at most"},
-    {"tcache_max", NULL, "tcache_max", 0, 0, LONG_MAX, cache_set_size_limit,
+    {"tcache_max", NULL, "tcache_max", 0, 0, LONG_MAX, NULL, cache_set_size_limit,
      "size in bytes of the largest objects that threads cache"},
-    {"check", "QUARRY_CHECK", NULL, 0, 0, 1, set_check,
+    {"check", "QUARRY_CHECK", NULL, 0, 0, 1, NULL, set_check,
      "1: no caches, so that every wrong free is reported at once"},
+    {"foreign", "QUARRY_FOREIGN", NULL, 0, 0, 2, "abort|leak|libc", heap_set_foreign,
+     "what free does with a pointer of another allocator: report and abort, ignore it, hand it to libc"},
 };
 
 const unsigned option_count = sizeof option_table / sizeof option_table[0];
@@ -110,8 +113,25 @@ static bool parse_number(const char *text, long *number) {
     return text != first && (*text == 0 || *text == ':');
 }
 
+/* The index of a word of the option; the text ends at a colon or its end. */
+static bool parse_word(const char *words, const char *text, long *number) {
+    size_t length = (size_t)(strchrnul(text, ':') - text);
+    *number = 0;
+    for (const char *word = words; word; (*number)++) {
+        const char *end = strchrnul(word, '|');
+        if ((size_t)(end - word) == length && memcmp(word, text, length) == 0)
+            return true;
+        word = *end ? end + 1 : NULL;
+    }
+    return false;
+}
+
 static void apply_text(const struct option *option, const char *text) {
     long number;
+    if (parse_word(option->words, text, &number)) {
+        option->apply((size_t)number);
+        return;
+    }
     if (parse_number(text, &number) && number >= option->minimum && number <= option->maximum)
         option->apply((size_t)number);
 }
