@@ -115,8 +115,8 @@ struct quarry_public_field {
 };
 
 struct quarry_public {
-    char magic[8];        /* QUARRY_PUBLIC_MAGIC */
-    uint32_t version;     /* QUARRY_PUBLIC_VERSION */
+    char magic[8];    /* QUARRY_PUBLIC_MAGIC */
+    uint32_t version; /* QUARRY_PUBLIC_VERSION */
     uint32_t field_count;
     const struct quarry_public_field *field;
 };

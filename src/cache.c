@@ -328,8 +328,7 @@ void cache_count(struct cache_counts *counts) {
         counts->caches += cache->in_use;
         for (unsigned i = 1; i < CLASS_COUNT && cache->in_use; i++) {
             unsigned capacity = LOAD_RELAXED(cache->state[i].capacity);
-            size_t room = (size_t)(LOAD_RELAXED(cache->end[i]) -
-                                   LOAD_RELAXED(cache->top[i]));
+            size_t room = (size_t)(LOAD_RELAXED(cache->end[i]) - LOAD_RELAXED(cache->top[i]));
             if (room <= capacity)
                 counts->cached_bytes += (capacity - room) * size_classes[i].size;
         }

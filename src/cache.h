@@ -24,7 +24,8 @@ struct bin_state {
 
 /* Bin 0 stays both empty and full: NULL, foreign and large pointers end up there. */
 struct cache {
-    void **top[CLASS_COUNT]; /* the object pushed last, or the NULL slot; written by the owner only */
+    void *
+        *top[CLASS_COUNT]; /* the object pushed last, or the NULL slot; written by the owner only */
     void **end[CLASS_COUNT]; /* the last slot */
     struct bin_state state[CLASS_COUNT];
     struct cache *next; /* in the registry of all caches; they are never unmapped */
@@ -86,8 +87,8 @@ void cache_set_capacity_limit(size_t objects);
 void cache_set_size_limit(size_t bytes);
 
 struct cache_counts {
-    size_t caches;        /* in use */
-    size_t cached_bytes;  /* objects in bins; other threads' bins are read while they change */
+    size_t caches;       /* in use */
+    size_t cached_bytes; /* objects in bins; other threads' bins are read while they change */
     size_t capacity_bytes;
 };
 

@@ -75,7 +75,8 @@ const struct option option_table[] = {
     {"check", "QUARRY_CHECK", NULL, 0, 0, 1, NULL, set_check,
      "1: no caches, so that every wrong free is reported at once"},
     {"foreign", "QUARRY_FOREIGN", NULL, 0, 0, 2, "abort|leak|libc", heap_set_foreign,
-     "what free does with a pointer of another allocator: report and abort, ignore it, hand it to libc"},
+     "what free does with a pointer of another allocator: report and abort, ignore it, hand it to "
+     "libc"},
 };
 
 const unsigned option_count = sizeof option_table / sizeof option_table[0];

@@ -12,8 +12,8 @@ struct option {
     const char *environment; /* variable, or NULL */
     const char *tunable;     /* key in GLIBC_TUNABLES after "glibc.malloc.", or NULL */
     int number;              /* of mallopt, or 0 */
-    long minimum, maximum;   /* a value outside is refused; -1 is always "all of it" where allowed */
-    const char *words; /* names for the values 0, 1, ..., separated by "|", or NULL */
+    long minimum, maximum; /* a value outside is refused; -1 is always "all of it" where allowed */
+    const char *words;     /* names for the values 0, 1, ..., separated by "|", or NULL */
     void (*apply)(size_t value);
     const char *help;
 };

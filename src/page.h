@@ -33,8 +33,8 @@ uintptr_t page_run_around(uintptr_t address, size_t *pages);
 
 /* Turns an allocated run into a slab of free objects; NULL (the run stays a run) if its region has
  * no descriptor left. */
-struct slab *page_slab_open(uintptr_t address, size_t pages, unsigned class_index,
-                            unsigned objects, bool zero);
+struct slab *page_slab_open(uintptr_t address, size_t pages, unsigned class_index, unsigned objects,
+                            bool zero);
 
 /* Gives a slab's pages back; nothing goes to the kernel before page_settle, which the caller calls
  * when it holds no lock. */
@@ -51,15 +51,15 @@ void page_set_top_pad(size_t bytes);
 size_t page_trim_bound(void); /* the bound in force now */
 
 struct page_counts {
-    size_t zone_bytes;        /* obtained from the kernel for runs */
+    size_t zone_bytes; /* obtained from the kernel for runs */
     size_t peak_zone_bytes;
-    size_t dirty_bytes;       /* free, used before */
-    size_t clean_bytes;       /* free, not resident */
-    size_t top_bytes;         /* free at the top of the break */
-    size_t run_blocks;        /* free blocks, both kinds */
-    size_t purged_bytes;      /* given back by madvise since start */
-    size_t trimmed_bytes;     /* given back by lowering the break since start */
-    bool purge_refused;       /* the kernel kept pages (mlock): the bound is suspended */
+    size_t dirty_bytes;   /* free, used before */
+    size_t clean_bytes;   /* free, not resident */
+    size_t top_bytes;     /* free at the top of the break */
+    size_t run_blocks;    /* free blocks, both kinds */
+    size_t purged_bytes;  /* given back by madvise since start */
+    size_t trimmed_bytes; /* given back by lowering the break since start */
+    bool purge_refused;   /* the kernel kept pages (mlock): the bound is suspended */
 };
 
 void page_count(struct page_counts *counts);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * page_internal.h: what page.c (runs), zone.c (where pages come from) and purge.c (what goes back)
- * share.  Nobody else includes it.  All functions expect the page lock to be held.
+ * page_internal.h: what the files of the page layer share: page.c (runs), extent.c (free pages),
+ * zone.c (where pages come from), purge.c (what goes back), page_repair.c.  Nobody else includes it.  All functions expect the page lock to be held.
  */
 #ifndef QUARRY_PAGE_INTERNAL_H
 #define QUARRY_PAGE_INTERNAL_H
@@ -39,11 +39,12 @@ struct extent {
     uintptr_t start, end;
 };
 
-/* page.c: the buddy sets as seen by address. */
+/* extent.c: the buddy sets as seen by address. */
 bool extent_holding(uintptr_t address, bool *dirty, struct extent *block);
 struct extent extent_around(uintptr_t address, size_t want_bytes, bool one_region, bool dirty_only);
 size_t extent_remove(struct extent extent); /* returns how many of its pages were dirty */
 void extent_insert(struct extent extent, bool dirty);
+bool extent_find(size_t bytes, size_t align, struct extent *place);
 
 /* zone.c: gets pages from the kernel so that an extent of at least pages at the alignment is free,
  * and says where; false where the kernel refuses. */

@@ -20,7 +20,7 @@
 #include <quarry.h>
 
 #define ADDRESS(name, variable) \
-    { "address." name, (uintptr_t)&(variable) }
+    { "address." name, (uintptr_t) & (variable) }
 #define OFFSET(structure, field) \
     { "offset." #structure "." #field, offsetof(struct structure, field) }
 #define STRIDE(structure) \

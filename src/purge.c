@@ -71,8 +71,8 @@ static void adapt_budget(void) {
     if (S.window_purged < BUDGET_WINDOW)
         return;
     if (S.window_retaken > S.window_purged / 2)
-        S.budget_pages = min_size(max_size(2 * S.budget_pages, 2 * BOUND_MIN_PAGES),
-                                  S.peak_zone_pages / 2);
+        S.budget_pages =
+            min_size(max_size(2 * S.budget_pages, 2 * BOUND_MIN_PAGES), S.peak_zone_pages / 2);
     else if (S.window_retaken < S.window_purged / 8)
         S.budget_pages /= 2;
     S.window_purged = S.window_retaken = 0;
@@ -93,8 +93,7 @@ static bool pick_dirty(size_t limit_bytes, struct extent *extent) {
     }
     if (!best)
         return false;
-    uintptr_t at =
-        best->base + ((uintptr_t)buddy_last(&best->dirty, best_order) << PAGE_SHIFT);
+    uintptr_t at = best->base + ((uintptr_t)buddy_last(&best->dirty, best_order) << PAGE_SHIFT);
     size_t block = PAGE_BYTES << best_order;
     if (min_order == 0)
         *extent = extent_around(at, max_size(limit_bytes, block), true, true);

@@ -37,8 +37,8 @@
  */
 #include "slab.h"
 
-#include "os.h"
 #include "page.h"
+#include "slab_internal.h"
 
 #include <string.h>
 
@@ -49,7 +49,7 @@ void slab_init(void) {
         slab_classes[i].lock.rank = LOCK_CLASS;
 }
 
-static void list_push(struct slab_class *class, struct slab *slab) {
+void slab_list_push(struct slab_class *class, struct slab *slab) {
     slab->prev = NULL;
     slab->next = class->partial;
     if (slab->next)
@@ -58,7 +58,7 @@ static void list_push(struct slab_class *class, struct slab *slab) {
     slab->listed = 1;
 }
 
-static void list_remove(struct slab_class *class, struct slab *slab) {
+void slab_list_remove(struct slab_class *class, struct slab *slab) {
     if (slab->prev)
         slab->prev->next = slab->next;
     else
@@ -110,7 +110,7 @@ static unsigned take_from_list(unsigned class_index, void **out, unsigned max) {
                 left -= take_word(slab, shape, word, out + left, left);
         slab->free_count = (uint16_t)(slab->free_count - (before - left));
         if (slab->free_count == 0)
-            list_remove(class, slab);
+            slab_list_remove(class, slab);
     }
     class->free_objects -= max - left;
     lock_drop(&class->lock);
@@ -129,7 +129,7 @@ static bool add_slab(unsigned class_index) {
     lock_take(&class->lock); /* before the run turns into a slab: see FORK */
     struct slab *slab = page_slab_open(run, shape->pages, class_index, shape->objects, zero);
     if (slab) {
-        list_push(class, slab);
+        slab_list_push(class, slab);
         class->slabs++;
         class->free_objects += shape->objects;
     }
@@ -158,8 +158,7 @@ static struct slab *find_slab(unsigned class_index, uintptr_t address) {
     return LIKELY(LOAD_RELAXED(slab->class_index) == class_index) ? slab : NULL;
 }
 
-static enum slab_status give_one(struct slab *slab, const struct size_class *shape,
-                                 size_t offset) {
+static enum slab_status give_one(struct slab *slab, const struct size_class *shape, size_t offset) {
     unsigned index = sizeclass_index(shape, offset);
     if (UNLIKELY(index >= shape->objects))
         return SLAB_TAIL;
@@ -174,17 +173,17 @@ static enum slab_status give_one(struct slab *slab, const struct size_class *sha
 }
 
 /* Counts what was given to a slab; one whose objects are all free closes. */
-static void count_given(struct slab_class *class, unsigned class_index, struct slab *slab,
-                        unsigned given) {
+void slab_count_given(struct slab_class *class, unsigned class_index, struct slab *slab,
+                      unsigned given) {
     const struct size_class *shape = &size_classes[class_index];
     if (given == 0)
         return;
     slab->free_count = (uint16_t)(slab->free_count + given);
     class->free_objects += given;
     if (!slab->listed)
-        list_push(class, slab);
+        slab_list_push(class, slab);
     if (slab->free_count == shape->objects) {
-        list_remove(class, slab);
+        slab_list_remove(class, slab);
         class->slabs--;
         class->free_objects -= slab->free_count;
         page_slab_close(slab, shape->pages);
@@ -206,7 +205,7 @@ enum slab_status slab_give(unsigned class_index, void *const *objects, unsigned 
     for (i = 0; i < count; i++) {
         uintptr_t address = (uintptr_t)objects[i];
         if (address - base >= slab_bytes || !slab) {
-            count_given(class, class_index, slab, given);
+            slab_count_given(class, class_index, slab, given);
             given = 0;
             slab = find_slab(class_index, address);
             status = slab ? SLAB_OK : SLAB_FOREIGN;
@@ -218,7 +217,7 @@ enum slab_status slab_give(unsigned class_index, void *const *objects, unsigned 
             break;
         given++;
     }
-    count_given(class, class_index, slab, given);
+    slab_count_given(class, class_index, slab, given);
     bool closed = class->slabs != slabs;
     lock_drop(&class->lock);
     *culprit = i;
@@ -245,209 +244,4 @@ unsigned slab_around(uintptr_t address, uintptr_t *object, bool *is_free) {
     *object = slab->base + (size_t)index * shape->size;
     *is_free = (LOAD_RELAXED(slab->word[index / 64]) >> (index % 64)) & 1;
     return class_index;
-}
-
-/* ---- trimming ------------------------------------------------------------------------------------ */
-
-/* True if every object that touches the page is free and in the slab. */
-static bool page_is_free(const struct slab *slab, const struct size_class *shape, unsigned page) {
-    unsigned first = sizeclass_index(shape, (size_t)page << PAGE_SHIFT);
-    unsigned last = sizeclass_index(shape, ((size_t)(page + 1) << PAGE_SHIFT) - 1);
-    last = last < shape->objects ? last : (unsigned)shape->objects - 1;
-    for (unsigned i = first; i <= last; i++)
-        if (!((slab->word[i / 64] >> (i % 64)) & 1))
-            return false;
-    return true;
-}
-
-/* Sets or clears the bits of all objects that touch a page; returns how many changed. */
-static unsigned flip_page(struct slab *slab, const struct size_class *shape, unsigned page,
-                          bool to_free) {
-    unsigned changed = 0;
-    unsigned first = sizeclass_index(shape, (size_t)page << PAGE_SHIFT);
-    unsigned last = sizeclass_index(shape, ((size_t)(page + 1) << PAGE_SHIFT) - 1);
-    for (unsigned i = first; i <= last && i < shape->objects; i++) {
-        uint64_t bit = (uint64_t)1 << (i % 64), old = slab->word[i / 64];
-        if (((old & bit) != 0) != to_free) {
-            STORE_RELAXED(slab->word[i / 64], old ^ bit);
-            changed++;
-        }
-    }
-    return changed;
-}
-
-/* The free pages of a slab that are not clean yet: their objects are taken out of it. */
-static uint32_t take_holes(struct slab_class *class, const struct size_class *shape,
-                           struct slab *slab) {
-    uint32_t holes = 0;
-    for (unsigned page = 0; page < shape->pages; page++)
-        if (!((slab->clean_pages >> page) & 1) && page_is_free(slab, shape, page))
-            holes |= (uint32_t)1 << page;
-    unsigned taken = 0;
-    for (uint32_t rest = holes; rest; rest &= rest - 1)
-        taken += flip_page(slab, shape, bit_lowest(rest), false);
-    slab->free_count = (uint16_t)(slab->free_count - taken);
-    class->free_objects -= taken;
-    if (taken && slab->free_count == 0)
-        list_remove(class, slab);
-    return holes;
-}
-
-static uint32_t purge_holes(const struct slab *slab, uint32_t holes) {
-    uint32_t gone = 0;
-    while (holes) {
-        unsigned first = bit_lowest(holes);
-        uint64_t beyond = ~(uint64_t)holes & ~bit_mask(first);
-        unsigned end = bit_lowest(beyond);
-        uint32_t run = (uint32_t)(bit_mask(end) & ~bit_mask(first));
-        if (os_purge((char *)slab->base + ((size_t)first << PAGE_SHIFT),
-                     (size_t)(end - first) << PAGE_SHIFT))
-            gone |= run;
-        holes &= ~run;
-    }
-    return gone;
-}
-
-static void return_holes(struct slab_class *class, unsigned class_index, struct slab *slab,
-                         uint32_t holes, uint32_t gone) {
-    const struct size_class *shape = &size_classes[class_index];
-    unsigned given = 0;
-    for (uint32_t rest = holes; rest; rest &= rest - 1)
-        given += flip_page(slab, shape, bit_lowest(rest), true);
-    slab->clean_pages |= gone;
-    count_given(class, class_index, slab, given);
-}
-
-static size_t trim_slab(struct slab *slab) {
-    unsigned class_index = LOAD_RELAXED(slab->class_index);
-    if (class_index == 0)
-        return 0;
-    struct slab_class *class = &slab_classes[class_index];
-    uint32_t holes = 0;
-    lock_take(&class->lock);
-    if (LOAD_RELAXED(slab->class_index) == class_index && slab->listed)
-        holes = take_holes(class, &size_classes[class_index], slab);
-    lock_drop(&class->lock);
-    if (!holes)
-        return 0;
-    uint32_t gone = purge_holes(slab, holes);
-    lock_take(&class->lock);
-    return_holes(class, class_index, slab, holes, gone);
-    lock_drop(&class->lock);
-    return (size_t)__builtin_popcount(gone) << PAGE_SHIFT;
-}
-
-size_t slab_trim(void) {
-    size_t bytes = 0;
-    if (os_page_bytes() != PAGE_BYTES)
-        return 0; /* holes are tracked per granule; larger system pages would need all of theirs */
-    for (uint32_t rank = 0; rank < LOAD_ACQUIRE(pagemap_region_count); rank++) {
-        struct region *region = pagemap_regions[rank];
-        for (uint32_t slot = 0; slot < LOAD_RELAXED(region->slots_used); slot++)
-            bytes += trim_slab(&region->slab[slot]);
-    }
-    return bytes;
-}
-
-/* ---- figures, repair, verification --------------------------------------------------------------- */
-
-void slab_count(unsigned class_index, struct slab_counts *counts) {
-    struct slab_class *class = &slab_classes[class_index];
-    *counts = (struct slab_counts){0};
-    lock_take(&class->lock);
-    counts->slabs = class->slabs;
-    counts->objects = class->slabs * size_classes[class_index].objects;
-    counts->free_objects = class->free_objects;
-    for (const struct slab *slab = class->partial; slab; slab = slab->next) {
-        counts->partial_slabs++;
-        counts->clean_bytes += (size_t)__builtin_popcount(slab->clean_pages) << PAGE_SHIFT;
-    }
-    lock_drop(&class->lock);
-}
-
-static unsigned count_bits(const struct slab *slab) {
-    unsigned bits = 0;
-    for (unsigned word = 0; word < SLAB_WORDS; word++)
-        bits += (unsigned)__builtin_popcountll(slab->word[word]);
-    return bits;
-}
-
-/* The slab a slot holds, if it is in use: the page map has the last word. */
-static bool slot_is_slab(struct region *region, uint32_t slot) {
-    const struct slab *slab = &region->slab[slot];
-    return slab->class_index != 0 && pagemap_head(slab->base) == head_make(HEAD_SLAB, slot);
-}
-
-static void rebuild_class(unsigned class_index) {
-    struct slab_class *class = &slab_classes[class_index];
-    class->partial = NULL;
-    class->slabs = class->free_objects = 0;
-    for (uint32_t rank = 0; rank < pagemap_region_count; rank++) {
-        struct region *region = pagemap_regions[rank];
-        for (uint32_t slot = 0; slot < region->slots_used; slot++) {
-            struct slab *slab = &region->slab[slot];
-            if (slab->class_index != class_index || !slot_is_slab(region, slot))
-                continue;
-            slab->free_count = (uint16_t)count_bits(slab);
-            slab->listed = 0;
-            pagemap_set_class(slab->base, size_classes[class_index].pages, class_index);
-            class->slabs++;
-            class->free_objects += slab->free_count;
-            if (slab->free_count)
-                list_push(class, slab);
-        }
-    }
-}
-
-void slab_repair(void) {
-    for (unsigned i = 1; i < CLASS_COUNT; i++)
-        if (lock_broken(&slab_classes[i].lock)) {
-            rebuild_class(i);
-            lock_repair(&slab_classes[i].lock);
-        }
-}
-
-static const char *verify_slab(const struct slab *slab, size_t *free_objects) {
-    const struct size_class *shape = &size_classes[slab->class_index];
-    unsigned bits = count_bits(slab);
-    *free_objects += bits;
-    if (bits != slab->free_count || bits > shape->objects)
-        return "INV-SLAB-1";
-    if (slab->listed != (bits > 0))
-        return "INV-SLAB-2";
-    for (unsigned page = 0; page < shape->pages; page++)
-        if (((slab->clean_pages >> page) & 1) && !page_is_free(slab, shape, page))
-            return "INV-SLAB-3";
-    return "";
-}
-
-static const char *verify_class(unsigned class_index) {
-    struct slab_class *class = &slab_classes[class_index];
-    size_t slabs = 0, free_objects = 0, listed = 0;
-    for (const struct slab *slab = class->partial; slab; slab = slab->next)
-        listed++;
-    for (uint32_t rank = 0; rank < pagemap_region_count; rank++)
-        for (uint32_t slot = 0; slot < pagemap_regions[rank]->slots_used; slot++) {
-            const struct slab *slab = &pagemap_regions[rank]->slab[slot];
-            if (slab->class_index != class_index || !slot_is_slab(pagemap_regions[rank], slot))
-                continue;
-            slabs++;
-            listed -= slab->listed;
-            const char *broken = verify_slab(slab, &free_objects);
-            if (*broken)
-                return broken;
-        }
-    if (slabs != class->slabs || free_objects != class->free_objects)
-        return "INV-SLAB-4";
-    return listed == 0 ? "" : "INV-SLAB-2";
-}
-
-const char *slab_verify(void) {
-    const char *broken = "";
-    for (unsigned i = 1; i < CLASS_COUNT && !*broken; i++) {
-        lock_take(&slab_classes[i].lock);
-        broken = verify_class(i);
-        lock_drop(&slab_classes[i].lock);
-    }
-    return broken;
 }

@@ -15,10 +15,10 @@ struct stats {
     struct mapping_counts mapping;
     struct cache_counts cache;
     struct slab_counts slab[CLASS_COUNT];
-    size_t free_object_bytes;        /* in slabs, not in caches */
-    size_t free_bytes;               /* those and free runs */
-    size_t free_chunks;              /* free objects and runs */
-    size_t metadata_bytes;           /* mapped for tables */
+    size_t free_object_bytes; /* in slabs, not in caches */
+    size_t free_bytes;        /* those and free runs */
+    size_t free_chunks;       /* free objects and runs */
+    size_t metadata_bytes;    /* mapped for tables */
 };
 
 /* Each layer's figures are consistent in themselves; between layers they drift by what other

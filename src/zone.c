@@ -138,8 +138,8 @@ static uintptr_t map_zone(size_t bytes) {
     if (!S.zone_hint) {
         uintptr_t base = S.break_start ? S.break_start : (uintptr_t)os_break_now();
         base = max_size(base, pagemap_window.base);
-        S.zone_hint = round_up(max_size(base + BREAK_ROOM, S.break_top + BREAK_ROOM / 2),
-                               REGION_BYTES);
+        S.zone_hint =
+            round_up(max_size(base + BREAK_ROOM, S.break_top + BREAK_ROOM / 2), REGION_BYTES);
     }
     for (int i = 0; i < MAP_TRIES; i++) {
         uintptr_t hint = S.zone_hint + (i ? (BREAK_ROOM << i) : 0);

@@ -1,0 +1,174 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * extent: the free pages, by address, and the search for a place for a run.
+ *
+ * PURPOSE  Make the two buddy sets of each region look like one set of extents.
+ *
+ * LAYOUT   A run is cut from the front of a block, or of several adjacent ones; what is left goes back:
+ *
+ *            request of 5 pages:   [ block of 8, dirty ]         [ 4 ][ 2 ] adjacent
+ *            taken / put back:     [RRRRR][1][2]          or     [RRRRR ][1]
+ *
+ * SEARCH   1. a dirty block that is large enough: smallest order, lowest region, lowest address
+ *          2. adjacent blocks that together are, around dirty ones of half and a quarter the size
+ *          3. and 4. the same with clean ones
+ *          5. more pages from the kernel (zone.c)
+ *          Every extent of n pages contains a block of at least a quarter of n rounded up to a power
+ *          of two, so 2 and 4 see all extents within GATHER_TRIES blocks.
+ *
+ * LOCKING  Everything here runs under the page lock.
+ */
+#include "page_internal.h"
+
+#define S page_state
+
+enum { GATHER_TRIES = 24 };
+
+/* ---- the buddy sets, by address ---------------------------------------------------------------- */
+
+bool extent_holding(uintptr_t address, bool *dirty, struct extent *block) {
+    struct region *region = pagemap_region(address);
+    unsigned first = 0;
+    if (!region)
+        return false;
+    *dirty = true;
+    int order = buddy_holding(&region->dirty, pagemap_page(region, address), &first);
+    if (order < 0) {
+        *dirty = false;
+        order = buddy_holding(&region->clean, pagemap_page(region, address), &first);
+    }
+    if (order < 0)
+        return false;
+    block->start = region->base + ((uintptr_t)first << PAGE_SHIFT);
+    block->end = block->start + (PAGE_BYTES << order);
+    return true;
+}
+
+/* The free pages around a free page, extended until want_bytes are found. */
+struct extent extent_around(uintptr_t address, size_t want_bytes, bool one_region,
+                            bool dirty_only) {
+    struct extent extent = {address, address}, block;
+    bool dirty;
+    if (extent_holding(address, &dirty, &block) && (dirty || !dirty_only))
+        extent = block;
+    while (extent.end - extent.start < want_bytes) {
+        if (one_region && extent.end % REGION_BYTES == 0)
+            break;
+        if (!extent_holding(extent.end, &dirty, &block) || (dirty_only && !dirty))
+            break;
+        extent.end = block.end;
+    }
+    while (extent.end - extent.start < want_bytes) {
+        if (one_region && extent.start % REGION_BYTES == 0)
+            break;
+        if (!extent_holding(extent.start - 1, &dirty, &block) || (dirty_only && !dirty))
+            break;
+        extent.start = block.start;
+    }
+    return extent;
+}
+
+void extent_insert(struct extent extent, bool dirty) {
+    for (uintptr_t at = extent.start; at < extent.end;) {
+        struct region *region = pagemap_region(at);
+        uintptr_t stop = min_size(extent.end, region->base + REGION_BYTES);
+        unsigned count = (unsigned)((stop - at) >> PAGE_SHIFT);
+        buddy_insert(dirty ? &region->dirty : &region->clean, pagemap_page(region, at), count);
+        size_t *total = dirty ? &S.dirty_pages : &S.clean_pages;
+        STORE_RELAXED(*total, *total + count);
+        at = stop;
+    }
+}
+
+/* Takes all pages of the extent out of the sets; they are all free. */
+size_t extent_remove(struct extent extent) {
+    size_t dirty_pages = 0;
+    for (uintptr_t at = extent.start; at < extent.end;) {
+        bool dirty;
+        struct extent block;
+        bool found = extent_holding(at, &dirty, &block);
+        quarry_assert(found);
+        (void)found;
+        struct region *region = pagemap_region(at);
+        size_t pages = (block.end - block.start) >> PAGE_SHIFT;
+        buddy_remove(dirty ? &region->dirty : &region->clean, pagemap_page(region, block.start),
+                     bit_lowest(pages));
+        size_t *total = dirty ? &S.dirty_pages : &S.clean_pages;
+        STORE_RELAXED(*total, *total - pages);
+        uintptr_t stop = min_size(block.end, extent.end);
+        if (block.start < at)
+            extent_insert((struct extent){block.start, at}, dirty);
+        if (stop < block.end)
+            extent_insert((struct extent){stop, block.end}, dirty);
+        if (dirty)
+            dirty_pages += (stop - at) >> PAGE_SHIFT;
+        at = stop;
+    }
+    return dirty_pages;
+}
+
+/* ---- search ------------------------------------------------------------------------------------- */
+
+static bool fits(struct extent extent, size_t bytes, size_t align, struct extent *place) {
+    uintptr_t start = round_up(extent.start, align);
+    if (start < extent.start || start > extent.end || extent.end - start < bytes)
+        return false;
+    *place = (struct extent){start, start + bytes};
+    return true;
+}
+
+static struct buddy *set_of(struct region *region, bool dirty) {
+    return dirty ? &region->dirty : &region->clean;
+}
+
+/* One block that holds the run; blocks are aligned to their size, hence the order covers both. */
+static bool find_block(size_t bytes, size_t align, bool dirty, struct extent *place) {
+    unsigned order = buddy_order_for(max_size(bytes, align) >> PAGE_SHIFT), found;
+    if (order > BUDDY_MAX_ORDER)
+        return false;
+    for (uint32_t rank = 0; rank < pagemap_region_count; rank++) {
+        struct region *region = pagemap_regions[rank];
+        int page = buddy_find(set_of(region, dirty), order, &found);
+        if (page < 0)
+            continue;
+        place->start = region->base + ((uintptr_t)page << PAGE_SHIFT);
+        place->end = place->start + bytes;
+        return true;
+    }
+    return false;
+}
+
+/* Adjacent blocks that hold the run, around blocks of one order. */
+static bool gather_around(unsigned order, size_t bytes, size_t align, bool dirty, int *tries,
+                          struct extent *place) {
+    bool one_region = bytes <= REGION_BYTES;
+    for (uint32_t rank = 0; rank < pagemap_region_count; rank++) {
+        struct region *region = pagemap_regions[rank];
+        struct buddy *set = set_of(region, dirty);
+        int page = set->orders >> order & 1 ? buddy_next(set, order, 0) : -1;
+        for (; page >= 0; page = buddy_next(set, order, (unsigned)page + (1u << order))) {
+            if ((*tries)-- == 0)
+                return false;
+            uintptr_t at = region->base + ((uintptr_t)page << PAGE_SHIFT);
+            struct extent extent = extent_around(at, bytes + align - PAGE_BYTES, one_region, false);
+            if (fits(extent, bytes, align, place))
+                return true;
+        }
+    }
+    return false;
+}
+
+static bool gather(size_t bytes, size_t align, bool dirty, struct extent *place) {
+    unsigned order = buddy_order_for(bytes >> PAGE_SHIFT);
+    if (order == 0)
+        return false;
+    int tries = GATHER_TRIES;
+    unsigned top = (unsigned)min_size(order - 1, BUDDY_MAX_ORDER);
+    return gather_around(top, bytes, align, dirty, &tries, place) ||
+           (top > 0 && gather_around(top - 1, bytes, align, dirty, &tries, place));
+}
+
+bool extent_find(size_t bytes, size_t align, struct extent *place) {
+    return find_block(bytes, align, true, place) || gather(bytes, align, true, place) ||
+           find_block(bytes, align, false, place) || gather(bytes, align, false, place);
+}

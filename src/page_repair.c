@@ -1,0 +1,142 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * page_repair: figures of the page layer, its repair after a fork, and its verification.
+ *
+ * FORK     Authoritative are the head words.  Every page that none of them claims is free, and dirty,
+ *          for nothing more is known of it.
+ */
+#include "page_internal.h"
+#include "sizeclass.h"
+
+#include <string.h>
+
+#define S page_state
+
+void page_count(struct page_counts *counts) {
+    lock_take(&S.lock);
+    size_t blocks = 0;
+    for (uint32_t rank = 0; rank < pagemap_region_count; rank++)
+        for (unsigned order = 0; order < BUDDY_ORDERS; order++)
+            blocks += pagemap_regions[rank]->dirty.count[order] +
+                      pagemap_regions[rank]->clean.count[order];
+    struct extent top = zone_top();
+    *counts = (struct page_counts){
+        .zone_bytes = S.zone_pages << PAGE_SHIFT,
+        .peak_zone_bytes = S.peak_zone_pages << PAGE_SHIFT,
+        .dirty_bytes = S.dirty_pages << PAGE_SHIFT,
+        .clean_bytes = S.clean_pages << PAGE_SHIFT,
+        .top_bytes = top.end - top.start,
+        .run_blocks = blocks,
+        .purged_bytes = S.purged_total << PAGE_SHIFT,
+        .trimmed_bytes = S.trimmed_total << PAGE_SHIFT,
+        .purge_refused = S.purge_refused,
+    };
+    lock_drop(&S.lock);
+}
+
+size_t page_live_bytes(void) {
+    size_t zone = LOAD_RELAXED(S.zone_pages);
+    size_t free_pages = LOAD_RELAXED(S.dirty_pages) + LOAD_RELAXED(S.clean_pages);
+    return zone > free_pages ? (zone - free_pages) << PAGE_SHIFT : 0;
+}
+
+/* Calls insert for each maximal stretch of free pages of a region; returns how many pages are ours. */
+static size_t rebuild_region(struct region *region) {
+    size_t ours = 0;
+    memset(&region->dirty, 0, sizeof region->dirty);
+    memset(&region->clean, 0, sizeof region->clean);
+    for (unsigned page = 0; page < REGION_PAGES;) {
+        uint32_t head = region->head[page];
+        enum head_kind kind = head_kind(head);
+        unsigned pages = 1;
+        if (kind == HEAD_RUN || kind == HEAD_CONT)
+            pages = (unsigned)min_size(head_argument(head), REGION_PAGES - page);
+        if (kind == HEAD_FREE) {
+            while (page + pages < REGION_PAGES &&
+                   head_kind(region->head[page + pages]) == HEAD_FREE)
+                pages++;
+            uintptr_t start = region->base + ((uintptr_t)page << PAGE_SHIFT);
+            extent_insert((struct extent){start, start + ((uintptr_t)pages << PAGE_SHIFT)}, true);
+        }
+        if (kind != HEAD_ABSENT)
+            ours += pages;
+        page += pages;
+    }
+    return ours;
+}
+
+void page_repair(void) {
+    if (!lock_broken(&S.lock))
+        return;
+    S.dirty_pages = S.clean_pages = S.zone_pages = 0;
+    for (uint32_t rank = 0; rank < pagemap_region_count; rank++) {
+        S.zone_pages += rebuild_region(pagemap_regions[rank]);
+        pagemap_repair_slots(pagemap_regions[rank]);
+    }
+    lock_repair(&S.lock);
+}
+
+/* Counts for each page of a region how many sets hold it. */
+static void count_held(const struct buddy *set, uint8_t *held) {
+    for (unsigned order = 0; order < BUDDY_ORDERS; order++)
+        for (int page = buddy_next(set, order, 0); page >= 0;
+             page = buddy_next(set, order, (unsigned)page + (1u << order)))
+            for (unsigned i = 0; i < 1u << order; i++)
+                held[(unsigned)page + i]++;
+}
+
+/* Whether a page lies in the slab that it names, and so do the page before it and the last one. */
+static bool is_page_of_slab(struct region *region, unsigned page) {
+    uint32_t head = region->head[page];
+    const struct slab *slab = pagemap_slab(region, head);
+    unsigned first = pagemap_page(region, slab->base);
+    unsigned pages = size_classes[slab->class_index].pages;
+    return page - first < pages && region->head[first + pages - 1] == head &&
+           (page == first || region->head[page - 1] == head);
+}
+
+/* Every page is free by its head word exactly if one buddy set holds it. */
+static const char *verify_region(struct region *region) {
+    static uint8_t held[REGION_PAGES]; /* guarded by the page lock */
+    unsigned run_end = 0;
+    memset(held, 0, sizeof held);
+    count_held(&region->dirty, held);
+    count_held(&region->clean, held);
+    for (unsigned page = 0; page < REGION_PAGES; page++) {
+        uint32_t head = region->head[page];
+        enum head_kind kind = head_kind(head);
+        if (page >= run_end && (kind == HEAD_RUN || kind == HEAD_CONT))
+            run_end = page + (unsigned)min_size(head_argument(head), REGION_PAGES - page);
+        if (held[page] != (kind == HEAD_FREE && page >= run_end))
+            return "INV-MAP-2";
+        uintptr_t address = region->base + ((uintptr_t)page << PAGE_SHIFT);
+        bool in_slab = kind == HEAD_SLAB && page >= run_end;
+        unsigned expected = in_slab ? pagemap_slab(region, head)->class_index : 0;
+        size_t index = (address - pagemap_window.base) >> PAGE_SHIFT;
+        if (index < pagemap_window.limit && pagemap_window.class_map[index] != expected)
+            return "INV-MAP-1";
+        if (in_slab && !is_page_of_slab(region, page))
+            return "INV-MAP-3";
+    }
+    return "";
+}
+
+const char *page_verify(void) {
+    const char *broken = "";
+    size_t dirty = 0, clean = 0;
+    lock_take(&S.lock);
+    for (uint32_t rank = 0; rank < pagemap_region_count && !*broken; rank++) {
+        struct region *region = pagemap_regions[rank];
+        dirty += region->dirty.pages;
+        clean += region->clean.pages;
+        broken = buddy_verify(&region->dirty);
+        if (!*broken)
+            broken = buddy_verify(&region->clean);
+        if (!*broken)
+            broken = verify_region(region);
+    }
+    if (!*broken && (dirty != S.dirty_pages || clean != S.clean_pages))
+        broken = "INV-BUDDY-3";
+    lock_drop(&S.lock);
+    return broken;
+}

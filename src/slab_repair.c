@@ -1,0 +1,109 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * slab_repair: figures of the slab layer, its repair after a fork, and its verification.
+ *
+ * FORK     Authoritative are the words of the descriptors that a head word names.  Lists, counters
+ *          and the class map are made anew for each class whose lock was broken.
+ */
+#include "slab_internal.h"
+
+void slab_count(unsigned class_index, struct slab_counts *counts) {
+    struct slab_class *class = &slab_classes[class_index];
+    *counts = (struct slab_counts){0};
+    lock_take(&class->lock);
+    counts->slabs = class->slabs;
+    counts->objects = class->slabs * size_classes[class_index].objects;
+    counts->free_objects = class->free_objects;
+    for (const struct slab *slab = class->partial; slab; slab = slab->next) {
+        counts->partial_slabs++;
+        counts->clean_bytes += (size_t)__builtin_popcount(slab->clean_pages) << PAGE_SHIFT;
+    }
+    lock_drop(&class->lock);
+}
+
+static unsigned count_bits(const struct slab *slab) {
+    unsigned bits = 0;
+    for (unsigned word = 0; word < SLAB_WORDS; word++)
+        bits += (unsigned)__builtin_popcountll(slab->word[word]);
+    return bits;
+}
+
+/* The slab a slot holds, if it is in use: the page map has the last word. */
+static bool slot_is_slab(struct region *region, uint32_t slot) {
+    const struct slab *slab = &region->slab[slot];
+    return slab->class_index != 0 && pagemap_head(slab->base) == head_make(HEAD_SLAB, slot);
+}
+
+static void rebuild_class(unsigned class_index) {
+    struct slab_class *class = &slab_classes[class_index];
+    class->partial = NULL;
+    class->slabs = class->free_objects = 0;
+    for (uint32_t rank = 0; rank < pagemap_region_count; rank++) {
+        struct region *region = pagemap_regions[rank];
+        for (uint32_t slot = 0; slot < region->slots_used; slot++) {
+            struct slab *slab = &region->slab[slot];
+            if (slab->class_index != class_index || !slot_is_slab(region, slot))
+                continue;
+            slab->free_count = (uint16_t)count_bits(slab);
+            slab->listed = 0;
+            pagemap_set_class(slab->base, size_classes[class_index].pages, class_index);
+            class->slabs++;
+            class->free_objects += slab->free_count;
+            if (slab->free_count)
+                slab_list_push(class, slab);
+        }
+    }
+}
+
+void slab_repair(void) {
+    for (unsigned i = 1; i < CLASS_COUNT; i++)
+        if (lock_broken(&slab_classes[i].lock)) {
+            rebuild_class(i);
+            lock_repair(&slab_classes[i].lock);
+        }
+}
+
+static const char *verify_slab(const struct slab *slab, size_t *free_objects) {
+    const struct size_class *shape = &size_classes[slab->class_index];
+    unsigned bits = count_bits(slab);
+    *free_objects += bits;
+    if (bits != slab->free_count || bits > shape->objects)
+        return "INV-SLAB-1";
+    if (slab->listed != (bits > 0))
+        return "INV-SLAB-2";
+    for (unsigned page = 0; page < shape->pages; page++)
+        if (((slab->clean_pages >> page) & 1) && !slab_page_is_free(slab, shape, page))
+            return "INV-SLAB-3";
+    return "";
+}
+
+static const char *verify_class(unsigned class_index) {
+    struct slab_class *class = &slab_classes[class_index];
+    size_t slabs = 0, free_objects = 0, listed = 0;
+    for (const struct slab *slab = class->partial; slab; slab = slab->next)
+        listed++;
+    for (uint32_t rank = 0; rank < pagemap_region_count; rank++)
+        for (uint32_t slot = 0; slot < pagemap_regions[rank]->slots_used; slot++) {
+            const struct slab *slab = &pagemap_regions[rank]->slab[slot];
+            if (slab->class_index != class_index || !slot_is_slab(pagemap_regions[rank], slot))
+                continue;
+            slabs++;
+            listed -= slab->listed;
+            const char *broken = verify_slab(slab, &free_objects);
+            if (*broken)
+                return broken;
+        }
+    if (slabs != class->slabs || free_objects != class->free_objects)
+        return "INV-SLAB-4";
+    return listed == 0 ? "" : "INV-SLAB-2";
+}
+
+const char *slab_verify(void) {
+    const char *broken = "";
+    for (unsigned i = 1; i < CLASS_COUNT && !*broken; i++) {
+        lock_take(&slab_classes[i].lock);
+        broken = verify_class(i);
+        lock_drop(&slab_classes[i].lock);
+    }
+    return broken;
+}

@@ -1,0 +1,113 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * slab_trim: free pages inside slabs that are in use.
+ *
+ * PURPOSE  Give a hole back without moving anything: a page all of whose objects are free.
+ *
+ * HOW      Purging a hole is an allocation: under the class's lock the objects that touch the page
+ *          are taken; without it the kernel purges; under it they are given back, and the page is
+ *          marked clean.  Meanwhile nobody waits for the kernel.
+ *
+ * FORK     A cut while the kernel purges leaks the objects of one slab's holes.
+ */
+#include "os.h"
+#include "slab_internal.h"
+
+bool slab_page_is_free(const struct slab *slab, const struct size_class *shape, unsigned page) {
+    unsigned first = sizeclass_index(shape, (size_t)page << PAGE_SHIFT);
+    unsigned last = sizeclass_index(shape, ((size_t)(page + 1) << PAGE_SHIFT) - 1);
+    last = last < shape->objects ? last : (unsigned)shape->objects - 1;
+    for (unsigned i = first; i <= last; i++)
+        if (!((slab->word[i / 64] >> (i % 64)) & 1))
+            return false;
+    return true;
+}
+
+/* Sets or clears the bits of all objects that touch a page; returns how many changed. */
+static unsigned flip_page(struct slab *slab, const struct size_class *shape, unsigned page,
+                          bool to_free) {
+    unsigned changed = 0;
+    unsigned first = sizeclass_index(shape, (size_t)page << PAGE_SHIFT);
+    unsigned last = sizeclass_index(shape, ((size_t)(page + 1) << PAGE_SHIFT) - 1);
+    for (unsigned i = first; i <= last && i < shape->objects; i++) {
+        uint64_t bit = (uint64_t)1 << (i % 64), old = slab->word[i / 64];
+        if (((old & bit) != 0) != to_free) {
+            STORE_RELAXED(slab->word[i / 64], old ^ bit);
+            changed++;
+        }
+    }
+    return changed;
+}
+
+/* The free pages of a slab that are not clean yet: their objects are taken out of it. */
+static uint32_t take_holes(struct slab_class *class, const struct size_class *shape,
+                           struct slab *slab) {
+    uint32_t holes = 0;
+    for (unsigned page = 0; page < shape->pages; page++)
+        if (!((slab->clean_pages >> page) & 1) && slab_page_is_free(slab, shape, page))
+            holes |= (uint32_t)1 << page;
+    unsigned taken = 0;
+    for (uint32_t rest = holes; rest; rest &= rest - 1)
+        taken += flip_page(slab, shape, bit_lowest(rest), false);
+    slab->free_count = (uint16_t)(slab->free_count - taken);
+    class->free_objects -= taken;
+    if (taken && slab->free_count == 0)
+        slab_list_remove(class, slab);
+    return holes;
+}
+
+static uint32_t purge_holes(const struct slab *slab, uint32_t holes) {
+    uint32_t gone = 0;
+    while (holes) {
+        unsigned first = bit_lowest(holes);
+        uint64_t beyond = ~(uint64_t)holes & ~bit_mask(first);
+        unsigned end = bit_lowest(beyond);
+        uint32_t run = (uint32_t)(bit_mask(end) & ~bit_mask(first));
+        if (os_purge((char *)slab->base + ((size_t)first << PAGE_SHIFT), (size_t)(end - first)
+                                                                             << PAGE_SHIFT))
+            gone |= run;
+        holes &= ~run;
+    }
+    return gone;
+}
+
+static void return_holes(struct slab_class *class, unsigned class_index, struct slab *slab,
+                         uint32_t holes, uint32_t gone) {
+    const struct size_class *shape = &size_classes[class_index];
+    unsigned given = 0;
+    for (uint32_t rest = holes; rest; rest &= rest - 1)
+        given += flip_page(slab, shape, bit_lowest(rest), true);
+    slab->clean_pages |= gone;
+    slab_count_given(class, class_index, slab, given);
+}
+
+static size_t trim_slab(struct slab *slab) {
+    unsigned class_index = LOAD_RELAXED(slab->class_index);
+    if (class_index == 0)
+        return 0;
+    struct slab_class *class = &slab_classes[class_index];
+    uint32_t holes = 0;
+    lock_take(&class->lock);
+    if (LOAD_RELAXED(slab->class_index) == class_index && slab->listed)
+        holes = take_holes(class, &size_classes[class_index], slab);
+    lock_drop(&class->lock);
+    if (!holes)
+        return 0;
+    uint32_t gone = purge_holes(slab, holes);
+    lock_take(&class->lock);
+    return_holes(class, class_index, slab, holes, gone);
+    lock_drop(&class->lock);
+    return (size_t)__builtin_popcount(gone) << PAGE_SHIFT;
+}
+
+size_t slab_trim(void) {
+    size_t bytes = 0;
+    if (os_page_bytes() != PAGE_BYTES)
+        return 0; /* holes are tracked per granule; larger system pages would need all of theirs */
+    for (uint32_t rank = 0; rank < LOAD_ACQUIRE(pagemap_region_count); rank++) {
+        struct region *region = pagemap_regions[rank];
+        for (uint32_t slot = 0; slot < LOAD_RELAXED(region->slots_used); slot++)
+            bytes += trim_slab(&region->slab[slot]);
+    }
+    return bytes;
+}
