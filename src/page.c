@@ -193,7 +193,7 @@ void page_slab_close(struct slab *slab, size_t pages) {
 }
 
 void page_settle(void) {
-    if (LOAD_RELAXED(S.dirty_pages) == 0)
+    if (LOAD_RELAXED(S.dirty_pages) <= purge_bound_pages())
         return;
     lock_take(&S.lock);
     purge_excess();

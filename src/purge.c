@@ -37,20 +37,18 @@
 
 void page_set_trim_threshold(size_t bytes) {
     lock_take(&S.lock);
-    S.trim_threshold_bytes = bytes;
-    S.trim_threshold_set = true;
+    STORE_RELAXED(S.trim_threshold_bytes, bytes);
+    STORE_RELAXED(S.trim_threshold_set, true);
     purge_excess();
     lock_drop(&S.lock);
 }
 
-static size_t live_pages(void) {
-    return S.zone_pages - S.dirty_pages - S.clean_pages;
-}
-
+/* Also called without the lock, for a first look: hence the relaxed loads. */
 size_t purge_bound_pages(void) {
-    if (S.trim_threshold_set)
-        return S.trim_threshold_bytes >> PAGE_SHIFT;
-    return max_size(max_size(BOUND_MIN_PAGES, live_pages() / 8), S.budget_pages);
+    if (LOAD_RELAXED(S.trim_threshold_set))
+        return LOAD_RELAXED(S.trim_threshold_bytes) >> PAGE_SHIFT;
+    size_t live_pages = page_live_bytes() >> PAGE_SHIFT;
+    return max_size(max_size(BOUND_MIN_PAGES, live_pages / 8), LOAD_RELAXED(S.budget_pages));
 }
 
 size_t page_trim_bound(void) {
@@ -71,10 +69,10 @@ static void adapt_budget(void) {
     if (S.window_purged < BUDGET_WINDOW)
         return;
     if (S.window_retaken > S.window_purged / 2)
-        S.budget_pages =
-            min_size(max_size(2 * S.budget_pages, 2 * BOUND_MIN_PAGES), S.peak_zone_pages / 2);
+        STORE_RELAXED(S.budget_pages, min_size(max_size(2 * S.budget_pages, 2 * BOUND_MIN_PAGES),
+                                               S.peak_zone_pages / 2));
     else if (S.window_retaken < S.window_purged / 8)
-        S.budget_pages /= 2;
+        STORE_RELAXED(S.budget_pages, S.budget_pages / 2);
     S.window_purged = S.window_retaken = 0;
 }
 
