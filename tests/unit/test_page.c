@@ -1,0 +1,391 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * test_page.c: runs of pages: lengths, alignment, resizing, what is preferred, what is known to be
+ * zero; slabs' pages; repair; page_verify with one fault planted at a time.
+ */
+#include "unit_support.h"
+
+#include "page_internal.h"
+#include "sizeclass.h"
+
+static uintptr_t take_dirty(size_t pages) {
+    bool zero;
+    uintptr_t run = page_run_take(pages, PAGE_BYTES, &zero);
+    must(run != 0);
+    memset((void *)run, 0xa5, pages << PAGE_SHIFT);
+    return run;
+}
+
+static void must_take(uintptr_t expected, size_t pages, bool expect_zero) {
+    bool zero = !expect_zero;
+    must(page_run_take(pages, PAGE_BYTES, &zero) == expected);
+    must(zero == expect_zero);
+    must(!zero || all_zero((void *)expected, pages << PAGE_SHIFT));
+}
+
+static void any_length_is_handed_out_exactly(void) {
+    size_t pages[700];
+    uintptr_t run[700];
+    for (size_t i = 0; i < COUNT_OF(run); i++) {
+        bool zero = false;
+        pages[i] = i < 690 ? i + 1 : 8186 + i - 690; /* around a whole region, too */
+        run[i] = page_run_take(pages[i], PAGE_BYTES, &zero);
+        must(run[i] && zero);
+        must(page_run_pages(run[i]) == pages[i]);
+        shadow_live_add((void *)run[i], pages[i] << PAGE_SHIFT);
+    }
+    must_be_sound();
+    for (size_t i = 0; i < COUNT_OF(run); i++) {
+        shadow_live_remove((void *)run[i]);
+        must(page_run_give(run[i]));
+        must(page_run_pages(run[i]) == 0);
+    }
+    must_be_sound();
+    must(page_live_bytes() == 0);
+}
+
+static void alignment_up_to_1_gib_is_kept(void) {
+    for (size_t align = PAGE_BYTES; align <= GIB; align *= 2) {
+        bool zero;
+        uintptr_t run = page_run_take(3, align, &zero);
+        must(run && run % align == 0 && page_run_pages(run) == 3);
+        must(page_verify()[0] == 0);
+    }
+    must_be_sound();
+}
+
+static void a_run_in_one_region_where_that_is_possible(void) {
+    bool zero;
+    for (size_t i = 0; i < 20; i++) {
+        uintptr_t run = page_run_take(3000, PAGE_BYTES, &zero);
+        must(pagemap_region(run) == pagemap_region(run + (3000 << PAGE_SHIFT) - 1));
+    }
+}
+
+static void long_runs_cross_regions(void) {
+    const size_t pages = 20000;
+    uintptr_t run = take_dirty(pages), end = run + (pages << PAGE_SHIFT);
+    must(pagemap_region(run) != pagemap_region(end - 1));
+    for (uintptr_t at = run; at < end; at += 777 * PAGE_BYTES) {
+        size_t found = 0;
+        must(page_run_around(at + 5, &found) == run && found == pages);
+    }
+    must_be_sound();
+    for (size_t left = pages * 2 / 3; left > 1; left = left * 2 / 3) {
+        must(page_run_shrink(run, left));
+        must(page_run_pages(run) == left);
+        must_be_sound();
+    }
+    must(page_run_extend(run, pages)); /* all of it came from the break's top */
+    must_be_sound();
+    size_t found = 0;
+    must(page_run_around(end - 1, &found) == run && found == pages);
+    must(page_run_give(run));
+    must_be_sound();
+}
+
+/* Takes every free page, so that what is free from now on is what the test frees. */
+static void take_all_free(void) {
+    struct page_counts counts;
+    page_set_top_pad(0);
+    page_set_trim_threshold(SIZE_MAX);
+    for (page_count(&counts); counts.clean_bytes + counts.dirty_bytes; page_count(&counts))
+        take_dirty(1);
+    fake_os.fail_kinds = FAKE_MEMORY;
+}
+
+/* Any hole of n pages serves a run of n pages, wherever it lies and however its blocks fall:
+ *   [first: k pages][hole: n][last: the rest] */
+static void every_hole_is_found(void) {
+    const size_t all = 400;
+    uintptr_t first = take_dirty(all);
+    take_all_free();
+    for (size_t k = 1; k < 70; k++) {
+        for (size_t n = 1; n < 300; n++) {
+            uintptr_t hole = first + k * PAGE_BYTES;
+            must(page_run_shrink(first, k));
+            must_take(hole, all - k, false);
+            must(page_run_shrink(hole, n));
+            must_take(hole + n * PAGE_BYTES, all - k - n, false);
+            must(page_run_give(hole));
+            bool zero;
+            must(page_run_take(n + 1, PAGE_BYTES, &zero) == 0);
+            must_take(hole, n, false);
+            must(page_run_give(hole + n * PAGE_BYTES) && page_run_give(hole));
+            must(page_run_extend(first, all));
+        }
+        must_be_sound();
+    }
+}
+
+static void dirty_is_preferred_to_clean(void) {
+    uintptr_t low = take_dirty(40), wall = take_dirty(1), high = take_dirty(40);
+    take_dirty(1);
+    must(page_run_give(low));
+    page_trim(0); /* the lower one is clean now */
+    must(page_run_give(high));
+    uint64_t calls = fake_os.calls;
+    must_take(high, 40, false);
+    must_take(low, 40, true);
+    must(fake_os.calls == calls);
+    must(wall > low);
+    must_be_sound();
+}
+
+static void partly_dirty_is_not_zero(void) {
+    page_set_top_pad(0);
+    uintptr_t run = take_dirty(64);
+    take_dirty(1);
+    must(page_run_give(run));
+    page_trim(0);
+    must_take(run, 64, true);
+    must(page_run_shrink(run, 63)); /* one dirty page behind ... */
+    must(page_run_give(run));
+    must_take(run, 64, false);
+    must(page_run_give(run));
+    page_trim(0);
+    must_take(run, 64, true);
+    must_be_sound();
+}
+
+static void shrinking_frees_the_tail_at_once(void) {
+    uintptr_t run = take_dirty(100);
+    take_all_free();
+    must(!page_run_shrink(run, 0) && !page_run_shrink(run, 100) && !page_run_shrink(run, 101));
+    must(page_run_shrink(run, 37));
+    must_take(run + 37 * PAGE_BYTES, 63, false);
+    must_be_sound();
+}
+
+static void extending_takes_the_free_neighbour(void) {
+    uintptr_t run = take_dirty(31), next = run + 10 * PAGE_BYTES;
+    take_all_free();
+    must(page_run_shrink(run, 10));
+    must_take(next, 21, false);
+    must(!page_run_extend(run, 11));
+    must(page_run_give(next));
+    must(!page_run_extend(run, 10) && !page_run_extend(run, 5));
+    must(page_run_extend(run, 25));
+    must(page_run_pages(run) == 25);
+    must(!page_run_extend(run, 32));
+    must(page_run_extend(run, 31));
+    must(page_run_pages(run) == 31);
+    must_be_sound();
+}
+
+static void extending_at_the_top_moves_the_break(void) {
+    page_set_top_pad(0);
+    uintptr_t run = take_dirty(10);
+    must(run + 10 * PAGE_BYTES == fake_break());
+    must(page_run_extend(run, 500));
+    must(fake_os.count[FAKE_BREAK_GROW] == 2);
+    must(all_zero((char *)run + 10 * PAGE_BYTES, 490 * PAGE_BYTES));
+    fake_os.break_limit = 0;
+    must(!page_run_extend(run, 501));
+    must(page_run_pages(run) == 500);
+    must_be_sound();
+}
+
+/* The break was somebody else's when we raised it: what we got does not adjoin. */
+static void extending_stops_at_foreign_memory(void) {
+    page_set_top_pad(0);
+    uintptr_t run = take_dirty(10);
+    fake_os.foreign_sbrk_bytes = 5 * PAGE_BYTES;
+    must(!page_run_extend(run, 500));
+    must(page_run_pages(run) == 10);
+    must_be_sound();
+    must_hold(page_map_matches_books());
+}
+
+static void what_is_no_run_is_refused(void) {
+    static int foreign;
+    uintptr_t run = take_dirty(10), given = take_dirty(3);
+    must(page_run_give(given));
+    const uintptr_t wrong[] = {0,
+                               run + PAGE_BYTES,
+                               run + 16,
+                               given,
+                               given + PAGE_BYTES,
+                               run - PAGE_BYTES,
+                               run + GIB,
+                               (uintptr_t)&foreign & ~(PAGE_BYTES - 1),
+                               UINTPTR_MAX & ~(PAGE_BYTES - 1)};
+    for (size_t i = 0; i < COUNT_OF(wrong); i++) {
+        size_t pages = 0;
+        must(page_run_pages(wrong[i]) == 0);
+        must(!page_run_give(wrong[i]));
+        must(!page_run_shrink(wrong[i], 1));
+        must(!page_run_extend(wrong[i], 20));
+        uintptr_t around = page_run_around(wrong[i], &pages);
+        must(around == (wrong[i] - run < 10 * PAGE_BYTES ? run : 0));
+    }
+    must(page_run_pages(run) == 10);
+    must_be_sound();
+}
+
+static void impossible_requests_are_refused(void) {
+    bool zero;
+    must(page_run_take(PAGE_RUN_MAX + 1, PAGE_BYTES, &zero) == 0);
+    must(page_run_take(SIZE_MAX, PAGE_BYTES, &zero) == 0);
+    must(page_run_take(PAGE_RUN_MAX, PAGE_BYTES, &zero) == 0);
+    must(page_run_take(1, (size_t)1 << 46, &zero) == 0);
+    must(page_run_take(1, (size_t)1 << 63, &zero) == 0);
+    must(!page_run_extend(take_dirty(1), PAGE_RUN_MAX + 1));
+    must_be_sound();
+}
+
+/* ---- slabs ------------------------------------------------------------------------------------- */
+
+static struct slab *open_slab(unsigned class_index) {
+    const struct size_class *shape = &size_classes[class_index];
+    bool zero;
+    uintptr_t run = page_run_take(shape->pages, PAGE_BYTES, &zero);
+    struct slab *slab = page_slab_open(run, shape->pages, class_index, shape->objects, zero);
+    must(slab != NULL);
+    return slab;
+}
+
+static void a_run_turns_into_a_slab_and_back(void) {
+    for (unsigned i = 1; i < CLASS_COUNT; i++) {
+        const struct size_class *shape = &size_classes[i];
+        struct slab *slab = open_slab(i);
+        uintptr_t base = slab->base, end = base + shape->pages * PAGE_BYTES;
+        must(slab->free_count == shape->objects && slab->class_index == i);
+        must(i > 1 || slab->clean_pages == bit_mask(shape->pages));
+        must(page_run_pages(base) == 0 && !page_run_give(base));
+        for (uintptr_t at = base; at < end; at += 256) {
+            must(pagemap_class((void *)at) == i);
+            must(pagemap_slab(pagemap_region(at), pagemap_head(at)) == slab);
+        }
+        must_hold(page_verify());
+        page_slab_close(slab, shape->pages);
+        must(pagemap_class((void *)base) == 0 && slab->class_index == 0);
+        must_hold(page_verify());
+    }
+    must(page_live_bytes() == 0);
+    must_hold(shadow_violation());
+}
+
+static void without_a_descriptor_a_run_stays_a_run(void) {
+    uintptr_t run = take_dirty(4);
+    struct region *region = pagemap_region(run);
+    while (pagemap_slot_take(region)) {
+    }
+    must(page_slab_open(run, 4, 1, size_classes[1].objects, false) == NULL);
+    must(page_run_pages(run) == 4);
+    must(page_run_give(run));
+    must_hold(page_verify());
+}
+
+/* ---- repair ------------------------------------------------------------------------------------ */
+
+/* As in the child of a process whose other thread was cut under the page lock. */
+static void sets_are_rebuilt_from_heads(void) {
+    uintptr_t long_run = take_dirty(20000), given = take_dirty(50), run = take_dirty(5);
+    struct slab *slab = open_slab(10);
+    must(page_run_give(given));
+    uint32_t count = pagemap_region_count;
+    struct page_counts before, after;
+    page_count(&before);
+    for (uint32_t rank = 0; rank < count; rank++)
+        memset(&pagemap_regions[rank]->dirty, 0xff, sizeof(struct buddy));
+    page_state.dirty_pages = page_state.zone_pages = 12345;
+    page_state.lock.word = 0x1000; /* nobody's */
+    page_repair();
+    must_hold(page_verify());
+    page_count(&after);
+    must(after.zone_bytes == before.zone_bytes);
+    must(after.dirty_bytes == before.dirty_bytes + before.clean_bytes && after.clean_bytes == 0);
+    must(page_run_pages(run) == 5 && page_run_pages(long_run) == 20000);
+    must(pagemap_slab(pagemap_region(slab->base), pagemap_head(slab->base)) == slab);
+    must(page_run_give(run) && page_run_give(long_run));
+    page_slab_close(slab, size_classes[10].pages);
+    must(page_live_bytes() == 0);
+    must_be_sound();
+}
+
+static void an_unbroken_lock_means_no_repair(void) {
+    take_dirty(5);
+    page_state.dirty_pages += 3;
+    page_repair();
+    must(strcmp(page_verify(), "INV-BUDDY-3") == 0);
+}
+
+/* ---- faults ------------------------------------------------------------------------------------ */
+
+static void must_break(const char *invariant) {
+    const char *broken = page_verify();
+    if (strcmp(broken, invariant) != 0) {
+        fprintf(stderr, "# \"%s\" instead of %s\n", broken, invariant);
+        must(false);
+    }
+}
+
+static void planted_faults_are_named(void) {
+    uintptr_t run = take_dirty(5), given = take_dirty(64);
+    struct slab *one = open_slab(30), *other = open_slab(30);
+    must(page_run_give(given));
+    must_break("");
+    struct region *region = pagemap_region(run);
+    uint32_t *head = &region->head[pagemap_page(region, run)];
+    uint32_t *free_head = &region->head[pagemap_page(region, given)];
+    uint32_t *slab_head = &region->head[pagemap_page(region, one->base)];
+    uint32_t other_head = pagemap_head(other->base), right = *head;
+
+    *head = head_make(HEAD_FREE, 0); /* free by its head, in no set */
+    must_break("INV-MAP-2");
+    *head = head_make(HEAD_RUN, 6); /* the run covers what a set holds */
+    must_break("INV-MAP-2");
+    *head = right;
+    *free_head = head_make(HEAD_ABSENT, 0);
+    must_break("INV-MAP-2");
+    *free_head = head_make(HEAD_FREE, 0);
+    buddy_insert(&region->clean, pagemap_page(region, given), 1); /* in both sets */
+    must_break("INV-MAP-2");
+    buddy_remove(&region->clean, pagemap_page(region, given), 0);
+
+    pagemap_set_class(given + 5 * PAGE_BYTES, 1, 30);
+    must_break("INV-MAP-1");
+    pagemap_set_class(given + 5 * PAGE_BYTES, 1, 0);
+    pagemap_set_class(one->base + PAGE_BYTES, 1, 29);
+    must_break("INV-MAP-1");
+    pagemap_set_class(one->base + PAGE_BYTES, 1, 30);
+
+    for (unsigned i = 0; i < size_classes[30].pages; i++) {
+        uint32_t own = slab_head[i];
+        slab_head[i] = other_head;
+        must_break("INV-MAP-3");
+        slab_head[i] = own;
+    }
+    page_state.clean_pages++;
+    must_break("INV-BUDDY-3");
+    page_state.clean_pages--;
+    region->dirty.pages++;
+    must_break("INV-BUDDY-3");
+    region->dirty.pages--;
+    must_break("");
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        body_test(any_length_is_handed_out_exactly),
+        body_test(alignment_up_to_1_gib_is_kept),
+        body_test(a_run_in_one_region_where_that_is_possible),
+        body_test(long_runs_cross_regions),
+        body_test(every_hole_is_found),
+        body_test(dirty_is_preferred_to_clean),
+        body_test(partly_dirty_is_not_zero),
+        body_test(shrinking_frees_the_tail_at_once),
+        body_test(extending_takes_the_free_neighbour),
+        body_test(extending_at_the_top_moves_the_break),
+        body_test(extending_stops_at_foreign_memory),
+        body_test(what_is_no_run_is_refused),
+        body_test(impossible_requests_are_refused),
+        body_test(a_run_turns_into_a_slab_and_back),
+        body_test(without_a_descriptor_a_run_stays_a_run),
+        body_test(sets_are_rebuilt_from_heads),
+        body_test(an_unbroken_lock_means_no_repair),
+        body_test(planted_faults_are_named),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
