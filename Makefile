@@ -147,13 +147,15 @@ $(foreach v,$(VARIANTS) libc,$(eval $(call variant_rules,$v)))
 # ---- Programs and libraries that the scripts in tests/system run --------------------------------
 # NAME.c        build/system/NAME, linked with libc alone (to be run with the library preloaded)
 # NAME_linked.c also NAME_linked.shared, .archive, .static and .static-pie: each way to link Quarry
+# NAME_core.c   linked with the core of the debug variant: quarry_ names beside libc's malloc
 # NAME_module.c build/system/NAME_module.so, to be loaded by dlopen
-# NAME.cc       build/system/NAME, C++
+# NAME.cc       build/system/NAME, C++; NAME_linked.cc as above
 
 SYSTEM_C := $(wildcard tests/system/*.c)
 SYSTEM_CXX := $(wildcard tests/system/*.cc)
 MODULES := $(filter %_module.c,$(SYSTEM_C))
-LINKED := $(patsubst tests/%.c,build/%,$(filter %_linked.c,$(SYSTEM_C)))
+LINKED := $(patsubst tests/%,build/%,$(basename $(filter %_linked.c %_linked.cc,\
+  $(SYSTEM_C) $(SYSTEM_CXX))))
 SYSTEM_PROGRAMS := $(patsubst tests/%.c,build/%,$(filter-out $(MODULES),$(SYSTEM_C))) \
   $(patsubst tests/%.cc,build/%,$(SYSTEM_CXX)) $(patsubst tests/%.c,build/%.so,$(MODULES)) \
   $(foreach way,shared archive static static-pie,$(addsuffix .$(way),$(LINKED)))
@@ -168,14 +170,24 @@ endef
 
 build/system/%_module.so: tests/system/%_module.c Makefile
 	$(build_system) -fPIC -shared $< -o $@
-build/system/%_linked.shared: tests/system/%_linked.c build/release/libquarry.so Makefile
-	$(build_system) $< -o $@ -Wl,-rpath,'$$ORIGIN/../release' -Lbuild/release -lquarry
-build/system/%_linked.archive: tests/system/%_linked.c $(ARCHIVE) Makefile
-	$(build_system) $< -o $@ $(ARCHIVE)
-build/system/%_linked.static: tests/system/%_linked.c $(ARCHIVE) Makefile
-	$(build_system) -static $< -o $@ $(ARCHIVE)
-build/system/%_linked.static-pie: tests/system/%_linked.c $(ARCHIVE) Makefile
-	$(build_system) -fPIE -static-pie $< -o $@ $(ARCHIVE)
+build/system/%_core: tests/system/%_core.c build/debug/libquarry-core.a Makefile
+	$(build_system) $< -o $@ build/debug/libquarry-core.a
+
+# A C++ program may have no reference to malloc of its own; libstdc++'s come too late for the linker.
+insist = $(if $(filter %.cc,$<),-Wl$(comma)-u$(comma)malloc -Wl$(comma)--no-as-needed)
+comma := ,
+define linked_rules
+build/system/%_linked.shared: tests/system/%_linked.$1 build/release/libquarry.so Makefile
+	$$(build_system) $$< -o $$@ -Wl,-rpath,'$$$$ORIGIN/../release' -Lbuild/release $$(insist) -lquarry
+build/system/%_linked.archive: tests/system/%_linked.$1 $(ARCHIVE) Makefile
+	$$(build_system) $$< -o $$@ $$(insist) $(ARCHIVE)
+build/system/%_linked.static: tests/system/%_linked.$1 $(ARCHIVE) Makefile
+	$$(build_system) -static $$< -o $$@ $$(insist) $(ARCHIVE)
+build/system/%_linked.static-pie: tests/system/%_linked.$1 $(ARCHIVE) Makefile
+	$$(build_system) -fPIE -static-pie $$< -o $$@ $$(insist) $(ARCHIVE)
+endef
+$(foreach language,c cc,$(eval $(call linked_rules,$(language))))
+
 build/system/%: tests/system/%.c Makefile
 	$(build_system) $< -o $@
 build/system/%: tests/system/%.cc Makefile
