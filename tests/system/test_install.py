@@ -58,10 +58,13 @@ def check_compilers(prefix, work):
             "shared, linked only as needed": ["cc", "-Wl,--as-needed", *libs],
             "static": ["cc", "-static", *static_libs],
             "static, position-independent": ["cc", "-static-pie", *static_libs],
-            "C++": ["c++", "-x", "c++", *libs]}
-    source = os.path.join(CONSUMER, "consumer.c")
+            "C++": ["c++", "-x", "c++", *libs],
+            "C++ without malloc": ["c++", "-Wl,--as-needed", *libs],
+            "C++ without malloc, static": ["c++", "-static", *static_libs]}
     for way, (compiler, *words) in ways.items():
         program = os.path.join(work, "program")
+        source = os.path.join(CONSUMER,
+                              "only_new.cc" if "without malloc" in way else "consumer.c")
         tap.succeeds(f"a program is built with pkg-config ({way})", compiler, "-Wall", "-Werror",
                      *flags, *words[:-len(libs)], source, *words[-len(libs):], "-o", program)
         prints_version(f"and runs ({way})", program, LD_LIBRARY_PATH=library)
@@ -80,7 +83,7 @@ def check_cmake(prefix, work):
                   result.returncode != 0 and "version" in result.stderr, result.stderr)
     tap.succeeds("CMake finds the package", *configure(f"{MAJOR}.{MINOR}"))
     tap.succeeds("CMake builds programs with it", "cmake", "--build", build)
-    for program in ("shared", "archive", "static"):
+    for program in ("shared", "archive", "static", "shared_cxx", "archive_cxx", "static_cxx"):
         prints_version(f"a program that CMake built runs ({program})", os.path.join(build, program))
 
 
