@@ -138,7 +138,7 @@ static bool find_block(size_t bytes, size_t align, bool dirty, struct extent *pl
     return false;
 }
 
-/* Adjacent blocks that hold the run, around blocks of one order. */
+/* Adjacent blocks that hold the run, around blocks of one order; dirty ones alone where they do. */
 static bool gather_around(unsigned order, size_t bytes, size_t align, bool dirty, int *tries,
                           struct extent *place) {
     bool one_region = bytes <= REGION_BYTES;
@@ -150,8 +150,9 @@ static bool gather_around(unsigned order, size_t bytes, size_t align, bool dirty
             if ((*tries)-- == 0)
                 return false;
             uintptr_t at = region->base + ((uintptr_t)page << PAGE_SHIFT);
-            struct extent extent = extent_around(at, bytes + align - PAGE_BYTES, one_region, false);
-            if (fits(extent, bytes, align, place))
+            size_t want = bytes + align - PAGE_BYTES;
+            if (fits(extent_around(at, want, one_region, dirty), bytes, align, place) ||
+                (dirty && fits(extent_around(at, want, one_region, false), bytes, align, place)))
                 return true;
         }
     }

@@ -132,6 +132,24 @@ static size_t purge_down_to(size_t target_pages) {
     return (S.purged_total - before) << PAGE_SHIFT;
 }
 
+/* How many free bytes at the top of the break stay if no more dirty pages of it go than there are
+ * too many: what lies below is wanted again as it is.  *dirty_pages tells how many go. */
+static size_t top_to_keep(size_t excess_pages, size_t *dirty_pages) {
+    struct extent top = zone_top(), block;
+    uintptr_t at = top.end;
+    bool dirty;
+    *dirty_pages = 0;
+    while (at > top.start && *dirty_pages < excess_pages &&
+           extent_holding(at - 1, &dirty, &block)) {
+        size_t pages = (at - block.start) >> PAGE_SHIFT;
+        if (dirty)
+            pages = min_size(pages, excess_pages - *dirty_pages);
+        *dirty_pages += dirty ? pages : 0;
+        at -= pages << PAGE_SHIFT;
+    }
+    return at - top.start;
+}
+
 void purge_excess(void) {
     size_t bound = purge_bound_pages();
     if (LIKELY(S.dirty_pages <= bound) || S.purge_refused)
@@ -141,10 +159,9 @@ void purge_excess(void) {
     size_t target = bound / 4 * 3;
     if (S.trim_threshold_set)
         target = min_size(bound, max_size(target, S.top_pad_bytes >> PAGE_SHIFT));
-    size_t pad = S.top_pad_set ? S.top_pad_bytes : target << PAGE_SHIFT;
-    struct extent top = zone_top();
-    if (top.end - top.start > pad + (bound << PAGE_SHIFT) / 4)
-        zone_trim_top(pad);
+    size_t top_dirty_pages, keep = top_to_keep(S.dirty_pages - target, &top_dirty_pages);
+    if (top_dirty_pages > bound / 4) /* less is not worth moving the break */
+        zone_trim_top(max_size(keep, S.top_pad_set ? S.top_pad_bytes : 0));
     purge_down_to(target);
 }
 
