@@ -1,0 +1,263 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * test_page_purge.c: what is given back to the system, and when: the bound, the threshold and the
+ * pad that users set, the budget, memory that cannot be purged.
+ */
+#include "unit_support.h"
+
+#include "page_internal.h"
+
+static struct page_counts now;
+
+static uintptr_t take(size_t pages) {
+    bool zero;
+    uintptr_t run = page_run_take(pages, PAGE_BYTES, &zero);
+    must(run != 0);
+    memset((void *)run, 0x5a, pages << PAGE_SHIFT);
+    return run;
+}
+
+static size_t dirty_bytes(void) {
+    page_count(&now);
+    return now.dirty_bytes;
+}
+
+static uint64_t give_back_calls(void) {
+    return fake_os.count[FAKE_PURGE] + fake_os.count[FAKE_BREAK_SHRINK];
+}
+
+/* ---- the default ------------------------------------------------------------------------------- */
+
+static void dirty_bytes_stay_below_a_mib_or_an_eighth(void) {
+    enum { RUNS = 400 };
+    uintptr_t runs[RUNS];
+    for (size_t i = 0; i < RUNS; i++)
+        runs[i] = take(1 + i % 90);
+    must(page_trim_bound() == (page_live_bytes() / 8 & ~(PAGE_BYTES - 1)));
+    for (size_t i = 0; i < RUNS; i++) {
+        must(page_run_give(runs[i * 7 % RUNS]));
+        size_t bound = page_live_bytes() / 8;
+        must(dirty_bytes() <= (bound > MIB ? bound : MIB));
+        must_hold(shadow_violation());
+    }
+    must(page_trim_bound() == MIB);
+    must_be_sound();
+}
+
+static void little_is_never_given_back(void) {
+    uintptr_t run = take(256);
+    uint64_t calls = give_back_calls();
+    for (size_t i = 0; i < 100; i++) {
+        must(page_run_give(run));
+        must(dirty_bytes() == MIB);
+        run = take(256);
+    }
+    must(give_back_calls() == calls);
+    must_be_sound();
+}
+
+/* What is freed is what is taken again, whatever lies beside it. */
+static void a_loop_of_one_size_makes_no_calls(void) {
+    const size_t sizes[] = {1, 3, 31, 100, 129, 200, 255};
+    for (size_t i = 0; i < COUNT_OF(sizes); i++) {
+        uintptr_t first = take(sizes[i]);
+        uint64_t calls = fake_os.calls;
+        for (size_t k = 0; k < 50; k++) {
+            must(page_run_give(first));
+            must(take(sizes[i]) == first);
+        }
+        must(fake_os.calls == calls);
+        must(page_run_give(first));
+        page_trim(0);
+    }
+    must_be_sound();
+}
+
+/* Clean pages below the dirty ones at the top of the break are not kept in their stead. */
+static void the_top_goes_by_what_is_dirty(void) {
+    page_set_trim_threshold(4 * MIB);
+    uintptr_t run = take(6000); /* begins at a region: before it there are clean pages */
+    must(run % REGION_BYTES == 0);
+    must(page_run_give(run));
+    must(dirty_bytes() == 3 * MIB);
+    must(fake_break() == run + 3 * MIB);
+    must_be_sound();
+}
+
+/* ---- the budget -------------------------------------------------------------------------------- */
+
+static void breathe(size_t times, size_t pages) {
+    for (size_t i = 0; i < times; i++)
+        must(page_run_give(take(pages)));
+}
+
+static void a_heap_that_breathes_earns_a_budget(void) {
+    breathe(1, 4096);
+    must(page_trim_bound() == MIB);
+    breathe(30, 4096);
+    size_t bound = page_trim_bound();
+    page_count(&now);
+    must(bound > MIB && bound <= now.peak_zone_bytes / 2);
+    must(dirty_bytes() > MIB);
+    breathe(100, 4096);
+    must(page_trim_bound() <= now.peak_zone_bytes / 2);
+    must_be_sound();
+}
+
+static void a_budget_that_is_not_used_is_lost(void) {
+    breathe(30, 4096);
+    size_t earned = page_trim_bound(), bound = earned;
+    must(earned > MIB);
+    for (size_t i = 0; i < 20; i++) {
+        uintptr_t runs[10];
+        /* Grows by fresh pages and falls to nothing: what is purged is not wanted again. */
+        page_trim(0);
+        fake_foreign_sbrk(PAGE_BYTES);
+        page_state.purged_outstanding = 0;
+        for (size_t k = 0; k < COUNT_OF(runs); k++)
+            runs[k] = take(1000);
+        for (size_t k = 0; k < COUNT_OF(runs); k++)
+            must(page_run_give(runs[k]));
+    }
+    bound = page_trim_bound();
+    must(bound < earned);
+    must_be_sound();
+}
+
+/* ---- a threshold set by the user ----------------------------------------------------------------- */
+
+static void a_threshold_is_kept_after_every_operation(void) {
+    const size_t thresholds[] = {0, 1, PAGE_BYTES, 300 * KIB, 4 * MIB};
+    uintptr_t runs[64] = {0};
+    for (size_t t = 0; t < COUNT_OF(thresholds); t++) {
+        page_set_trim_threshold(thresholds[t]);
+        must(dirty_bytes() <= thresholds[t]);
+        for (size_t i = 0; i < 400; i++) {
+            size_t slot = i * 37 % COUNT_OF(runs);
+            if (runs[slot])
+                must(page_run_give(runs[slot]));
+            must(dirty_bytes() <= thresholds[t]);
+            runs[slot] = take(1 + i % 60);
+            must(page_run_pages(runs[slot]) < 10 || page_run_shrink(runs[slot], 5));
+            must(dirty_bytes() <= thresholds[t]);
+        }
+        must_be_sound();
+    }
+}
+
+/* So that the next few frees are cheap; the last block that is purged goes whole. */
+static void purging_leaves_about_three_quarters(void) {
+    page_set_trim_threshold(4 * MIB);
+    uintptr_t run = take(1024 + 200), wall = take(1);
+    must(page_run_give(run));
+    must(dirty_bytes() <= 3 * MIB && now.dirty_bytes >= 2 * MIB);
+    must(page_run_give(wall));
+    must_be_sound();
+}
+
+static void the_top_keeps_the_pad(void) {
+    page_set_top_pad(MIB);
+    page_set_trim_threshold(2 * MIB);
+    uintptr_t low = take(10), high = take(3000), end = low + 10 * PAGE_BYTES;
+    must(page_run_give(high));
+    must(fake_break() == end + 3 * MIB / 2);
+    must(dirty_bytes() == 3 * MIB / 2);
+    page_set_top_pad(7 * MIB / 4);
+    must(page_run_give(take(3000)));
+    must(fake_break() == end + 7 * MIB / 4);
+    must_be_sound();
+}
+
+static void minus_one_keeps_everything(void) {
+    page_set_trim_threshold((size_t)-1);
+    uint64_t calls = give_back_calls();
+    breathe(50, 5000);
+    must(give_back_calls() == calls);
+    must(dirty_bytes() == 5000 * PAGE_BYTES);
+    page_trim(0);
+    must(dirty_bytes() == 0);
+    must(give_back_calls() > calls);
+    must_be_sound();
+}
+
+/* ---- trim -------------------------------------------------------------------------------------- */
+
+static void trim_returns_what_it_gave_back(void) {
+    page_set_trim_threshold(SIZE_MAX);
+    uintptr_t hole = take(700), wall = take(1), top = take(300);
+    must(page_run_give(hole) && page_run_give(top));
+    page_count(&now);
+    must(now.dirty_bytes == 1000 * PAGE_BYTES && now.purged_bytes == 0 && now.trimmed_bytes == 0);
+    size_t bytes = page_trim(0), top_bytes = now.top_bytes;
+    page_count(&now);
+    must(bytes == 700 * PAGE_BYTES + top_bytes);
+    must(now.purged_bytes == 700 * PAGE_BYTES && now.trimmed_bytes == top_bytes);
+    must(now.dirty_bytes == 0 && now.clean_bytes == 700 * PAGE_BYTES && now.top_bytes == 0);
+    must(fake_resident_bytes((void *)hole, 700 * PAGE_BYTES) == 0);
+    must(page_trim(0) == 0);
+    must(page_run_give(wall));
+    must_be_sound();
+}
+
+static void neighbours_go_in_one_call(void) {
+    page_set_trim_threshold(SIZE_MAX);
+    uintptr_t run = take(1000), wall = take(1);
+    must(page_run_give(run));
+    page_trim(0);
+    must(fake_os.count[FAKE_PURGE] == 1);
+    must(page_run_give(wall));
+    must_be_sound();
+}
+
+/* ---- memory that cannot be purged ---------------------------------------------------------------- */
+
+static void refused_pages_stay_dirty_and_the_bound_rests(void) {
+    fake_os.fail_kinds = FAKE_BIT(FAKE_PURGE);
+    uintptr_t run = take(1000), wall = take(1);
+    must(page_run_give(run));
+    must(dirty_bytes() == 1000 * PAGE_BYTES && now.purge_refused);
+    uint64_t purges = fake_os.count[FAKE_PURGE];
+    bool zero = true;
+    must(page_run_take(1000, PAGE_BYTES, &zero) == run && !zero);
+    must(page_run_give(run));
+    must(fake_os.count[FAKE_PURGE] == purges); /* it is not tried again and again */
+    must_be_sound();
+    page_trim(0); /* only when asked to */
+    must(fake_os.count[FAKE_PURGE] == purges + 1 && dirty_bytes() == 1000 * PAGE_BYTES);
+    fake_os.fail_kinds = 0;
+    must(page_trim(0) >= 1000 * PAGE_BYTES);
+    must(dirty_bytes() == 0 && !now.purge_refused);
+    must(page_run_give(wall));
+    must_be_sound();
+}
+
+static void parts_of_larger_pages_stay_dirty(void) {
+    fake_os.page_bytes = 64 * KIB;
+    page_set_trim_threshold(0);
+    uintptr_t run = take(64), rest = run + 3 * PAGE_BYTES;
+    must(run % (64 * KIB) == 0);
+    must(page_run_shrink(run, 3)); /* 61 pages: 3 whole system pages and 13 granules */
+    must(dirty_bytes() == 13 * PAGE_BYTES);
+    must(fake_resident_bytes((void *)rest, 13 * PAGE_BYTES) == 13 * PAGE_BYTES);
+    must_be_sound();
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        body_test(dirty_bytes_stay_below_a_mib_or_an_eighth),
+        body_test(little_is_never_given_back),
+        body_test(a_loop_of_one_size_makes_no_calls),
+        body_test(the_top_goes_by_what_is_dirty),
+        body_test(a_heap_that_breathes_earns_a_budget),
+        body_test(a_budget_that_is_not_used_is_lost),
+        body_test(a_threshold_is_kept_after_every_operation),
+        body_test(purging_leaves_about_three_quarters),
+        body_test(the_top_keeps_the_pad),
+        body_test(minus_one_keeps_everything),
+        body_test(trim_returns_what_it_gave_back),
+        body_test(neighbours_go_in_one_call),
+        body_test(refused_pages_stay_dirty_and_the_bound_rests),
+        body_test(parts_of_larger_pages_stay_dirty),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
