@@ -63,11 +63,21 @@ void slab_repair(void) {
         }
 }
 
+/* Whether a bit is set for an object that the slab does not have. */
+static bool has_bits_past_end(const struct slab *slab, unsigned objects) {
+    for (unsigned word = 0; word < SLAB_WORDS; word++) {
+        unsigned here = objects > word * 64 ? objects - word * 64 : 0;
+        if (slab->word[word] & ~bit_mask(here))
+            return true;
+    }
+    return false;
+}
+
 static const char *verify_slab(const struct slab *slab, size_t *free_objects) {
     const struct size_class *shape = &size_classes[slab->class_index];
     unsigned bits = count_bits(slab);
     *free_objects += bits;
-    if (bits != slab->free_count || bits > shape->objects)
+    if (bits != slab->free_count || has_bits_past_end(slab, shape->objects))
         return "INV-SLAB-1";
     if (slab->listed != (bits > 0))
         return "INV-SLAB-2";
