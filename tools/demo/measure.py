@@ -203,6 +203,8 @@ def _start(
             os.close(opened)
         if os.read(gate_read, 1):
             os.execve(command[0], command, environment)
+    except OSError as error:
+        os.write(2, f"cannot start {command[0]}: {error.strerror}\n".encode())
     finally:
         os._exit(127)
 

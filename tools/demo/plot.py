@@ -15,7 +15,7 @@ try:
 except ImportError:
     sys.exit("matplotlib is not installed: apt-get install python3-matplotlib")
 
-PANELS = (("wall_s", "Time"), ("peak_rss_kib", "Peak resident memory"))
+PANELS = (("wall_s", "Wall time"), ("peak_rss_kib", "Peak resident memory"))
 # Told apart also by those who see few colours, and by shape in print.
 COLOURS = ("#0f766e", "#b45309", "#6d28d9", "#be123c", "#475569")
 SHAPES = ("o", "D", "s", "^", "v")

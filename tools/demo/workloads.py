@@ -176,14 +176,19 @@ def _prepare_redis(inputs: Path, size: dict[str, int]) -> None:
     chance = random.Random(15)
     words = _words(15, 2000)
     keys = size["KEYS"]
+    values = [
+        "-".join(chance.choices(words, k=chance.choice((1, 2, 4, 8, 16, 60)))) for _ in range(keys)
+    ]
     fill, read = [], []
-    for number in range(keys):
-        value = "-".join(chance.choices(words, k=chance.choice((1, 2, 4, 8, 16, 60))))
+    for number, value in enumerate(values):
         fill.append(f"SET text:{number} {value}")
-        bucket = number % (keys // 50)
-        fill.append(f"HSET record:{bucket} field{number} {value[:20]}")
-        fill.append(f"RPUSH list:{bucket} {value[:40]}")
-        fill.append(f"ZADD rank:{bucket} {chance.randint(0, 10**6)} {value[:24]}")
+    for bucket in range(keys // 50):
+        members = range(bucket, keys, keys // 50)
+        fields = " ".join(f"field{number} {values[number][:20]}" for number in members)
+        items = " ".join(values[number][:40] for number in members)
+        scores = " ".join(f"{chance.randint(0, 10**6)} {values[number][:24]}" for number in members)
+        fill += [f"HSET record:{bucket} {fields}", f"RPUSH list:{bucket} {items}"]
+        fill.append(f"ZADD rank:{bucket} {scores}")
     # Deleting and rewriting leaves the holes of a server that has run for a while.
     for number in range(0, keys, 3):
         fill.append(f"DEL text:{number}")
