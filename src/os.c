@@ -22,6 +22,7 @@
 #include <sys/auxv.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
+#include <time.h>
 #include <unistd.h>
 
 #ifndef MAP_FIXED_NOREPLACE
@@ -133,6 +134,13 @@ void os_wake(uint32_t *word, int count) {
 
 void os_yield(void) {
     call(SYS_sched_yield, 0, 0, 0, 0, 0, 0);
+}
+
+uint64_t os_clock_ns(void) {
+    struct timespec now;
+    if (clock_gettime(CLOCK_MONOTONIC, &now) != 0)
+        return 0;
+    return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
 }
 
 const char *os_environment(const char *name, bool *ready) {

@@ -50,6 +50,10 @@ void os_wait(uint32_t *word, uint32_t expected);
 void os_wake(uint32_t *word, int count);
 void os_yield(void);
 
+/* Monotonic time in nanoseconds, coarse or not; 0 where there is none.  No system call on usual
+ * hardware. */
+uint64_t os_clock_ns(void);
+
 /* Value of an environment variable, or NULL; NULL for all in set-uid programs.  *ready is false if
  * the environment is not there yet (very early calls). */
 const char *os_environment(const char *name, bool *ready);

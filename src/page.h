@@ -48,7 +48,8 @@ size_t page_trim(size_t pad_bytes);
  * at any time later. */
 void page_set_trim_threshold(size_t bytes); /* SIZE_MAX: never give back */
 void page_set_top_pad(size_t bytes);
-size_t page_trim_bound(void); /* the bound in force now */
+size_t page_trim_bound(void);             /* the bound in force now; takes no lock */
+size_t page_hole_bound(size_t otherwise); /* the threshold if the user set it */
 
 struct page_counts {
     size_t zone_bytes; /* obtained from the kernel for runs */

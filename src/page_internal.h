@@ -54,7 +54,7 @@ struct extent zone_top(void);
 size_t zone_trim_top(size_t pad_bytes); /* returns bytes given back */
 
 /* purge.c */
-size_t purge_bound_pages(void);
+size_t purge_bound_pages(void); /* needs no lock */
 void purge_note_taken(size_t clean_pages);
 void purge_excess(void); /* drops and retakes the lock around each system call */
 size_t purge_all(void);

@@ -43,7 +43,7 @@ void page_set_trim_threshold(size_t bytes) {
     lock_drop(&S.lock);
 }
 
-/* Also called without the lock, for a first look: hence the relaxed loads. */
+/* Also called without the lock: hence the relaxed loads. */
 size_t purge_bound_pages(void) {
     if (LOAD_RELAXED(S.trim_threshold_set))
         return LOAD_RELAXED(S.trim_threshold_bytes) >> PAGE_SHIFT;
@@ -52,10 +52,11 @@ size_t purge_bound_pages(void) {
 }
 
 size_t page_trim_bound(void) {
-    lock_take(&S.lock);
-    size_t pages = purge_bound_pages();
-    lock_drop(&S.lock);
-    return pages << PAGE_SHIFT;
+    return purge_bound_pages() << PAGE_SHIFT;
+}
+
+size_t page_hole_bound(size_t otherwise) {
+    return LOAD_RELAXED(S.trim_threshold_set) ? LOAD_RELAXED(S.trim_threshold_bytes) : otherwise;
 }
 
 /* Tells the budget that clean pages were taken: up to the number purged, they are wanted back. */

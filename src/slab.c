@@ -71,16 +71,19 @@ void slab_list_remove(struct slab_class *class, struct slab *slab) {
 /* ---- taking -------------------------------------------------------------------------------------- */
 
 /* The pages that objects first..last of a slab touch are clean no longer. */
-static void mark_touched(struct slab *slab, const struct size_class *shape, unsigned first,
-                         unsigned last) {
+static void mark_touched(struct slab_class *class, const struct size_class *shape,
+                         struct slab *slab, unsigned first, unsigned last) {
     unsigned low = first * shape->size >> PAGE_SHIFT;
     unsigned high = (last * shape->size + shape->size - 1) >> PAGE_SHIFT;
-    slab->clean_pages &= ~(uint32_t)(bit_mask(high + 1) & ~bit_mask(low));
+    uint32_t touched = slab->clean_pages & (uint32_t)(bit_mask(high + 1) & ~bit_mask(low));
+    slab->clean_pages ^= touched;
+    if (class->holes_outstanding)
+        slab_holes_retaken(class, (size_t)__builtin_popcount(touched));
 }
 
 /* Moves up to max of the lowest free objects of one word to the slots below end, lowest last. */
-static unsigned take_word(struct slab *slab, const struct size_class *shape, unsigned word,
-                          void **end, unsigned max) {
+static unsigned take_word(struct slab_class *class, const struct size_class *shape,
+                          struct slab *slab, unsigned word, void **end, unsigned max) {
     uint64_t bits = slab->word[word], rest = bits;
     char *base = (char *)slab->base + (size_t)word * 64 * shape->size;
     void **out = end;
@@ -92,7 +95,7 @@ static unsigned take_word(struct slab *slab, const struct size_class *shape, uns
     } while (rest && out != end - max);
     STORE_RELAXED(slab->word[word], rest);
     if (slab->clean_pages)
-        mark_touched(slab, shape, word * 64 + bit_lowest(bits), word * 64 + last);
+        mark_touched(class, shape, slab, word * 64 + bit_lowest(bits), word * 64 + last);
     return (unsigned)(end - out);
 }
 
@@ -107,12 +110,13 @@ static unsigned take_from_list(unsigned class_index, void **out, unsigned max) {
         unsigned before = left;
         for (unsigned word = 0; word < SLAB_WORDS && left > 0; word++)
             if (slab->word[word])
-                left -= take_word(slab, shape, word, out + left, left);
+                left -= take_word(class, shape, slab, word, out + left, left);
         slab->free_count = (uint16_t)(slab->free_count - (before - left));
         if (slab->free_count == 0)
             slab_list_remove(class, slab);
     }
     class->free_objects -= max - left;
+    class->high_live = max_size(class->high_live, slab_live(class, shape));
     lock_drop(&class->lock);
     if (left > 0)
         memmove(out, out + left, (max - left) * sizeof *out);
@@ -218,11 +222,13 @@ enum slab_status slab_give(unsigned class_index, void *const *objects, unsigned 
         given++;
     }
     slab_count_given(class, class_index, slab, given);
-    bool closed = class->slabs != slabs;
+    bool closed = class->slabs != slabs, fallen = slab_has_fallen(class, shape);
     lock_drop(&class->lock);
     *culprit = i;
     if (closed)
         page_settle();
+    if (UNLIKELY(fallen))
+        slab_trim_class(class_index);
     return status;
 }
 

@@ -18,6 +18,10 @@ struct slab_class {
     struct lock lock;
     struct slab *partial; /* slabs with free objects, most recently freed into first */
     size_t slabs, free_objects;
+
+    /* slab_trim.c */
+    size_t high_live;         /* most objects taken since the class was last searched for holes */
+    size_t holes_outstanding; /* pages purged inside slabs and not touched again */
 } __attribute__((aligned(CACHE_LINE)));
 
 extern struct slab_class slab_classes[CLASS_COUNT];
