@@ -231,9 +231,9 @@ format:
 #help:   programs      builds every test program and runs none
 programs: $(foreach s,$(SUITES),$(call suite_needs,$s))
 
-#help:   setup         installs the packages of tools/packages.txt that check needs
+#help:   setup         installs the missing packages of tools/packages.txt
 setup:
-	tools/setup.sh build check
+	tools/setup.sh build check demo
 #help:   demo          shows Quarry at work with real programs
 demo:
 	tools/setup.sh build demo
