@@ -138,11 +138,11 @@ def draw(report: dict[str, Any], path: str) -> None:
     figure.subplots_adjust(
         left=0.155, right=0.975, top=1 - 1.12 * inch, bottom=0.82 * inch, wspace=0.07
     )
-    who = "Quarry" if names == ["quarry"] else ", ".join(names)
+    who = " on Quarry" if names == ["quarry"] else ""
     figure.text(
         0.02,
         1 - 0.42 * inch,
-        f"Real programs on {who}, unmodified",
+        f"Real programs{who}, unmodified",
         fontsize=15,
         fontweight="bold",
         va="center",
