@@ -28,6 +28,8 @@ struct fake_os fake_os = {
     .page_bytes = 4096,
     .break_limit = SIZE_MAX,
     .space_limit = SIZE_MAX,
+    .clock_ns = 1000000000,
+    .clock_step_ns = 1000,
 };
 
 static pthread_mutex_t fake_lock = PTHREAD_MUTEX_INITIALIZER;
@@ -340,10 +342,9 @@ void os_yield(void) {
     syscall(SYS_sched_yield);
 }
 
-/* Each look at the clock finds it a microsecond later. */
 uint64_t os_clock_ns(void) {
-    static uint64_t now;
-    return __atomic_add_fetch(&now, 1000, __ATOMIC_RELAXED);
+    uint64_t step = fake_os.clock_step_ns;
+    return __atomic_add_fetch(&fake_os.clock_ns, step, __ATOMIC_RELAXED);
 }
 
 const char *os_environment(const char *name, bool *ready) {

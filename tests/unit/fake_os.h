@@ -51,6 +51,7 @@ struct fake_os {
     size_t foreign_sbrk_bytes;               /* somebody raises the break before each growth */
     const char *environment[FAKE_VARIABLES]; /* "NAME=value" */
     bool environment_missing;                /* it is not there yet */
+    uint64_t clock_ns, clock_step_ns;        /* what the clock shows; each look adds a step */
 
     /* What has happened. */
     uint64_t calls; /* that may fail, from 1 */
