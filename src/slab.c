@@ -93,9 +93,9 @@ static unsigned take_word(struct slab_class *class, const struct size_class *sha
         *--out = base + (size_t)last * shape->size;
         rest &= rest - 1;
     } while (rest && out != end - max);
-    STORE_RELAXED(slab->word[word], rest);
-    if (slab->clean_pages)
+    if (slab->clean_pages) /* first: a cut must not leave a taken object on a clean page */
         mark_touched(class, shape, slab, word * 64 + bit_lowest(bits), word * 64 + last);
+    STORE_RELEASE(slab->word[word], rest);
     return (unsigned)(end - out);
 }
 
