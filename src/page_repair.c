@@ -68,6 +68,7 @@ static size_t rebuild_region(struct region *region) {
 void page_repair(void) {
     if (!lock_broken(&S.lock))
         return;
+    pagemap_repair_regions();
     S.dirty_pages = S.clean_pages = S.zone_pages = 0;
     for (uint32_t rank = 0; rank < pagemap_region_count; rank++) {
         S.zone_pages += rebuild_region(pagemap_regions[rank]);

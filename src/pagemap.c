@@ -190,6 +190,14 @@ size_t pagemap_mapped_bytes(void) {
     return LOAD_RELAXED(mapped_bytes);
 }
 
+void pagemap_repair_regions(void) {
+    if (pagemap_region_count == 0)
+        return;
+    struct region *last = pagemap_regions[pagemap_region_count - 1];
+    struct region **leaf = root[last->base >> (REGION_SHIFT + LEAF_BITS)];
+    STORE_RELEASE(leaf[(last->base >> REGION_SHIFT) & (LEAF_ENTRIES - 1)], last);
+}
+
 void pagemap_repair_slots(struct region *region) {
     uint64_t used[REGION_PAGES / 64] = {0};
     for (unsigned page = 0; page < REGION_PAGES; page++)

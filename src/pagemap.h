@@ -129,6 +129,9 @@ void pagemap_slot_give(struct region *region, struct slab *slab);
 /* Bytes of address space that the map's tables take. */
 size_t pagemap_mapped_bytes(void);
 
+/* Fork repair: makes the region that was added last known by its address, if that was cut off. */
+void pagemap_repair_regions(void);
+
 /* Fork repair: rebuilds the free descriptors of a region from the head words. */
 void pagemap_repair_slots(struct region *region);
 
