@@ -36,11 +36,11 @@ static void explain(const struct child *child, int status) {
     if (quiet_failures || result->failures > EXPLAINED_FAILURES)
         return;
     char text[300];
-    int length = snprintf(text, sizeof text,
-                          "# %s: cut at store %u of 0x%zx by the code at 0x%zx: %s %d\n",
-                          campaign->scenario->name, child->store, (size_t)child->address,
-                          (size_t)cut_offset(child->pc), WIFSIGNALED(status) ? "signal" : "exit",
-                          WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status));
+    int length =
+        snprintf(text, sizeof text, "# %s: cut at store %u of 0x%zx by the code at 0x%zx: %s %d\n",
+                 campaign->scenario->name, child->store, (size_t)child->address,
+                 (size_t)cut_offset(child->pc), WIFSIGNALED(status) ? "signal" : "exit",
+                 WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status));
     if (write(STDERR_FILENO, text, (size_t)length) < 0)
         _exit(2);
 }

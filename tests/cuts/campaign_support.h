@@ -8,10 +8,10 @@
 #include "scenario_support.h"
 
 enum campaign_mode {
-    FORK_BY_ANOTHER,      /* the child has the thread that called _Fork alone */
-    FORK_THEN_THREAD,     /* ... and uses the heap first in a thread that it starts */
-    FORK_THEN_EXIT,       /* ... and ends its first thread before anything else */
-    FORK_BY_CUT_THREAD,   /* as from a signal handler: the child goes on in mid-change */
+    FORK_BY_ANOTHER,    /* the child has the thread that called _Fork alone */
+    FORK_THEN_THREAD,   /* ... and uses the heap first in a thread that it starts */
+    FORK_THEN_EXIT,     /* ... and ends its first thread before anything else */
+    FORK_BY_CUT_THREAD, /* as from a signal handler: the child goes on in mid-change */
 };
 
 struct campaign {

@@ -8,9 +8,9 @@
 #include <stddef.h>
 
 struct expectation {
-    unsigned variant;     /* which call is the child's first */
-    size_t focus;         /* a size of which many blocks are taken */
-    size_t leak_bytes;    /* what cut threads may have held in their hands: pages that stay in use */
+    unsigned variant;  /* which call is the child's first */
+    size_t focus;      /* a size of which many blocks are taken */
+    size_t leak_bytes; /* what cut threads may have held in their hands: pages that stay in use */
 };
 
 /* The structures are whole; every live block is intact and can be freed once; new blocks overlap

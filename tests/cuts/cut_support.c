@@ -91,9 +91,9 @@ static inline void before_store(const void *address, uintptr_t pc) {
         pass(cutter, (uintptr_t)address, pc);
 }
 
-#define STORE_HOOK(bytes)                               \
-    void __sanitizer_cov_store##bytes(void *address);   \
-    void __sanitizer_cov_store##bytes(void *address) {  \
+#define STORE_HOOK(bytes)                                              \
+    void __sanitizer_cov_store##bytes(void *address);                  \
+    void __sanitizer_cov_store##bytes(void *address) {                 \
         before_store(address, (uintptr_t)__builtin_return_address(0)); \
     }
 STORE_HOOK(1)
@@ -163,8 +163,8 @@ long syscall(long number, ...) {
         halt(cutter, CUTTER_BLOCKED);
     if (!sleeps)
         before_or_after_call((uintptr_t)__builtin_return_address(0));
-    long result = real(number, argument[0], argument[1], argument[2], argument[3], argument[4],
-                       argument[5]);
+    long result =
+        real(number, argument[0], argument[1], argument[2], argument[3], argument[4], argument[5]);
     int saved = errno;
     if (!sleeps)
         before_or_after_call((uintptr_t)__builtin_return_address(0));

@@ -25,8 +25,8 @@ enum cutter_state {
 /* One thread that can be cut. */
 struct cutter {
     bool armed;
-    unsigned stores;  /* passed so far */
-    unsigned stop_at; /* halt at the first store from this one on */
+    unsigned stores;                         /* passed so far */
+    unsigned stop_at;                        /* halt at the first store from this one on */
     void (*at_store)(struct cutter *cutter); /* called there; NULL: halt and tell the controller */
     uintptr_t pc, address;                   /* of the store it halts at */
     _Atomic(enum cutter_state) state;

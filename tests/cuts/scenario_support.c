@@ -151,17 +151,17 @@ static void run_two_regions(unsigned first) {
     ledger_resize(first, 50 * MIB);
     ledger_resize(first, 45 * MIB);
     ledger_resize(first, 10 * MIB);
-    ledger_resize(first, 70 * MIB);
+    ledger_resize(first, 48 * MIB);
     ledger_give(first);
-    ledger_take_many(first, 4, 15 * MIB);
-    ledger_give_many(first, 4, 1);
+    ledger_take_many(first, 3, 10 * MIB);
+    ledger_give_many(first, 3, 1);
 }
 
 /* ---- Growth and return ------------------------------------------------------------------------- */
 
 static void run_grow(unsigned first) {
-    ledger_take_many(first, 12, 100000);
-    ledger_give_many(first, 12, 1);
+    ledger_take_many(first, 6, 90000);
+    ledger_give_many(first, 6, 1);
 }
 
 /* Fills the zone up to shortly before the end of its region. */
@@ -288,8 +288,8 @@ static void run_moves(unsigned first) {
 
 static void run_anything(unsigned first) {
     struct rng rng = {20};
-    for (unsigned i = 0; i < 250; i++) {
-        unsigned slot = first + (unsigned)rng_below(&rng, 60);
+    for (unsigned i = 0; i < 100; i++) {
+        unsigned slot = first + (unsigned)rng_below(&rng, 40);
         size_t size = rng_below(&rng, (size_t)16 << rng_below(&rng, 14)) + 1;
         if (!ledger_live(slot))
             ledger_take(slot, size);
@@ -327,8 +327,8 @@ const struct scenario scenarios[] = {
     {"dirty pages are purged", setup_trim_top, warm_purge, run_purge, false, 40000, 2 * MIB},
     {"holes in slabs are purged", setup_mix, warm_holes, run_trim, false, 272, KEPT},
     {"everything is trimmed", setup_runs_only, warm_everything, run_trim, false, 200, 2 * MIB},
-    {"mappings are made, resized and unmapped", setup_mix, warm_cache, run_mappings, false,
-     2 * MIB, 10 * MIB},
+    {"mappings are made, resized and unmapped", setup_mix, warm_cache, run_mappings, false, 2 * MIB,
+     10 * MIB},
     {"the table of mappings grows", setup_many_mappings, warm_cache, run_many_mappings, false,
      140000, MIB},
     {"tables take memory", setup_mix, warm_cache, run_meta, false, 64, KEPT},

@@ -16,8 +16,11 @@ static void cut_everywhere(void **state) {
     assert_int_equal(result.failures, 0);
 }
 
-int main(void) {
+/* The argument, if any, is a pattern for the names of the scenarios to run. */
+int main(int count, char **arguments) {
     struct CMUnitTest tests[40] = {0};
+    if (count > 1)
+        cmocka_set_test_filter(arguments[1]);
     must(scenario_count <= COUNT_OF(tests));
     for (unsigned i = 0; i < scenario_count; i++)
         tests[i] = (struct CMUnitTest){scenarios[i].name, cut_everywhere, NULL, NULL,
