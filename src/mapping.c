@@ -26,6 +26,7 @@ enum { FIRST_SLOTS = 64 };
 
 static struct lock lock = LOCK_INITIALISER(LOCK_MAPPING);
 struct mapping_table *mapping_table; /* guarded by lock, as all below */
+static size_t moving; /* blocks that are out of the table and will come back */
 static struct mapping_counts counts;
 
 static size_t table_bytes(size_t slots) {
@@ -59,17 +60,17 @@ static void put(struct mapping_table *into, uintptr_t address, size_t bytes) {
     STORE_RELEASE(entry->address, address);
 }
 
-/* Makes sure that one more entry fits.  A block that is moving must not be lost for want of a larger
- * table: for it the last quarter of the slots may be used, but one, which ends every probe. */
-static bool reserve(bool moving) {
-    if (mapping_table && (mapping_table->used + 1) * 4 <= mapping_table->slots * 3)
+/* Makes sure that one more entry fits, beside those of the blocks that are moving. */
+static bool reserve(void) {
+    size_t entries = moving + 1;
+    if (mapping_table && (mapping_table->used + entries) * 4 <= mapping_table->slots * 3)
         return true;
     size_t slots = FIRST_SLOTS;
-    while (slots < 4 * (counts.count + 1))
+    while (slots < 4 * (counts.count + entries))
         slots *= 2;
     struct mapping_table *larger = meta_take(table_bytes(slots));
     if (!larger)
-        return moving && mapping_table && mapping_table->used + 1 < mapping_table->slots;
+        return false;
     larger->slots = slots;
     for (size_t i = 0; mapping_table && i < mapping_table->slots; i++)
         if (mapping_table->entry[i].address > GONE)
@@ -81,9 +82,10 @@ static bool reserve(bool moving) {
     return true;
 }
 
-static bool remember(uintptr_t address, size_t bytes, bool moving) {
+static bool remember(uintptr_t address, size_t bytes, bool moved) {
     lock_take(&lock);
-    bool possible = reserve(moving);
+    moving -= moved;
+    bool possible = moved || reserve();
     if (possible) {
         put(mapping_table, address, bytes);
         STORE_RELAXED(counts.count, counts.count + 1);
@@ -95,12 +97,14 @@ static bool remember(uintptr_t address, size_t bytes, bool moving) {
     return possible;
 }
 
-/* Takes a block out of the table; returns its size, 0 if it was not there. */
-static size_t forget(uintptr_t address) {
+/* Takes a block out of the table; returns its size, 0 if it was not there.  For one that may move a
+ * slot is kept, so that it is not lost for want of a larger table; 0 also where there is none. */
+static size_t forget(uintptr_t address, bool to_move) {
     size_t bytes = 0;
     lock_take(&lock);
-    struct mapping_entry *entry = find(address);
-    if (entry) {
+    if (find(address) && (!to_move || reserve())) {
+        struct mapping_entry *entry = find(address); /* it may be in a larger table now */
+        moving += to_move;
         bytes = entry->bytes;
         STORE_RELEASE(entry->address, GONE);
         STORE_RELAXED(counts.count, counts.count - 1);
@@ -145,7 +149,7 @@ size_t mapping_bytes(const void *block) {
 }
 
 size_t mapping_give(void *block) {
-    size_t bytes = forget((uintptr_t)block);
+    size_t bytes = forget((uintptr_t)block, false);
     if (bytes && !os_unmap(block, bytes))
         os_purge(block, bytes); /* out of mappings: the address space stays, the memory goes */
     return bytes;
@@ -153,13 +157,11 @@ size_t mapping_give(void *block) {
 
 void *mapping_resize(void *block, size_t bytes) {
     bytes = round_up(bytes, os_page_bytes());
-    size_t old = forget((uintptr_t)block);
+    size_t old = forget((uintptr_t)block, true);
     if (!old)
         return NULL;
     void *moved = os_remap(block, old, bytes, true);
-    uintptr_t address = (uintptr_t)(moved ? moved : block);
-    while (!remember(address, moved ? bytes : old, true))
-        os_yield();
+    remember((uintptr_t)(moved ? moved : block), moved ? bytes : old, true);
     return moved;
 }
 
