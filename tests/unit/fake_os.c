@@ -23,6 +23,7 @@
 #define SPACE_ALIGN ((size_t)1 << 36)
 #define BREAK_OFFSET (((size_t)84 << 20) + 5 * REAL_PAGE) /* not at a region or a larger page */
 #define REAL_PAGE ((size_t)4096)
+#define YIELDS_MAX 10000000u
 
 struct fake_os fake_os = {
     .page_bytes = 4096,
@@ -338,7 +339,10 @@ void os_wake(uint32_t *word, int count) {
 }
 
 void os_yield(void) {
-    __atomic_fetch_add(&fake_os.yields, 1, __ATOMIC_RELAXED);
+    if (__atomic_fetch_add(&fake_os.yields, 1, __ATOMIC_RELAXED) == YIELDS_MAX) {
+        fprintf(stderr, "# fake_os: a loop that does not end\n");
+        abort();
+    }
     syscall(SYS_sched_yield);
 }
 
