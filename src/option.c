@@ -93,8 +93,8 @@ static bool digit_of(char c, unsigned base, unsigned *digit) {
     return *digit < base;
 }
 
-/* A number as C writes it (decimal, 0x, 0), with a sign, up to the end of the text or a colon. */
-static bool parse_number(const char *text, long *number) {
+/* A number as C writes it (decimal, 0x, 0), with a sign, and nothing else up to the end. */
+static bool parse_number(const char *text, const char *end, long *number) {
     bool negative = *text == '-';
     unsigned base = 10, digit;
     unsigned long value = 0;
@@ -111,29 +111,29 @@ static bool parse_number(const char *text, long *number) {
             __builtin_add_overflow(value, digit, &value) || value > LONG_MAX)
             return false;
     *number = negative ? -(long)value : (long)value;
-    return text != first && (*text == 0 || *text == ':');
+    return text != first && text == end;
 }
 
-/* The index of a word of the option; the text ends at a colon or its end. */
-static bool parse_word(const char *words, const char *text, long *number) {
-    size_t length = (size_t)(strchrnul(text, ':') - text);
+/* The index of a word of the option. */
+static bool parse_word(const char *words, const char *text, const char *end, long *number) {
+    size_t length = (size_t)(end - text);
     *number = 0;
     for (const char *word = words; word; (*number)++) {
-        const char *end = strchrnul(word, '|');
-        if ((size_t)(end - word) == length && memcmp(word, text, length) == 0)
+        const char *bar = strchrnul(word, '|');
+        if ((size_t)(bar - word) == length && memcmp(word, text, length) == 0)
             return true;
-        word = *end ? end + 1 : NULL;
+        word = *bar ? bar + 1 : NULL;
     }
     return false;
 }
 
-static void apply_text(const struct option *option, const char *text) {
+static void apply_text(const struct option *option, const char *text, const char *end) {
     long number;
-    if (parse_word(option->words, text, &number)) {
+    if (parse_word(option->words, text, end, &number)) {
         option->apply((size_t)number);
         return;
     }
-    if (parse_number(text, &number) && number >= option->minimum && number <= option->maximum)
+    if (parse_number(text, end, &number) && number >= option->minimum && number <= option->maximum)
         option->apply((size_t)number);
 }
 
@@ -143,7 +143,7 @@ static void read_variables(void) {
         const char *variable = option_table[i].environment;
         const char *text = variable ? os_environment(variable, &ready) : NULL;
         if (text)
-            apply_text(&option_table[i], text);
+            apply_text(&option_table[i], text, text + strlen(text));
     }
 }
 
@@ -159,7 +159,7 @@ static void read_tunables(const char *text) {
             for (unsigned i = 0; i < option_count; i++) {
                 const char *tunable = option_table[i].tunable;
                 if (tunable && strlen(tunable) == length && memcmp(tunable, key, length) == 0)
-                    apply_text(&option_table[i], equals + 1);
+                    apply_text(&option_table[i], equals + 1, end);
             }
         }
         text = *end ? end + 1 : end;
