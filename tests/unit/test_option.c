@@ -1,0 +1,350 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * test_option.c: the table of options, its three parsers, and what each option does.
+ *
+ * The environment is the fake system's; each body reads it as the first allocation would.
+ */
+#include "unit_support.h"
+
+#include "api.h"
+#include "cache.h"
+#include "heap.h"
+#include "option.h"
+#include "page_internal.h"
+
+#include <limits.h>
+#include <malloc.h>
+
+#define UNTOUCHED ((size_t)77777)
+
+/* The mmap threshold that results from one text, given as a variable or a tunable. */
+static size_t threshold_from(const char *before, const char *text, const char *after) {
+    char entry[256];
+    heap_set_mmap_threshold(UNTOUCHED);
+    snprintf(entry, sizeof entry, "%s%s%s", before, text, after);
+    fake_os.environment[0] = entry;
+    option_init();
+    fake_os.environment[0] = NULL;
+    return heap_mmap_threshold();
+}
+
+struct number {
+    const char *text;
+    size_t value;
+};
+
+static const struct number numbers[] = {
+    {"0", 0},
+    {"1", 1},
+    {"65536", 65536},
+    {"+12", 12},
+    {"0x10", 16},
+    {"0XfF", 255},
+    {"0xAbCdEf", 0xabcdef},
+    {"010", 8},
+    {"00", 0},
+    {"0777", 511},
+    {"-1", SIZE_MAX},
+    {"-0x10", (size_t)-16},
+    {"-010", (size_t)-8},
+    {"-0", 0},
+    {"9223372036854775807", LONG_MAX},
+    {"0x7fffffffffffffff", LONG_MAX},
+    {"0777777777777777777777", LONG_MAX},
+    {"-9223372036854775807", (size_t)-LONG_MAX},
+    {"00000000000000000000000000000000001", 1},
+    /* malformed */
+    {"", UNTOUCHED},
+    {"+", UNTOUCHED},
+    {"-", UNTOUCHED},
+    {"--1", UNTOUCHED},
+    {"+-1", UNTOUCHED},
+    {"0x", UNTOUCHED},
+    {"x10", UNTOUCHED},
+    {"0xg", UNTOUCHED},
+    {"08", UNTOUCHED},
+    {"0779", UNTOUCHED},
+    {"12a", UNTOUCHED},
+    {"1e3", UNTOUCHED},
+    {"1.5", UNTOUCHED},
+    {"1 ", UNTOUCHED},
+    {" 1", UNTOUCHED},
+    {"1,000", UNTOUCHED},
+    {"64k", UNTOUCHED},
+    {"=5", UNTOUCHED},
+    {"-", UNTOUCHED},
+    /* out of range */
+    {"9223372036854775808", UNTOUCHED},
+    {"18446744073709551615", UNTOUCHED},
+    {"18446744073709551617", UNTOUCHED},
+    {"0xffffffffffffffff", UNTOUCHED},
+    {"0x10000000000000001", UNTOUCHED},
+    {"99999999999999999999999999999999999999", UNTOUCHED},
+    {"-99999999999999999999", UNTOUCHED},
+};
+
+static void check_numbers(const char *before, const char *after) {
+    for (size_t i = 0; i < COUNT_OF(numbers); i++) {
+        size_t got = threshold_from(before, numbers[i].text, after);
+        if (got != numbers[i].value) {
+            fprintf(stderr, "# %s%s%s: %zu\n", before, numbers[i].text, after, got);
+            must(false);
+        }
+    }
+}
+
+static void variables_are_numbers_as_c_writes_them(void) {
+    check_numbers("MALLOC_MMAP_THRESHOLD_=", "");
+}
+
+static void tunables_are_numbers_as_c_writes_them(void) {
+    check_numbers("GLIBC_TUNABLES=glibc.malloc.mmap_threshold=", "");
+    check_numbers("GLIBC_TUNABLES=glibc.malloc.mmap_threshold=", ":glibc.malloc.arena_max=1");
+    check_numbers("GLIBC_TUNABLES=glibc.rtld.nns=4:glibc.malloc.mmap_threshold=", ":");
+}
+
+static void a_variable_is_one_number(void) {
+    must(threshold_from("MALLOC_MMAP_THRESHOLD_=", "5:6", "") == UNTOUCHED);
+    must(threshold_from("MALLOC_MMAP_THRESHOLD_=", "5:", "") == UNTOUCHED);
+}
+
+static void malformed_tunables_are_passed_over(void) {
+    static const struct number lists[] = {
+        {"", UNTOUCHED},
+        {":", UNTOUCHED},
+        {":::::", UNTOUCHED},
+        {"=", UNTOUCHED},
+        {"glibc.malloc.", UNTOUCHED},
+        {"glibc.malloc.=5", UNTOUCHED},
+        {"glibc.malloc.mmap_threshold", UNTOUCHED},
+        {"glibc.malloc.mmap_threshold=", UNTOUCHED},
+        {"glibc.malloc.mmap_threshold:5", UNTOUCHED},
+        {"glibc.malloc.mmap_thresholds=5", UNTOUCHED},
+        {"glibc.malloc.mmap_threshol=5", UNTOUCHED},
+        {"glibc.malloc.MMAP_THRESHOLD=5", UNTOUCHED},
+        {"xglibc.malloc.mmap_threshold=5", UNTOUCHED},
+        {" glibc.malloc.mmap_threshold=5", UNTOUCHED},
+        {"glibc.elision.mmap_threshold=5", UNTOUCHED},
+        {"mmap_threshold=5", UNTOUCHED},
+        {"glibc.malloc.mmap_threshold=5=6", UNTOUCHED},
+        {"glibc.malloc.mmap_threshold=glibc.malloc.mmap_threshold=5", UNTOUCHED},
+        /* what is right stands beside what is not */
+        {":glibc.malloc.mmap_threshold=5", 5},
+        {"glibc.malloc.mmap_threshold=5:", 5},
+        {"glibc:glibc.malloc.mmap_threshold=5:glibc.malloc", 5},
+        {"glibc.malloc.mmap_threshold=x:glibc.malloc.mmap_threshold=6", 6},
+        {"glibc.malloc.mmap_threshold=6:glibc.malloc.mmap_threshold=x", 6},
+        /* of duplicates the last one wins */
+        {"glibc.malloc.mmap_threshold=1:glibc.malloc.mmap_threshold=2", 2},
+        {"glibc.malloc.mmap_threshold=3::glibc.malloc.mmap_threshold=3:glibc.malloc.mmap_threshold="
+         "1",
+         1},
+    };
+    for (size_t i = 0; i < COUNT_OF(lists); i++) {
+        if (threshold_from("GLIBC_TUNABLES=", lists[i].text, "") != lists[i].value) {
+            fprintf(stderr, "# %s\n", lists[i].text);
+            must(false);
+        }
+    }
+}
+
+static void tunables_win_over_variables(void) {
+    fake_os.environment[1] = "GLIBC_TUNABLES=glibc.malloc.mmap_threshold=222";
+    must(threshold_from("MALLOC_MMAP_THRESHOLD_=", "111", "") == 222);
+    fake_os.environment[1] = "GLIBC_TUNABLES=glibc.malloc.mmap_threshold=wrong";
+    must(threshold_from("MALLOC_MMAP_THRESHOLD_=", "111", "") == 111);
+}
+
+static void similar_variables_are_not_meant(void) {
+    must(threshold_from("MALLOC_MMAP_THRESHOLD=", "5", "") == UNTOUCHED);
+    must(threshold_from("MALLOC_MMAP_THRESHOLD__=", "5", "") == UNTOUCHED);
+    must(threshold_from("XMALLOC_MMAP_THRESHOLD_=", "5", "") == UNTOUCHED);
+    must(threshold_from("MALLOC_MMAP_THRESHOLD_", "", "") == UNTOUCHED);
+}
+
+/* Calls before libc knows the environment see the defaults; what it says counts from then on. */
+static void an_environment_that_comes_late_is_read_once(void) {
+    fake_os.environment_missing = true;
+    fake_os.environment[1] = "MALLOC_TOP_PAD_=4096";
+    must(threshold_from("MALLOC_MMAP_THRESHOLD_=", "5", "") == UNTOUCHED);
+    option_late();
+    must(!page_state.top_pad_set);
+    fake_os.environment_missing = false;
+    option_late();
+    must(page_state.top_pad_set && page_state.top_pad_bytes == 4096);
+    fake_os.environment[1] = "MALLOC_TOP_PAD_=8192";
+    option_late();
+    must(page_state.top_pad_bytes == 4096);
+}
+
+/* ---- mallopt ------------------------------------------------------------------------------------- */
+
+static void mallopt_sets_what_is_in_range(void) {
+    must(option_set(M_MMAP_THRESHOLD, 300000) == 1 && heap_mmap_threshold() == 300000);
+    must(option_set(M_MMAP_THRESHOLD, -1) == 1 && heap_mmap_threshold() == SIZE_MAX);
+    must(option_set(M_MMAP_THRESHOLD, INT_MAX) == 1 && heap_mmap_threshold() == INT_MAX);
+    must(option_set(M_TRIM_THRESHOLD, MIB) == 1 && page_trim_bound() == MIB);
+    must(option_set(M_TOP_PAD, 12345) == 1 && page_state.top_pad_bytes == 12345);
+    must(option_set(M_MXFAST, 0) == 1 && option_set(M_MXFAST, 160) == 1);
+    must(option_set(M_MXFAST, 161) == 0 && option_set(M_MXFAST, -1) == 0);
+    must(option_set(M_ARENA_MAX, 1) == 1 && option_set(M_ARENA_TEST, 4) == 1);
+    must(option_set(12345, 1) == 1 && option_set(-12345, 1) == 1); /* unknown ones, as in glibc */
+    must(option_set(0, 5) == 1);
+}
+
+static void the_table_is_in_order(void) {
+    must(option_count > 5);
+    for (unsigned i = 0; i < option_count; i++) {
+        const struct option *option = &option_table[i];
+        must(option->name && *option->name && option->help && *option->help && option->apply);
+        must(option->minimum <= option->maximum);
+        must(option->environment || option->tunable || option->number);
+        for (unsigned k = 0; k < i; k++) {
+            const struct option *other = &option_table[k];
+            must(strcmp(option->name, other->name) != 0);
+            must(!option->number || option->number != other->number);
+        }
+    }
+}
+
+/* ---- what they do -------------------------------------------------------------------------------- */
+
+static void with_variable(const char *entry) {
+    fake_os.environment[0] = entry;
+    option_init();
+}
+
+static bool is_mapped(size_t size) {
+    void *block = api_malloc(size);
+    must(block);
+    bool mapped = page_run_pages((uintptr_t)block) == 0;
+    api_free(block);
+    return mapped;
+}
+
+static void mmap_threshold_parts_runs_from_mappings(void) {
+    must(is_mapped(128 * KIB));
+    with_variable("MALLOC_MMAP_THRESHOLD_=500000");
+    must(!is_mapped(499999) && is_mapped(500000));
+    must(!is_mapped(499999)); /* it is fixed now, whatever was freed */
+}
+
+static void mmap_max_0_maps_nothing(void) {
+    with_variable("MALLOC_MMAP_MAX_=0");
+    must(!is_mapped(10 * MIB));
+}
+
+static void mmap_max_limits_their_number(void) {
+    with_variable("MALLOC_MMAP_MAX_=3");
+    void *blocks[4];
+    for (size_t i = 0; i < 4; i++) {
+        blocks[i] = api_malloc(MIB);
+        must(blocks[i] && (page_run_pages((uintptr_t)blocks[i]) == 0) == (i < 3));
+    }
+    api_free(blocks[1]);
+    must(is_mapped(MIB));
+}
+
+static void trim_threshold_bounds_dirty_memory(void) {
+    struct page_counts counts;
+    with_variable("MALLOC_TRIM_THRESHOLD_=65536");
+    must(page_trim_bound() == 65536);
+    void *block = api_malloc(100 * KIB);
+    memset(block, 1, 100 * KIB);
+    api_free(block);
+    page_count(&counts);
+    must(counts.dirty_bytes <= 65536);
+    with_variable("MALLOC_TRIM_THRESHOLD_=-1");
+    must(page_trim_bound() > GIB);
+}
+
+static void perturb_fills_memory(void) {
+    with_variable("MALLOC_PERTURB_=0x1a5");
+    static const size_t sizes[] = {1, 100, 5000, 50 * KIB, MIB};
+    for (size_t i = 0; i < COUNT_OF(sizes); i++) {
+        unsigned char *block = api_malloc(sizes[i]);
+        must(block[0] == 0x5a && memcmp(block, block + 1, sizes[i] - 1) == 0);
+        must(all_zero(api_calloc(1, sizes[i]), sizes[i]));
+        unsigned char *neighbour = api_malloc(sizes[i]);
+        api_free(block);
+        must(sizes[i] >= MIB || (block[0] == 0xa5 && block[sizes[i] - 1] == 0xa5));
+        must(neighbour[0] == 0x5a);
+    }
+}
+
+static size_t cached_bytes_after(unsigned class_index) {
+    struct cache_counts counts;
+    void *objects[100];
+    for (size_t round = 0; round < 50; round++) {
+        for (size_t i = 0; i < COUNT_OF(objects); i++)
+            objects[i] = api_malloc(size_classes[class_index].size);
+        for (size_t i = 0; i < COUNT_OF(objects); i++)
+            api_free(objects[i]);
+    }
+    cache_count(&counts);
+    return counts.cached_bytes;
+}
+
+static void check_means_no_caches(void) {
+    with_variable("QUARRY_CHECK=1");
+    must(cached_bytes_after(4) == 0);
+}
+
+static void tcache_options_limit_the_caches(void) {
+    with_variable("GLIBC_TUNABLES=glibc.malloc.tcache_count=5:glibc.malloc.tcache_max=100");
+    size_t bytes = cached_bytes_after(4);
+    must(bytes > 0 && bytes <= 5 * size_classes[4].size);
+    must(cached_bytes_after(20) <= bytes);
+    with_variable("GLIBC_TUNABLES=glibc.malloc.tcache_count=70000"); /* out of range */
+    must(cached_bytes_after(5) <= bytes + 5 * size_classes[5].size);
+}
+
+static void defaults_cache(void) {
+    must(cached_bytes_after(4) > 5 * size_classes[4].size);
+}
+
+static void free_foreign(void) {
+    static int foreign;
+    api_free(&foreign);
+}
+
+static void free_foreign_under_leak(void) {
+    with_variable("QUARRY_FOREIGN=leak");
+    free_foreign();
+}
+
+static void free_foreign_under_nonsense(void) {
+    with_variable("QUARRY_FOREIGN=leaks");
+    free_foreign();
+}
+
+static void words_name_values(void **state) {
+    (void)state;
+    assert_true(died_of(run_and_catch(free_foreign), SIGABRT));
+    assert_int_equal(run_and_catch(free_foreign_under_leak).status, 0);
+    assert_true(died_of(run_and_catch(free_foreign_under_nonsense), SIGABRT));
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        body_test(variables_are_numbers_as_c_writes_them),
+        body_test(tunables_are_numbers_as_c_writes_them),
+        body_test(a_variable_is_one_number),
+        body_test(malformed_tunables_are_passed_over),
+        body_test(tunables_win_over_variables),
+        body_test(similar_variables_are_not_meant),
+        body_test(an_environment_that_comes_late_is_read_once),
+        body_test(mallopt_sets_what_is_in_range),
+        body_test(the_table_is_in_order),
+        body_test(mmap_threshold_parts_runs_from_mappings),
+        body_test(mmap_max_0_maps_nothing),
+        body_test(mmap_max_limits_their_number),
+        body_test(trim_threshold_bounds_dirty_memory),
+        body_test(perturb_fills_memory),
+        body_test(check_means_no_caches),
+        body_test(tcache_options_limit_the_caches),
+        body_test(defaults_cache),
+        cmocka_unit_test(words_name_values),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
