@@ -27,6 +27,12 @@
  *
  * LOCKING  The owner alone writes its bins.  The registry's lock guards in_use and the list.
  *
+ * FORK     In a child the caches of the threads that are gone are orphans; their objects go back to
+ *          the slabs.  Only the thread that forked can tell its own cache from them, and the child's
+ *          first slow operation may be another's, of a thread that it started.  So a repair counts an
+ *          epoch; the caches made from then on bear its number, and the one cache of an earlier
+ *          epoch whose owner still comes is the forking thread's, which then adopts the others.
+ *
  * FAILURE  Without memory for a cache or a stack the thread works through the slabs.
  *
  * WHY NOT  Several stacks exchanged whole through a depot: they save half of the batch cost and
@@ -73,13 +79,12 @@ static bool enabled = true;
 static size_t capacity_max = CAPACITY_MAX, size_max = SMALL_MAX;
 static pthread_key_t exit_key;
 static bool exit_key_made;
+static uint32_t epoch; /* forks that led to this process and were noticed */
 
 /* ---- a thread's cache ---------------------------------------------------------------------------- */
 
-static void thread_exit(void *unused);
-
-void cache_init(void) {
-    exit_key_made = pthread_key_create(&exit_key, thread_exit) == 0;
+void cache_init(void (*at_thread_end)(void *)) {
+    exit_key_made = pthread_key_create(&exit_key, at_thread_end) == 0;
 }
 
 void cache_set_enabled(bool on) {
@@ -108,12 +113,14 @@ static struct cache *make_cache(void) {
     lock_take(&registry_lock);
     struct cache *cache = find_unused();
     if (cache) {
+        cache->epoch = LOAD_RELAXED(epoch);
         cache->in_use = 1;
     } else {
         cache = meta_take(sizeof *cache);
         if (cache) {
             memcpy(cache->top, cold_cache.top, sizeof cache->top);
             memcpy(cache->end, cold_cache.end, sizeof cache->end);
+            cache->epoch = LOAD_RELAXED(epoch);
             cache->in_use = 1;
             cache->next = cache_registry;
             STORE_RELEASE(cache_registry, cache);
@@ -128,12 +135,24 @@ static struct cache *make_cache(void) {
     return cache;
 }
 
+static void adopt_orphans(struct cache *own);
+
+/* The calling thread's cache, if it has one. */
+static struct cache *present_cache(void) {
+    struct cache *cache = cache_tls;
+    if (UNLIKELY(cache == &cold_cache || cache == &dead_cache))
+        return NULL;
+    if (UNLIKELY(cache->epoch != LOAD_RELAXED(epoch)))
+        adopt_orphans(cache);
+    return cache;
+}
+
 /* The calling thread's cache, made now if need be; NULL if it has none and gets none. */
 static struct cache *own_cache(void) {
-    struct cache *cache = cache_tls;
-    if (LIKELY(cache != &cold_cache && cache != &dead_cache))
+    struct cache *cache = present_cache();
+    if (LIKELY(cache != NULL))
         return cache;
-    return cache == &cold_cache ? make_cache() : NULL;
+    return cache_tls == &cold_cache ? make_cache() : NULL;
 }
 
 /* ---- capacity ------------------------------------------------------------------------------------ */
@@ -228,8 +247,8 @@ static void spill_all(struct cache *cache, unsigned class_index) {
 }
 
 void cache_flush(void) {
-    struct cache *cache = cache_tls;
-    for (unsigned i = 1; i < CLASS_COUNT; i++)
+    struct cache *cache = present_cache();
+    for (unsigned i = 1; cache && i < CLASS_COUNT; i++)
         if (cache->state[i].capacity)
             spill_all(cache, i);
 }
@@ -306,12 +325,11 @@ static void retire(struct cache *cache) {
     lock_drop(&registry_lock);
 }
 
-/* Runs as late as it can, by arming itself again: other destructors allocate and free.  The value
- * is not trusted (programs overwrite keys they do not own); the thread's own pointer is. */
-static void thread_exit(void *unused) {
-    (void)unused;
-    struct cache *cache = cache_tls;
-    if (cache == &cold_cache || cache == &dead_cache)
+/* Runs as late as it can, by arming itself again: other destructors allocate and free.  The key's
+ * value is not trusted (programs overwrite keys they do not own); the thread's own pointer is. */
+void cache_leave(void) {
+    struct cache *cache = present_cache();
+    if (!cache)
         return;
     if (cache->rounds++ < EXIT_ROUNDS && pthread_setspecific(exit_key, cache) == 0)
         return;
@@ -347,15 +365,28 @@ static void adopt(struct cache *cache) {
             slab_give(i, &object, 1, &wrong);
         }
         cache->top[i] = cache->end[i] = no_slots;
+        add_capacity_bytes(0 - held_bytes(i, cache->state[i].capacity));
     }
     memset(cache->state, 0, sizeof cache->state);
     cache->in_use = 0;
 }
 
+static void adopt_orphans(struct cache *own) {
+    lock_take(&registry_lock);
+    for (struct cache *cache = cache_registry; cache; cache = cache->next)
+        if (cache->in_use && cache != own && cache->epoch != epoch)
+            adopt(cache);
+    own->epoch = epoch;
+    lock_drop(&registry_lock);
+}
+
 void cache_repair(void) {
+    size_t bytes = 0;
     if (lock_broken(&registry_lock))
         lock_repair(&registry_lock); /* a cache is linked by its last store */
-    for (struct cache *cache = cache_registry; cache; cache = cache->next)
-        if (cache->in_use && cache != cache_tls)
-            adopt(cache);
+    for (const struct cache *cache = cache_registry; cache; cache = cache->next)
+        for (unsigned i = 1; i < CLASS_COUNT; i++)
+            bytes += held_bytes(i, cache->state[i].capacity);
+    STORE_RELAXED(capacity_bytes, bytes); /* a cut between a capacity and this sum would stay */
+    STORE_RELAXED(epoch, epoch + 1);
 }

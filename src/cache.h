@@ -30,6 +30,7 @@ struct cache {
     struct bin_state state[CLASS_COUNT];
     struct cache *next; /* in the registry of all caches; they are never unmapped */
     uint32_t in_use;    /* guarded by the registry's lock */
+    uint32_t epoch;     /* the number of forks when its thread last looked */
     uint32_t ticks;     /* slow operations, for the look for idle bins */
     uint32_t rounds;    /* of thread-exit destructors seen */
 };
@@ -65,7 +66,11 @@ static ALWAYS_INLINE bool cache_push(unsigned class_index, void *object) {
 
 extern struct cache *cache_registry; /* the list of all caches, newest first */
 
-void cache_init(void);
+/* at_thread_end is called when a thread that has a cache ends; it calls cache_leave. */
+void cache_init(void (*at_thread_end)(void *));
+
+/* Gives up the calling thread's cache, on the last of several calls. */
+void cache_leave(void);
 
 /* An object of the class, refilling the bin; NULL where the kernel refuses memory. */
 void *cache_take(unsigned class_index);
@@ -94,7 +99,8 @@ struct cache_counts {
 
 void cache_count(struct cache_counts *counts);
 
-/* Fork repair: gives what threads that are gone had cached back to the slabs. */
+/* Fork repair.  What threads that are gone had cached goes back to the slabs at the next slow
+ * operation of the thread that forked. */
 void cache_repair(void);
 
 #endif

@@ -9,7 +9,7 @@
  *          looks at it.  A child reads 0 and repairs before it goes on.  vfork children and others
  *          that share the memory still read 1, and are right to.
  *
- * REPAIR   A lock that is free, or held by the forking thread, guards consistent data (or data
+ * REPAIR   A lock that is free, or held by the repairing thread, guards consistent data (or data
  *          that this thread is about to make consistent: a signal handler's fork).  A lock held by
  *          anybody else is broken: that thread does not exist here.  What the lock guards is
  *          rebuilt from what is authoritative, and the lock is freed:
@@ -20,7 +20,12 @@
  *            mapping    the table                      counters
  *            meta       -                              free lists (forgotten)
  *            registry   the list                       -
- *          Then the stacks of threads that are gone go back to the slabs.
+ *          What threads that are gone had cached goes back to the slabs later (cache.c).
+ *          Any thread of the child may be the one that repairs: fork, pthread_create and what goes
+ *          by the fast paths do not come by here.
+ *
+ * FAILURE  A signal handler forks while its thread is in the allocator, the child returns from it
+ *          and then needs a lock that yet another thread held: it waits for ever, as with any malloc.
  *
  * INVARIANT
  *   INV-FORK-1  A thing leaves its old place by one aligned store before it enters its new one.  A
@@ -76,6 +81,6 @@ void fork_repair(uint32_t *word) {
     mapping_repair();
     page_repair();
     slab_repair();
-    STORE_RELEASE(*word, ALIVE);
     cache_repair();
+    STORE_RELEASE(*word, ALIVE);
 }

@@ -58,12 +58,19 @@ static size_t foreign_policy = FOREIGN_ABORT;
 
 /* ---- initialisation ------------------------------------------------------------------------------ */
 
+/* In a fork child this may be the first call of all. */
+static void thread_end(void *unused) {
+    (void)unused;
+    heap_enter();
+    cache_leave();
+}
+
 static void initialise(void) {
     sizeclass_init();
     slab_init();
     uintptr_t base = (uintptr_t)os_break_now();
     pagemap_init(base ? base : NO_BREAK_BASE);
-    cache_init();
+    cache_init(thread_end);
     option_init();
     STORE_RELEASE(initialised, true);
     STORE_RELEASE(heap_state_word, fork_watch());

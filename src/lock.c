@@ -6,17 +6,18 @@
  *          process has one thread, and survives fork without any handler.
  *
  * STATES   word = 0            free
- *          word = T            held by the thread whose thread pointer is T (T is even)
+ *          word = T            held by the thread with the serial number T (T is even)
  *          word = T | 1        held, and someone may sleep on it
- *          In a fork child a word that names neither 0 nor the only thread is BROKEN: its owner was
- *          cut off in mid-change.  fork.c rebuilds what it guards and frees it.
+ *          In a fork child a word that names neither 0 nor the thread that repairs is BROKEN: its
+ *          owner was cut off in mid-change.  fork.c rebuilds what it guards and frees it.
  *
  * LOCKING  Ranks (lock.h) order the locks; debug builds trap on a violation.  A thread that takes a
  *          lock it holds was interrupted inside the allocator by a signal handler that allocates:
  *          undefined by POSIX, a silent hang elsewhere, one line and abort here.
  *
  * WHY NOT  pthread_mutex: its owner is a thread id, which a fork child does not share, and glibc
- *          gives no way to ask for it.  pthread_atfork: a lock held across fork's prepare phase
+ *          gives no way to ask for it.  The thread pointer as owner: a thread that a fork child
+ *          starts lies on the stack of one that is gone, and has its pointer.  pthread_atfork: a lock held across fork's prepare phase
  *          deadlocks with stdio, and _Fork calls no handler.
  */
 #include "lock.h"
@@ -30,7 +31,8 @@ enum { SPINS = 100 };
 
 #pragma weak __libc_single_threaded
 
-static __thread char self_anchor;
+static __thread uint64_t self_serial; /* 0: not numbered yet */
+static uint64_t last_serial;
 
 #ifdef QUARRY_DEBUG
 static __thread uint32_t held_ranks;
@@ -41,7 +43,10 @@ bool lock_single_thread(void) {
 }
 
 uint64_t lock_self(void) {
-    return (uint64_t)(uintptr_t)&self_anchor << 1;
+    if (UNLIKELY(self_serial == 0))
+        self_serial = lock_single_thread() ? (last_serial += 2)
+                                           : __atomic_add_fetch(&last_serial, 2, __ATOMIC_RELAXED);
+    return self_serial;
 }
 
 static void note_taken(const struct lock *lock) {

@@ -12,7 +12,7 @@
 enum lock_rank { LOCK_INIT = 1, LOCK_REGISTRY, LOCK_MAPPING, LOCK_CLASS, LOCK_PAGE, LOCK_META };
 
 struct lock {
-    uint64_t word; /* 0: free; else the owner's thread pointer, bit 0: there may be sleepers */
+    uint64_t word; /* 0: free; else the owner's serial number, bit 0: there may be sleepers */
     enum lock_rank rank;
 };
 
@@ -34,7 +34,8 @@ void lock_repair(struct lock *lock);
 /* True while the process has never had a second thread: read-modify-writes need not be atomic. */
 bool lock_single_thread(void);
 
-/* A word that is unique among live threads and the same in a fork child. */
+/* The calling thread's serial number: even, never 0, never given to another thread of this process
+ * or of its fork children, and kept by the thread that forks. */
 uint64_t lock_self(void);
 
 #endif
