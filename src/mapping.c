@@ -26,7 +26,7 @@ enum { FIRST_SLOTS = 64 };
 
 static struct lock lock = LOCK_INITIALISER(LOCK_MAPPING);
 struct mapping_table *mapping_table; /* guarded by lock, as all below */
-static size_t moving; /* blocks that are out of the table and will come back */
+static size_t moving;                /* blocks that are out of the table and will come back */
 static struct mapping_counts counts;
 
 static size_t table_bytes(size_t slots) {

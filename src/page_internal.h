@@ -25,10 +25,10 @@ struct page_state {
     size_t trim_threshold_bytes;
     bool trim_threshold_set;
     bool purge_refused;
-    size_t budget_pages;       /* B: earned by pages that were soon wanted again */
-    size_t window_purged;      /* pages purged since the budget was last looked at */
-    size_t window_retaken;     /* of these, pages taken again */
-    size_t purged_outstanding; /* pages purged and not taken again */
+    size_t budget_pages;         /* B: earned by pages that were soon wanted again */
+    uint64_t spent_ns, first_ns; /* the budget of time; relaxed */
+    uint64_t budget_ns;          /* when the budget was last halved */
+    size_t purged_outstanding;   /* pages purged and not taken again */
     size_t purged_total, trimmed_total;
 };
 

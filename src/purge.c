@@ -9,14 +9,18 @@
  *          T  the bound on R
  *          B  the budget: an absolute number of bytes that the heap earns by wanting pages back
  *
- * RULE     After every operation R <= T, unless the kernel refuses.
+ * RULE     After every operation R <= T, unless the kernel refuses or time is short.
  *          M_TRIM_THRESHOLD set:   T is that value; purging goes down to max(3/4 T, M_TOP_PAD).
  *                                  -1: never.
  *          default:                T = max(1 MiB, live/8, B), purging goes down to 3/4 T.
- *          B doubles when more than half of what was purged was soon taken again, and halves when
- *          less than an eighth was, judged each time that BUDGET_WINDOW pages have been purged; it
- *          never exceeds half the largest heap so far.  So a heap that empties once is trimmed by
- *          its last frees, and a heap that breathes keeps what it will want again.
+ *          B grows by each purged page that is taken again, and halves with every second between
+ *          purges; it never exceeds three quarters of the largest heap so far.  So a heap that
+ *          empties once is trimmed by its last frees, a heap that breathes keeps what it will want
+ *          again, and one that breathes slowly pays a few percent of the time for giving back.
+ *
+ * TIME     What the default bound makes us do may take SHARE_PERCENT of the time since the first purge,
+ *          and BURST_NS: calls, pages purged, and the faults on pages that are wanted again.  While
+ *          that is exhausted, R may exceed T.
  *
  * ORDER    The top of the break first (it gives address space back too), then the largest dirty
  *          blocks, highest address first: allocation prefers the lowest.
@@ -27,13 +31,17 @@
  * FAILURE  mlocked pages cannot be purged.  They stay dirty and the bound is suspended until the
  *          next explicit trim, which tries again.
  */
+#include "purge.h"
 #include "os.h"
 #include "page_internal.h"
 
 #define S page_state
 
 #define BOUND_MIN_PAGES ((size_t)256)
-#define BUDGET_WINDOW ((size_t)256)
+#define BURST_NS ((uint64_t)20 * 1000 * 1000)
+#define BUDGET_HALF_LIFE_NS ((uint64_t)1000 * 1000 * 1000)
+
+enum { SHARE_PERCENT = 3 };
 
 void page_set_trim_threshold(size_t bytes) {
     lock_take(&S.lock);
@@ -51,6 +59,17 @@ size_t purge_bound_pages(void) {
     return max_size(max_size(BOUND_MIN_PAGES, live_pages / 8), LOAD_RELAXED(S.budget_pages));
 }
 
+void purge_spend(uint64_t ns) {
+    __atomic_fetch_add(&S.spent_ns, ns, __ATOMIC_RELAXED);
+}
+
+bool purge_affordable(void) {
+    uint64_t now = os_clock_ns(), first = LOAD_RELAXED(S.first_ns);
+    if (first == 0)
+        STORE_RELAXED(S.first_ns, first = now);
+    return LOAD_RELAXED(S.spent_ns) <= (now - first) * SHARE_PERCENT / 100 + BURST_NS;
+}
+
 size_t page_trim_bound(void) {
     return purge_bound_pages() << PAGE_SHIFT;
 }
@@ -59,22 +78,22 @@ size_t page_hole_bound(size_t otherwise) {
     return LOAD_RELAXED(S.trim_threshold_set) ? LOAD_RELAXED(S.trim_threshold_bytes) : otherwise;
 }
 
-/* Tells the budget that clean pages were taken: up to the number purged, they are wanted back. */
+/* Clean pages were taken: up to the number purged, that was in vain, and the budget grows. */
 void purge_note_taken(size_t clean_pages) {
     size_t retaken = min_size(clean_pages, S.purged_outstanding);
+    if (retaken == 0)
+        return;
     S.purged_outstanding -= retaken;
-    S.window_retaken += retaken;
+    purge_spend(retaken * FAULT_NS);
+    STORE_RELAXED(S.budget_pages, min_size(S.budget_pages + retaken, S.peak_zone_pages / 4 * 3));
 }
 
-static void adapt_budget(void) {
-    if (S.window_purged < BUDGET_WINDOW)
+static void age_budget(void) {
+    uint64_t now = os_clock_ns(), halvings = (now - S.budget_ns) / BUDGET_HALF_LIFE_NS;
+    if (halvings == 0)
         return;
-    if (S.window_retaken > S.window_purged / 2)
-        STORE_RELAXED(S.budget_pages, min_size(max_size(2 * S.budget_pages, 2 * BOUND_MIN_PAGES),
-                                               S.peak_zone_pages / 2));
-    else if (S.window_retaken < S.window_purged / 8)
-        STORE_RELAXED(S.budget_pages, S.budget_pages / 2);
-    S.window_purged = S.window_retaken = 0;
+    S.budget_ns = now;
+    STORE_RELAXED(S.budget_pages, halvings < 64 ? S.budget_pages >> halvings : 0);
 }
 
 /* The highest of the largest dirty blocks that consists of whole system pages, with the dirty
@@ -109,6 +128,7 @@ static bool purge_extent(struct extent extent) {
     extent_remove(extent);
     pagemap_set_head(region, page, head_make(HEAD_CONT, pages)); /* taken, yet no block */
     lock_drop(&S.lock);
+    purge_spend(PURGE_CALL_NS + pages * PURGE_NS);
     bool gone = os_purge((void *)extent.start, extent.end - extent.start);
     lock_take(&S.lock);
     pagemap_set_head(region, page, head_make(HEAD_FREE, 0));
@@ -118,7 +138,6 @@ static bool purge_extent(struct extent extent) {
     else {
         S.purged_total += pages;
         S.purged_outstanding += pages;
-        S.window_purged += pages;
     }
     return gone;
 }
@@ -155,7 +174,9 @@ void purge_excess(void) {
     size_t bound = purge_bound_pages();
     if (LIKELY(S.dirty_pages <= bound) || S.purge_refused)
         return;
-    adapt_budget();
+    if (!S.trim_threshold_set && !purge_affordable())
+        return;
+    age_budget();
     bound = purge_bound_pages();
     size_t target = bound / 4 * 3;
     if (S.trim_threshold_set)

@@ -11,28 +11,17 @@
  * WHEN     malloc_trim searches all classes.  By itself a class is searched when its live objects have
  *          fallen a quarter below their peak since the last search (so searches are few), its free
  *          bytes exceed HOLES_MIN_BYTES or, where the user set it, M_TRIM_THRESHOLD, and there is time
- *          for it: what searches, purges and the faults on pages that are wanted again cost may take
- *          SHARE_PERCENT of the time since the first search, and BURST_NS.  So the cost is bounded
- *          whatever the program does.
+ *          for it (purge.c).
  *
  * FORK     A cut while the kernel purges leaks the objects of one slab's holes.
  */
 #include "os.h"
 #include "page.h"
+#include "purge.h"
 #include "slab_internal.h"
 
 #define HOLES_MIN_BYTES ((size_t)256 << 10)
-#define BURST_NS ((uint64_t)20 * 1000 * 1000)
-
-/* What things cost: a slab searched, a page purged, a page touched for the first time.  Constants
- * rather than a clock around the work, which would charge us what other processes take. */
-#define SEARCH_NS ((uint64_t)100)
-#define PURGE_NS ((uint64_t)300)
-#define FAULT_NS ((uint64_t)1350)
-
-enum { SHARE_PERCENT = 3 };
-
-static uint64_t spent_ns, first_ns; /* of searches and of faults they caused; relaxed */
+#define SEARCH_NS ((uint64_t)100) /* a slab searched */
 
 bool slab_page_is_free(const struct slab *slab, const struct size_class *shape, unsigned page) {
     unsigned first = sizeclass_index(shape, (size_t)page << PAGE_SHIFT);
@@ -139,28 +128,17 @@ size_t slab_trim(void) {
     return trim_slabs(0);
 }
 
-static void spend(size_t count, uint64_t ns_each) {
-    __atomic_fetch_add(&spent_ns, count * ns_each, __ATOMIC_RELAXED);
-}
-
 size_t slab_trim_class(unsigned class_index) {
-    spend(LOAD_RELAXED(slab_classes[class_index].slabs), SEARCH_NS);
+    purge_spend(LOAD_RELAXED(slab_classes[class_index].slabs) * SEARCH_NS);
     size_t bytes = trim_slabs(class_index);
-    spend(bytes >> PAGE_SHIFT, PURGE_NS);
+    purge_spend((bytes >> PAGE_SHIFT) * PURGE_NS);
     return bytes;
 }
 
 void slab_holes_retaken(struct slab_class *class, size_t pages) {
     pages = min_size(pages, class->holes_outstanding);
     class->holes_outstanding -= pages;
-    spend(pages, FAULT_NS);
-}
-
-static bool have_time(void) {
-    uint64_t now = os_clock_ns(), first = LOAD_RELAXED(first_ns);
-    if (first == 0)
-        STORE_RELAXED(first_ns, first = now);
-    return LOAD_RELAXED(spent_ns) <= (now - first) * SHARE_PERCENT / 100 + BURST_NS;
+    purge_spend(pages * FAULT_NS);
 }
 
 bool slab_has_fallen(struct slab_class *class, const struct size_class *shape) {
@@ -168,7 +146,7 @@ bool slab_has_fallen(struct slab_class *class, const struct size_class *shape) {
     if (LIKELY(live >= class->high_live - class->high_live / 4))
         return false;
     size_t free_bytes = class->free_objects * shape->size;
-    if (free_bytes <= page_hole_bound(HOLES_MIN_BYTES) || !have_time())
+    if (free_bytes <= page_hole_bound(HOLES_MIN_BYTES) || !purge_affordable())
         return false;
     class->high_live = live;
     return true;

@@ -211,7 +211,6 @@ size_t zone_trim_top(size_t pad_bytes) {
         return 0;
     }
     S.purged_outstanding += dirty;
-    S.window_purged += dirty;
     S.trimmed_total += pages;
     return gone.end - gone.start;
 }

@@ -1,0 +1,22 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * purge.h: the budget of time that giving memory back by itself may take; shared by the page and the
+ * slab layer.  What the user asks for (malloc_trim, M_TRIM_THRESHOLD) is not limited by it.
+ */
+#ifndef QUARRY_PURGE_H
+#define QUARRY_PURGE_H
+
+#include "base.h"
+
+/* What things cost.  Constants rather than a clock around the work, which would charge the budget
+ * what other processes take. */
+#define PURGE_CALL_NS ((uint64_t)500) /* a system call that purges */
+#define PURGE_NS ((uint64_t)270)      /* a page purged */
+#define FAULT_NS ((uint64_t)1350)     /* a page touched for the first time */
+
+void purge_spend(uint64_t ns);
+
+/* Whether the budget is not exhausted. */
+bool purge_affordable(void);
+
+#endif
