@@ -13,12 +13,15 @@
  *          2. adjacent blocks that together are, around dirty ones of half and a quarter the size
  *          3. and 4. the same with clean ones
  *          5. more pages from the kernel (zone.c)
+ *          6. where it refuses, 2 and 4 without the limit of GATHER_TRIES blocks
  *          Every extent of n pages contains a block of at least a quarter of n rounded up to a power
- *          of two, so 2 and 4 see all extents within GATHER_TRIES blocks.
+ *          of two, so 6 finds what there is.
  *
  * LOCKING  Everything here runs under the page lock.
  */
 #include "page_internal.h"
+
+#include <limits.h>
 
 #define S page_state
 
@@ -121,6 +124,18 @@ static struct buddy *set_of(struct region *region, bool dirty) {
     return dirty ? &region->dirty : &region->clean;
 }
 
+/* Where the smaller free blocks directly below a block begin: they are what earlier runs left of
+ * their blocks.  A run that starts there leaves nothing between itself and its predecessor; else runs
+ * of 5 pages would take 8 pages each. */
+static uintptr_t slide_down(uintptr_t start, unsigned order, bool dirty) {
+    struct extent block;
+    bool is_dirty;
+    while (start % REGION_BYTES != 0 && extent_holding(start - 1, &is_dirty, &block) &&
+           is_dirty == dirty && block.end - block.start < PAGE_BYTES << order)
+        start = block.start;
+    return start;
+}
+
 /* One block that holds the run; blocks are aligned to their size, hence the order covers both. */
 static bool find_block(size_t bytes, size_t align, bool dirty, struct extent *place) {
     unsigned order = buddy_order_for(max_size(bytes, align) >> PAGE_SHIFT), found;
@@ -131,8 +146,10 @@ static bool find_block(size_t bytes, size_t align, bool dirty, struct extent *pl
         int page = buddy_find(set_of(region, dirty), order, &found);
         if (page < 0)
             continue;
-        place->start = region->base + ((uintptr_t)page << PAGE_SHIFT);
-        place->end = place->start + bytes;
+        uintptr_t start = region->base + ((uintptr_t)page << PAGE_SHIFT);
+        if (bytes < PAGE_BYTES << found)
+            start = round_up(slide_down(start, found, dirty), align);
+        *place = (struct extent){start, start + bytes};
         return true;
     }
     return false;
@@ -159,17 +176,23 @@ static bool gather_around(unsigned order, size_t bytes, size_t align, bool dirty
     return false;
 }
 
-static bool gather(size_t bytes, size_t align, bool dirty, struct extent *place) {
+static bool gather(size_t bytes, size_t align, bool dirty, int tries, struct extent *place) {
     unsigned order = buddy_order_for(bytes >> PAGE_SHIFT);
     if (order == 0)
         return false;
-    int tries = GATHER_TRIES;
     unsigned top = (unsigned)min_size(order - 1, BUDDY_MAX_ORDER);
     return gather_around(top, bytes, align, dirty, &tries, place) ||
            (top > 0 && gather_around(top - 1, bytes, align, dirty, &tries, place));
 }
 
 bool extent_find(size_t bytes, size_t align, struct extent *place) {
-    return find_block(bytes, align, true, place) || gather(bytes, align, true, place) ||
-           find_block(bytes, align, false, place) || gather(bytes, align, false, place);
+    return find_block(bytes, align, true, place) ||
+           gather(bytes, align, true, GATHER_TRIES, place) ||
+           find_block(bytes, align, false, place) ||
+           gather(bytes, align, false, GATHER_TRIES, place);
+}
+
+bool extent_find_any(size_t bytes, size_t align, struct extent *place) {
+    return gather(bytes, align, true, INT_MAX, place) ||
+           gather(bytes, align, false, INT_MAX, place);
 }

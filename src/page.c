@@ -57,8 +57,9 @@ uintptr_t page_run_take(size_t pages, size_t align_bytes, bool *zero) {
     if (pages > PAGE_RUN_MAX || align_bytes > PAGE_RUN_MAX << PAGE_SHIFT)
         return 0;
     lock_take(&S.lock);
-    bool found = extent_find(pages << PAGE_SHIFT, align_bytes, &place) ||
-                 zone_grow(pages, align_bytes, &place);
+    size_t bytes = pages << PAGE_SHIFT;
+    bool found = extent_find(bytes, align_bytes, &place) || zone_grow(pages, align_bytes, &place) ||
+                 extent_find_any(bytes, align_bytes, &place);
     if (found) {
         size_t dirty = extent_remove(place);
         purge_note_taken(pages - dirty);

@@ -45,6 +45,7 @@ struct extent extent_around(uintptr_t address, size_t want_bytes, bool one_regio
 size_t extent_remove(struct extent extent); /* returns how many of its pages were dirty */
 void extent_insert(struct extent extent, bool dirty);
 bool extent_find(size_t bytes, size_t align, struct extent *place);
+bool extent_find_any(size_t bytes, size_t align, struct extent *place); /* looks everywhere */
 
 /* zone.c: gets pages from the kernel so that an extent of at least pages at the alignment is free,
  * and says where; false where the kernel refuses. */
