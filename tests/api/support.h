@@ -11,7 +11,9 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <malloc.h>
 #include <setjmp.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdbool.h>
 #include <stddef.h>
@@ -64,6 +66,24 @@ const char *__tsan_default_options(void) {
 }
 #endif
 
+/* ---- Two allocators on one program break --------------------------------------------------------
+ * glibc's sbrk is not thread-safe, and here two allocators move the break: Quarry, and libc's malloc
+ * for the test itself, of which thread stacks' tables come.  Each holds a lock of its own, so both
+ * may be given the same memory.  Libc's malloc therefore takes all it will need before any thread
+ * exists.  Where Quarry provides malloc there is only one of them.
+ */
+#if !defined(TEST_LIBC) && !UNDER_SANITIZER
+__attribute__((constructor)) static void let_libc_take_its_share_of_the_break(void) {
+    mallopt(M_TRIM_THRESHOLD, -1);
+    mallopt(M_TOP_PAD, 64 << 20);
+    void *volatile first = malloc(120 << 10); /* the second does not fit into an existing top */
+    void *volatile second = malloc(120 << 10);
+    free(first);
+    free(second);
+    mallopt(M_TOP_PAD, 128 << 10);
+}
+#endif
+
 /* ---- Checks outside of cmocka -----------------------------------------------------------------
  * cmocka's assertions jump to its runner, which is impossible from another thread or from a child.
  * Tests that use those run in a child as a whole (run_in_child) and check with must().
@@ -96,11 +116,16 @@ static inline int wait_for(pid_t pid) {
  * deadlock ends by SIGALRM.  The limit is no measure of speed, only far above what can be needed. */
 #define CHILD_LIMIT_SECONDS 200u
 
+/* cmocka's handlers for these would turn a child's crash into an exit without a word. */
+static const int caught_by_cmocka[] = {SIGFPE, SIGILL, SIGSEGV, SIGBUS, SIGSYS};
+
 static inline int run_in_child(void (*body)(void)) {
     fflush(NULL);
     pid_t pid = fork();
     assert_true(pid >= 0);
     if (pid == 0) {
+        for (size_t i = 0; i < COUNT_OF(caught_by_cmocka); i++)
+            signal(caught_by_cmocka[i], SIG_DFL);
         alarm(CHILD_LIMIT_SECONDS);
         body();
         fflush(stdout);

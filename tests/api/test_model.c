@@ -218,7 +218,8 @@ static void resize(struct block *block) {
         size = 1;
     void *address = t_realloc(old.address, size);
     model_check(address != NULL);
-    bool must_stay = size == old.size || (size > old.size && size <= old.usable);
+    /* A block that came from an aligned function may stand in more than it needs: test_realloc.c. */
+    bool must_stay = old.origin == PLAIN && size >= old.size && size <= old.usable;
     if (ON_GLIBC && old.usable >= 128 * KIB) /* COMPAT-2 */
         must_stay = size == old.size;
     model_check(!must_stay || address == old.address);
