@@ -31,7 +31,7 @@ static void *cut_from_chunk(size_t bytes) {
             return NULL;
         chunk_next = chunk;
         chunk_end = chunk + META_CHUNK;
-        STORE_RELAXED(mapped_bytes, mapped_bytes + META_CHUNK);
+        __atomic_fetch_add(&mapped_bytes, META_CHUNK, __ATOMIC_RELAXED);
     }
     void *block = chunk_next;
     chunk_next += bytes;

@@ -36,7 +36,7 @@ struct page_state page_state = {.lock = LOCK_INITIALISER(LOCK_PAGE)};
 /* ---- runs ---------------------------------------------------------------------------------------- */
 
 /* Stores the head of a run; in later regions of a very long one, first, the words that say so. */
-static void set_run_heads(struct extent run, enum head_kind kind) {
+void run_set_heads(struct extent run, enum head_kind kind) {
     struct region *region = pagemap_region(run.start);
     uint32_t pages = (uint32_t)((run.end - run.start) >> PAGE_SHIFT);
     uint32_t head = kind == HEAD_RUN ? head_make(HEAD_RUN, pages) : head_make(kind, 0);
@@ -52,20 +52,30 @@ static void set_run_heads(struct extent run, enum head_kind kind) {
         pagemap_set_head(region, pagemap_page(region, run.start), head);
 }
 
+/* Hot runs first; where nothing else is found, what they merge to. */
+static bool take_locked(size_t pages, size_t align_bytes, struct extent *place, bool *zero) {
+    size_t bytes = pages << PAGE_SHIFT;
+    *zero = false;
+    if (pages <= HOT_MAX_PAGES && hot_take(pages, align_bytes, place))
+        return true;
+    if (!extent_find(bytes, align_bytes, place) &&
+        !(hot_merge_all() && extent_find(bytes, align_bytes, place)) &&
+        !zone_grow(pages, align_bytes, place) && !extent_find_any(bytes, align_bytes, place))
+        return false;
+    size_t dirty = extent_remove(*place);
+    purge_note_taken(pages - dirty);
+    *zero = dirty == 0;
+    return true;
+}
+
 uintptr_t page_run_take(size_t pages, size_t align_bytes, bool *zero) {
     struct extent place;
     if (pages > PAGE_RUN_MAX || align_bytes > PAGE_RUN_MAX << PAGE_SHIFT)
         return 0;
     lock_take(&S.lock);
-    size_t bytes = pages << PAGE_SHIFT;
-    bool found = extent_find(bytes, align_bytes, &place) || zone_grow(pages, align_bytes, &place) ||
-                 extent_find_any(bytes, align_bytes, &place);
-    if (found) {
-        size_t dirty = extent_remove(place);
-        purge_note_taken(pages - dirty);
-        set_run_heads(place, HEAD_RUN);
-        *zero = dirty == 0;
-    }
+    bool found = take_locked(pages, align_bytes, &place, zero);
+    if (found)
+        run_set_heads(place, HEAD_RUN);
     lock_drop(&S.lock);
     return found ? place.start : 0;
 }
@@ -76,16 +86,21 @@ size_t page_run_pages(uintptr_t address) {
 }
 
 static void give_locked(struct extent run) {
-    set_run_heads(run, HEAD_FREE);
-    extent_insert(run, true);
-    purge_excess();
+    if (run.end - run.start <= HOT_MAX_PAGES * PAGE_BYTES) {
+        hot_give(run);
+    } else {
+        run_set_heads(run, HEAD_FREE);
+        extent_insert(run, true);
+    }
 }
 
 bool page_run_give(uintptr_t address) {
     lock_take(&S.lock);
     size_t pages = page_run_pages(address);
-    if (pages)
+    if (pages) {
         give_locked((struct extent){address, address + (pages << PAGE_SHIFT)});
+        purge_excess();
+    }
     lock_drop(&S.lock);
     return pages != 0;
 }
@@ -101,8 +116,8 @@ bool page_run_shrink(uintptr_t address, size_t pages) {
         struct region *region = pagemap_region(address);
         pagemap_set_head(region, pagemap_page(region, address),
                          head_make(HEAD_RUN, (uint32_t)pages));
-        set_run_heads((struct extent){cut, end}, HEAD_FREE);
-        set_run_heads((struct extent){address, cut}, HEAD_RUN);
+        run_set_heads((struct extent){cut, end}, HEAD_FREE);
+        run_set_heads((struct extent){address, cut}, HEAD_RUN);
         extent_insert((struct extent){cut, end}, true);
         purge_excess();
     }
@@ -120,6 +135,8 @@ bool page_run_extend(uintptr_t address, size_t pages) {
         possible = round_down(address, REGION_BYTES) ==
                    round_down(address + (pages << PAGE_SHIFT) - 1, REGION_BYTES);
     if (possible) {
+        if (head_kind(pagemap_head(end)) == HEAD_CONT)
+            hot_merge_all();
         struct extent next = extent_around(end, want, false, false);
         possible = next.end - end >= want ||
                    (next.end == S.break_top && S.break_top != S.break_start &&
@@ -131,7 +148,7 @@ bool page_run_extend(uintptr_t address, size_t pages) {
         struct extent taken = {end, end + want};
         size_t dirty_pages = extent_remove(taken);
         purge_note_taken((want >> PAGE_SHIFT) - dirty_pages);
-        set_run_heads((struct extent){address, taken.end}, HEAD_RUN);
+        run_set_heads((struct extent){address, taken.end}, HEAD_RUN);
     }
     lock_drop(&S.lock);
     return possible;
@@ -187,14 +204,12 @@ void page_slab_close(struct slab *slab, size_t pages) {
     STORE_RELAXED(slab->class_index, 0);
     lock_take(&S.lock);
     pagemap_slot_give(region, slab);
-    struct extent run = {address, address + (pages << PAGE_SHIFT)};
-    set_run_heads(run, HEAD_FREE);
-    extent_insert(run, true);
+    give_locked((struct extent){address, address + (pages << PAGE_SHIFT)});
     lock_drop(&S.lock);
 }
 
 void page_settle(void) {
-    if (LOAD_RELAXED(S.dirty_pages) <= purge_bound_pages())
+    if (purge_dirty_pages() <= purge_bound_pages())
         return;
     lock_take(&S.lock);
     purge_excess();

@@ -9,10 +9,22 @@
 #include "lock.h"
 #include "page.h"
 
+/* A stretch of consecutive free pages, [start, end). */
+struct extent {
+    uintptr_t start, end;
+};
+
+enum { HOT_RUNS = 16, HOT_MAX_PAGES = 64 };
+
 struct page_state {
     struct lock lock;
     size_t zone_pages, peak_zone_pages; /* pages that are ours, free or not */
     size_t dirty_pages, clean_pages;    /* in the buddy sets */
+
+    /* hot.c */
+    struct extent hot[HOT_RUNS]; /* start 0: no entry */
+    unsigned hot_next;
+    size_t hot_pages;
 
     /* zone.c */
     uintptr_t break_start, break_top; /* zone 0; equal while it is empty */
@@ -34,11 +46,6 @@ struct page_state {
 
 extern struct page_state page_state;
 
-/* A stretch of consecutive free pages, [start, end). */
-struct extent {
-    uintptr_t start, end;
-};
-
 /* extent.c: the buddy sets as seen by address. */
 bool extent_holding(uintptr_t address, bool *dirty, struct extent *block);
 struct extent extent_around(uintptr_t address, size_t want_bytes, bool one_region, bool dirty_only);
@@ -46,6 +53,15 @@ size_t extent_remove(struct extent extent); /* returns how many of its pages wer
 void extent_insert(struct extent extent, bool dirty);
 bool extent_find(size_t bytes, size_t align, struct extent *place);
 bool extent_find_any(size_t bytes, size_t align, struct extent *place); /* looks everywhere */
+
+/* page.c: stores the words that say what an extent is, in the order that a fork child needs. */
+void run_set_heads(struct extent run, enum head_kind kind);
+
+/* hot.c: runs of at most HOT_MAX_PAGES, kept whole. */
+bool hot_take(size_t pages, size_t align_bytes, struct extent *run);
+void hot_give(struct extent run);
+bool hot_merge_all(void); /* false if there were none */
+void hot_forget(void);
 
 /* zone.c: gets pages from the kernel so that an extent of at least pages at the alignment is free,
  * and says where; false where the kernel refuses. */
@@ -55,7 +71,8 @@ struct extent zone_top(void);
 size_t zone_trim_top(size_t pad_bytes); /* returns bytes given back */
 
 /* purge.c */
-size_t purge_bound_pages(void); /* needs no lock */
+size_t purge_bound_pages(void); /* these two need no lock */
+size_t purge_dirty_pages(void); /* R: in the sets and hot */
 void purge_note_taken(size_t clean_pages);
 void purge_excess(void); /* drops and retakes the lock around each system call */
 size_t purge_all(void);

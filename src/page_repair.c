@@ -23,7 +23,7 @@ void page_count(struct page_counts *counts) {
     *counts = (struct page_counts){
         .zone_bytes = S.zone_pages << PAGE_SHIFT,
         .peak_zone_bytes = S.peak_zone_pages << PAGE_SHIFT,
-        .dirty_bytes = S.dirty_pages << PAGE_SHIFT,
+        .dirty_bytes = (S.dirty_pages + S.hot_pages) << PAGE_SHIFT,
         .clean_bytes = S.clean_pages << PAGE_SHIFT,
         .top_bytes = top.end - top.start,
         .run_blocks = blocks,
@@ -36,7 +36,7 @@ void page_count(struct page_counts *counts) {
 
 size_t page_live_bytes(void) {
     size_t zone = LOAD_RELAXED(S.zone_pages);
-    size_t free_pages = LOAD_RELAXED(S.dirty_pages) + LOAD_RELAXED(S.clean_pages);
+    size_t free_pages = purge_dirty_pages() + LOAD_RELAXED(S.clean_pages);
     return zone > free_pages ? (zone - free_pages) << PAGE_SHIFT : 0;
 }
 
@@ -70,6 +70,7 @@ void page_repair(void) {
         return;
     pagemap_repair_regions();
     S.dirty_pages = S.clean_pages = S.zone_pages = 0;
+    hot_forget();
     for (uint32_t rank = 0; rank < pagemap_region_count; rank++) {
         S.zone_pages += rebuild_region(pagemap_regions[rank]);
         pagemap_repair_slots(pagemap_regions[rank]);

@@ -176,7 +176,9 @@ struct slab *pagemap_slot_take(struct region *region) {
     }
     if (region->slots_used == REGION_PAGES)
         return NULL;
-    return &region->slab[region->slots_used++];
+    struct slab *slab = &region->slab[region->slots_used];
+    STORE_RELAXED(region->slots_used, region->slots_used + 1);
+    return slab;
 }
 
 void pagemap_slot_give(struct region *region, struct slab *slab) {

@@ -59,6 +59,10 @@ size_t purge_bound_pages(void) {
     return max_size(max_size(BOUND_MIN_PAGES, live_pages / 8), LOAD_RELAXED(S.budget_pages));
 }
 
+size_t purge_dirty_pages(void) {
+    return LOAD_RELAXED(S.dirty_pages) + LOAD_RELAXED(S.hot_pages);
+}
+
 void purge_spend(uint64_t ns) {
     __atomic_fetch_add(&S.spent_ns, ns, __ATOMIC_RELAXED);
 }
@@ -171,16 +175,17 @@ static size_t top_to_keep(size_t excess_pages, size_t *dirty_pages) {
 }
 
 void purge_excess(void) {
-    size_t bound = purge_bound_pages();
-    if (LIKELY(S.dirty_pages <= bound) || S.purge_refused)
+    if (LIKELY(purge_dirty_pages() <= purge_bound_pages()) || S.purge_refused)
         return;
     if (!S.trim_threshold_set && !purge_affordable())
         return;
+    hot_merge_all();
     age_budget();
-    bound = purge_bound_pages();
-    size_t target = bound / 4 * 3;
+    size_t bound = purge_bound_pages(), target = bound / 4 * 3;
     if (S.trim_threshold_set)
         target = min_size(bound, max_size(target, S.top_pad_bytes >> PAGE_SHIFT));
+    if (S.dirty_pages <= target)
+        return;
     size_t top_dirty_pages, keep = top_to_keep(S.dirty_pages - target, &top_dirty_pages);
     if (top_dirty_pages > bound / 4) /* less is not worth moving the break */
         zone_trim_top(max_size(keep, S.top_pad_set ? S.top_pad_bytes : 0));
@@ -194,6 +199,7 @@ size_t purge_all(void) {
 
 size_t page_trim(size_t pad_bytes) {
     lock_take(&S.lock);
+    hot_merge_all();
     size_t bytes = zone_trim_top(pad_bytes);
     bytes += purge_all();
     lock_drop(&S.lock);
