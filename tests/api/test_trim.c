@@ -23,15 +23,6 @@ static size_t mixed_size(size_t i) {
     return 16 + i * i * 31 % 1000;
 }
 
-static size_t equal_size(size_t i) {
-    (void)i;
-    return 512;
-}
-
-static size_t run_size(size_t i) {
-    return 20000 + i * i * 31 % 80000;
-}
-
 static void fill_heap(size_t bytes, size_t (*size_of)(size_t)) {
     enum { MOST = 400000 };
     heap.blocks = map_table(MOST * sizeof *heap.blocks);
@@ -132,6 +123,15 @@ static void locked_memory_is_no_trouble(void **state) {
 /* ---- Resident sizes ------------------------------------------------------------------------------ */
 
 #if !UNDER_SANITIZER
+static size_t equal_size(size_t i) {
+    (void)i;
+    return 512;
+}
+
+static size_t run_size(size_t i) {
+    return 20000 + i * i * 31 % 80000;
+}
+
 static void expect_resident(const char *when, size_t least, size_t most) {
     size_t resident = resident_bytes();
     size_t used = resident > heap.before ? resident - heap.before : 0;
