@@ -24,46 +24,29 @@
 
 #include "os.h"
 
-#include <sys/single_threaded.h>
-
-#define SLEEPERS ((uint64_t)1)
 enum { SPINS = 100 };
 
-#pragma weak __libc_single_threaded
-
-static __thread uint64_t self_serial; /* 0: not numbered yet */
+__thread uint64_t lock_serial;
 static uint64_t last_serial;
 
 #ifdef QUARRY_DEBUG
 static __thread uint32_t held_ranks;
+
+void lock_note(const struct lock *lock, bool taken) {
+    if (taken) {
+        quarry_assert((held_ranks >> lock->rank) == 0);
+        held_ranks |= 1u << lock->rank;
+    } else {
+        quarry_assert(lock_held(lock));
+        held_ranks &= ~(1u << lock->rank);
+    }
+}
 #endif
 
-bool lock_single_thread(void) {
-    return &__libc_single_threaded != NULL && __libc_single_threaded;
-}
-
-uint64_t lock_self(void) {
-    if (UNLIKELY(self_serial == 0))
-        self_serial = lock_single_thread() ? (last_serial += 2)
-                                           : __atomic_add_fetch(&last_serial, 2, __ATOMIC_RELAXED);
-    return self_serial;
-}
-
-static void note_taken(const struct lock *lock) {
-#ifdef QUARRY_DEBUG
-    quarry_assert((held_ranks >> lock->rank) == 0);
-    held_ranks |= 1u << lock->rank;
-#else
-    (void)lock;
-#endif
-}
-
-static void note_dropped(const struct lock *lock) {
-#ifdef QUARRY_DEBUG
-    held_ranks &= ~(1u << lock->rank);
-#else
-    (void)lock;
-#endif
+uint64_t lock_number_thread(void) {
+    lock_serial = lock_single_thread() ? (last_serial += 2)
+                                       : __atomic_add_fetch(&last_serial, 2, __ATOMIC_RELAXED);
+    return lock_serial;
 }
 
 /* The half of the word that the kernel compares: it holds the sleepers' bit. */
@@ -75,12 +58,6 @@ static uint32_t *futex_half(struct lock *lock) {
 #endif
 }
 
-static bool try_take(struct lock *lock, uint64_t value) {
-    uint64_t expected = 0;
-    return __atomic_compare_exchange_n(&lock->word, &expected, value, false, __ATOMIC_ACQUIRE,
-                                       __ATOMIC_RELAXED);
-}
-
 static _Noreturn void die_of_recursion(void) {
     static const char line[] =
         "quarry: a signal handler called the allocator while it interrupted the allocator; "
@@ -89,56 +66,40 @@ static _Noreturn void die_of_recursion(void) {
     os_abort();
 }
 
-static NOINLINE void take_contended(struct lock *lock, uint64_t self) {
+void lock_take_contended(struct lock *lock) {
+    uint64_t self = lock_self();
     for (int i = 0; i < SPINS; i++) {
-        if (LOAD_RELAXED(lock->word) == 0 && try_take(lock, self))
+        if (LOAD_RELAXED(lock->word) == 0 && lock_try(lock, self))
             return;
 #if defined(__x86_64__) || defined(__i386__)
         __builtin_ia32_pause();
 #endif
     }
     /* From here on we may have slept, so we hold it with the sleepers' bit: others may sleep too. */
-    while (!try_take(lock, self | SLEEPERS)) {
+    while (!lock_try(lock, self | LOCK_SLEEPERS)) {
         uint64_t seen = LOAD_RELAXED(lock->word);
         if (seen == 0)
             continue;
-        if ((seen & ~SLEEPERS) == self)
+        if ((seen & ~LOCK_SLEEPERS) == self)
             die_of_recursion();
-        if (!(seen & SLEEPERS) &&
-            !__atomic_compare_exchange_n(&lock->word, &seen, seen | SLEEPERS, false,
+        if (!(seen & LOCK_SLEEPERS) &&
+            !__atomic_compare_exchange_n(&lock->word, &seen, seen | LOCK_SLEEPERS, false,
                                          __ATOMIC_RELAXED, __ATOMIC_RELAXED))
             continue;
-        os_wait(futex_half(lock), (uint32_t)(seen | SLEEPERS));
+        os_wait(futex_half(lock), (uint32_t)(seen | LOCK_SLEEPERS));
     }
 }
 
-void lock_take(struct lock *lock) {
-    uint64_t self = lock_self();
-    if (lock_single_thread() && LOAD_RELAXED(lock->word) == 0)
-        STORE_RELAXED(lock->word, self);
-    else if (!try_take(lock, self))
-        take_contended(lock, self);
-    note_taken(lock);
-}
-
-void lock_drop(struct lock *lock) {
-    quarry_assert(lock_held(lock));
-    note_dropped(lock);
-    if (lock_single_thread()) {
-        STORE_RELAXED(lock->word, 0);
-        return;
-    }
-    uint64_t old = __atomic_exchange_n(&lock->word, 0, __ATOMIC_RELEASE);
-    if (old & SLEEPERS)
-        os_wake(futex_half(lock), 1);
+void lock_wake(struct lock *lock) {
+    os_wake(futex_half(lock), 1);
 }
 
 bool lock_held(const struct lock *lock) {
-    return (LOAD_RELAXED(lock->word) & ~SLEEPERS) == lock_self();
+    return (LOAD_RELAXED(lock->word) & ~LOCK_SLEEPERS) == lock_self();
 }
 
 bool lock_broken(const struct lock *lock) {
-    uint64_t owner = LOAD_RELAXED(lock->word) & ~SLEEPERS;
+    uint64_t owner = LOAD_RELAXED(lock->word) & ~LOCK_SLEEPERS;
     return owner != 0 && owner != lock_self();
 }
 

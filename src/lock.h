@@ -19,8 +19,53 @@ struct lock {
 #define LOCK_INITIALISER(r) \
     { 0, (r) }
 
-void lock_take(struct lock *lock);
-void lock_drop(struct lock *lock);
+#define LOCK_SLEEPERS ((uint64_t)1)
+
+/* True while the process has never had a second thread: read-modify-writes need not be atomic. */
+extern char __libc_single_threaded __attribute__((weak));
+static inline bool lock_single_thread(void) {
+    return &__libc_single_threaded != NULL && __libc_single_threaded;
+}
+
+/* The calling thread's serial: no other thread of this process, or of those it descends from, has it.
+ * It is even; 0: not numbered yet. */
+extern __thread uint64_t lock_serial
+    __attribute__((tls_model("initial-exec"), visibility("hidden")));
+uint64_t lock_number_thread(void);
+
+static inline uint64_t lock_self(void) {
+    return LIKELY(lock_serial != 0) ? lock_serial : lock_number_thread();
+}
+
+static inline bool lock_try(struct lock *lock, uint64_t value) {
+    uint64_t expected = 0;
+    return __atomic_compare_exchange_n(&lock->word, &expected, value, false, __ATOMIC_ACQUIRE,
+                                       __ATOMIC_RELAXED);
+}
+
+void lock_take_contended(struct lock *lock);
+void lock_wake(struct lock *lock);
+void lock_note(const struct lock *lock, bool taken); /* debug builds: checks the order */
+
+static inline void lock_take(struct lock *lock) {
+    if (lock_single_thread() && LIKELY(LOAD_RELAXED(lock->word) == 0))
+        STORE_RELAXED(lock->word, lock_self());
+    else if (UNLIKELY(!lock_try(lock, lock_self())))
+        lock_take_contended(lock);
+#ifdef QUARRY_DEBUG
+    lock_note(lock, true);
+#endif
+}
+
+static inline void lock_drop(struct lock *lock) {
+#ifdef QUARRY_DEBUG
+    lock_note(lock, false);
+#endif
+    if (lock_single_thread())
+        STORE_RELAXED(lock->word, 0);
+    else if (UNLIKELY(__atomic_exchange_n(&lock->word, 0, __ATOMIC_RELEASE) & LOCK_SLEEPERS))
+        lock_wake(lock);
+}
 
 /* True if the calling thread holds the lock. */
 bool lock_held(const struct lock *lock);
@@ -30,12 +75,5 @@ bool lock_broken(const struct lock *lock);
 
 /* Makes a broken lock free again; the caller has rebuilt what it guards. */
 void lock_repair(struct lock *lock);
-
-/* True while the process has never had a second thread: read-modify-writes need not be atomic. */
-bool lock_single_thread(void);
-
-/* The calling thread's serial number: even, never 0, never given to another thread of this process
- * or of its fork children, and kept by the thread that forks. */
-uint64_t lock_self(void);
 
 #endif

@@ -14,7 +14,7 @@
  *                      head words tell kind and owner of each page, whose buddy sets hold the free
  *                      pages, and which stores the descriptors of its slabs:
  *
- *                      root[address >> 36] -> leaf[(address >> 25) & 2047] -> struct region
+ *                      pagemap_root[address >> 36] -> leaf[(address >> 25) & 2047] -> struct region
  *
  *          The window starts at the region of the program break.  The class map grows in place and
  *          never moves: it is mapped where nothing else lives, CLASS_MAP_DISTANCE above the window.
@@ -40,9 +40,6 @@
 #include <string.h>
 
 enum {
-    LEAF_BITS = 11,
-    LEAF_ENTRIES = 1 << LEAF_BITS,
-    ROOT_ENTRIES = 1 << (ADDRESS_BITS - REGION_SHIFT - LEAF_BITS),
     CLASS_MAP_STEP = 64 * 1024, /* bytes, as many pages: 256 MiB of heap */
 };
 
@@ -53,7 +50,7 @@ struct window pagemap_window;
 struct region *pagemap_regions[REGION_MAX];
 uint32_t pagemap_region_count;
 
-static struct region **root[ROOT_ENTRIES];
+struct region **pagemap_root[ROOT_ENTRIES];
 static bool class_map_grows;
 static size_t mapped_bytes;
 
@@ -92,24 +89,8 @@ void pagemap_set_class(uintptr_t address, size_t pages, unsigned class_index) {
         STORE_RELAXED(pagemap_window.class_map[i], (uint8_t)class_index);
 }
 
-struct region *pagemap_region(uintptr_t address) {
-    if (address >> ADDRESS_BITS)
-        return NULL;
-    struct region **leaf = LOAD_ACQUIRE(root[address >> (REGION_SHIFT + LEAF_BITS)]);
-    return leaf ? LOAD_ACQUIRE(leaf[(address >> REGION_SHIFT) & (LEAF_ENTRIES - 1)]) : NULL;
-}
-
-uint32_t pagemap_head(uintptr_t address) {
-    struct region *region = pagemap_region(address);
-    return region ? LOAD_ACQUIRE(region->head[pagemap_page(region, address)]) : 0;
-}
-
-void pagemap_set_head(struct region *region, unsigned page, uint32_t head) {
-    STORE_RELEASE(region->head[page], head);
-}
-
 static bool add_region(uintptr_t base) {
-    struct region ***leaf = &root[base >> (REGION_SHIFT + LEAF_BITS)];
+    struct region ***leaf = &pagemap_root[base >> (REGION_SHIFT + LEAF_BITS)];
     if (!*leaf) {
         struct region **fresh = meta_take(LEAF_ENTRIES * sizeof *fresh);
         if (!fresh)
@@ -196,7 +177,7 @@ void pagemap_repair_regions(void) {
     if (pagemap_region_count == 0)
         return;
     struct region *last = pagemap_regions[pagemap_region_count - 1];
-    struct region **leaf = root[last->base >> (REGION_SHIFT + LEAF_BITS)];
+    struct region **leaf = pagemap_root[last->base >> (REGION_SHIFT + LEAF_BITS)];
     STORE_RELEASE(leaf[(last->base >> REGION_SHIFT) & (LEAF_ENTRIES - 1)], last);
 }
 

@@ -102,16 +102,38 @@ static ALWAYS_INLINE unsigned pagemap_class(const void *address) {
 /* Sets the class of pages; those outside the window are passed over (the head word serves them). */
 void pagemap_set_class(uintptr_t address, size_t pages, unsigned class_index);
 
+/* The tree of regions: pagemap_root[address >> 36][(address >> 25) & 2047]. */
+enum {
+    LEAF_BITS = 11,
+    LEAF_ENTRIES = 1 << LEAF_BITS,
+    ROOT_ENTRIES = 1 << (ADDRESS_BITS - REGION_SHIFT - LEAF_BITS),
+};
+
+extern struct region **pagemap_root[ROOT_ENTRIES] __attribute__((visibility("hidden")));
+
 /* The region of an address, or NULL. */
-struct region *pagemap_region(uintptr_t address);
+static inline struct region *pagemap_region(uintptr_t address) {
+    if (UNLIKELY(address >> ADDRESS_BITS))
+        return NULL;
+    struct region **leaf = LOAD_ACQUIRE(pagemap_root[address >> (REGION_SHIFT + LEAF_BITS)]);
+    if (UNLIKELY(!leaf))
+        return NULL;
+    return LOAD_ACQUIRE(leaf[(address >> REGION_SHIFT) & (LEAF_ENTRIES - 1)]);
+}
 
 static inline unsigned pagemap_page(const struct region *region, uintptr_t address) {
     return (unsigned)((address - region->base) >> PAGE_SHIFT);
 }
 
 /* The head word of an address; HEAD_ABSENT where no region is. */
-uint32_t pagemap_head(uintptr_t address);
-void pagemap_set_head(struct region *region, unsigned page, uint32_t head);
+static inline uint32_t pagemap_head(uintptr_t address) {
+    struct region *region = pagemap_region(address);
+    return region ? LOAD_ACQUIRE(region->head[pagemap_page(region, address)]) : 0;
+}
+
+static inline void pagemap_set_head(struct region *region, unsigned page, uint32_t head) {
+    STORE_RELEASE(region->head[page], head);
+}
 
 /* Makes sure that every address of [start, end) has a region, the window reaches end where it can,
  * and the words of these pages are resident.  False if the kernel refuses; regions made stay. */
