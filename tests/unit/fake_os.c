@@ -74,6 +74,7 @@ static bool enter(enum fake_kind kind, uintptr_t address, size_t bytes) {
     bool fails = (fake_os.fail_kinds & FAKE_BIT(kind)) != 0 ||
                  (fake_os.calls >= fake_os.fail_first &&
                   fake_os.calls - fake_os.fail_first < fake_os.fail_count);
+    fake_os.failures += fails;
     if (tracing)
         fprintf(stderr, "# %llu %s(0x%zx, 0x%zx)%s\n", (unsigned long long)fake_os.calls,
                 kind_names[kind], (size_t)address, bytes, fails ? " fails" : "");

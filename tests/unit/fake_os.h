@@ -56,6 +56,7 @@ struct fake_os {
     /* What has happened. */
     uint64_t calls; /* that may fail, from 1 */
     uint64_t count[FAKE_KINDS];
+    uint64_t failures; /* calls that the script let fail */
     uint64_t waits, wakes, yields;
     uint64_t populated_bytes;
     uint32_t *fork_page; /* a test that stores 0 there plays the child of a fork */
