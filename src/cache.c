@@ -10,7 +10,7 @@
  *          An empty bin takes half a stack from the slabs; a full one gives its older half back,
  *          because what was freed last is warm.
  *
- * STATES   of a bin: capacity 0 (cold) -> 8 -> 16 -> 32 -> 64 (or 32 KiB of objects) -> 0
+ * STATES   of a bin: capacity 0 (cold) -> 8 -> 16 -> 32 -> 64 (beyond 8: 32 KiB at most) -> 0
  *          Capacity is earned by slow operations and lost by idleness: EARN_FIRST of them for the
  *          first step, EARN_NEXT for each further one, EARN_HARD while the capacities of all
  *          threads together exceed the budget of max(256 KiB, live/32).  Every IDLE_TICKS slow
@@ -173,7 +173,8 @@ static unsigned capacity_limit(unsigned class_index) {
     size_t size = size_classes[class_index].size;
     if (size > LOAD_RELAXED(size_max))
         return 0;
-    return (unsigned)min_size(LOAD_RELAXED(capacity_max), CAPACITY_MAX_BYTES / size);
+    size_t objects = max_size(CAPACITY_FIRST, CAPACITY_MAX_BYTES / size);
+    return (unsigned)min_size(LOAD_RELAXED(capacity_max), objects);
 }
 
 static void add_capacity_bytes(size_t bytes) {

@@ -29,22 +29,36 @@ enum { GATHER_TRIES = 24 };
 
 /* ---- the buddy sets, by address ---------------------------------------------------------------- */
 
-bool extent_holding(uintptr_t address, bool *dirty, struct extent *block) {
-    struct region *region = pagemap_region(address);
-    unsigned first = 0;
-    if (!region)
-        return false;
-    *dirty = true;
-    int order = buddy_holding(&region->dirty, pagemap_page(region, address), &first);
-    if (order < 0) {
-        *dirty = false;
-        order = buddy_holding(&region->clean, pagemap_page(region, address), &first);
-    }
-    if (order < 0)
-        return false;
+static void block_at(const struct region *region, unsigned first, int order, struct extent *block) {
     block->start = region->base + ((uintptr_t)first << PAGE_SHIFT);
     block->end = block->start + (PAGE_BYTES << order);
-    return true;
+}
+
+/* The free block that the address of a free page lies in; returns whether it is dirty. */
+static bool extent_holding(uintptr_t address, struct extent *block) {
+    struct region *region = pagemap_region(address);
+    unsigned first = 0, page = pagemap_page(region, address);
+    int order = buddy_holding(&region->dirty, page, &first);
+    bool dirty = order >= 0;
+    if (!dirty)
+        order = buddy_holding(&region->clean, page, &first);
+    quarry_assert(order >= 0);
+    block_at(region, first, order, block);
+    return dirty;
+}
+
+bool extent_beside(uintptr_t address, bool *dirty, struct extent *block) {
+    struct region *region = pagemap_region(address);
+    if (!region)
+        return false;
+    unsigned page = pagemap_page(region, address);
+    int order = buddy_bounded(&region->dirty, page);
+    *dirty = order >= 0;
+    if (order < 0)
+        order = buddy_bounded(&region->clean, page);
+    if (order >= 0)
+        block_at(region, page >> order << order, order, block);
+    return order >= 0;
 }
 
 /* The free pages around a free page, extended until want_bytes are found. */
@@ -52,19 +66,19 @@ struct extent extent_around(uintptr_t address, size_t want_bytes, bool one_regio
                             bool dirty_only) {
     struct extent extent = {address, address}, block;
     bool dirty;
-    if (extent_holding(address, &dirty, &block) && (dirty || !dirty_only))
+    if (extent_beside(address, &dirty, &block) && (dirty || !dirty_only))
         extent = block;
     while (extent.end - extent.start < want_bytes) {
         if (one_region && extent.end % REGION_BYTES == 0)
             break;
-        if (!extent_holding(extent.end, &dirty, &block) || (dirty_only && !dirty))
+        if (!extent_beside(extent.end, &dirty, &block) || (dirty_only && !dirty))
             break;
         extent.end = block.end;
     }
     while (extent.end - extent.start < want_bytes) {
         if (one_region && extent.start % REGION_BYTES == 0)
             break;
-        if (!extent_holding(extent.start - 1, &dirty, &block) || (dirty_only && !dirty))
+        if (!extent_beside(extent.start - 1, &dirty, &block) || (dirty_only && !dirty))
             break;
         extent.start = block.start;
     }
@@ -87,11 +101,8 @@ void extent_insert(struct extent extent, bool dirty) {
 size_t extent_remove(struct extent extent) {
     size_t dirty_pages = 0;
     for (uintptr_t at = extent.start; at < extent.end;) {
-        bool dirty;
         struct extent block;
-        bool found = extent_holding(at, &dirty, &block);
-        quarry_assert(found);
-        (void)found;
+        bool dirty = extent_holding(at, &block);
         struct region *region = pagemap_region(at);
         size_t pages = (block.end - block.start) >> PAGE_SHIFT;
         buddy_remove(dirty ? &region->dirty : &region->clean, pagemap_page(region, block.start),
@@ -130,7 +141,7 @@ static struct buddy *set_of(struct region *region, bool dirty) {
 static uintptr_t slide_down(uintptr_t start, unsigned order, bool dirty) {
     struct extent block;
     bool is_dirty;
-    while (start % REGION_BYTES != 0 && extent_holding(start - 1, &is_dirty, &block) &&
+    while (start % REGION_BYTES != 0 && extent_beside(start - 1, &is_dirty, &block) &&
            is_dirty == dirty && block.end - block.start < PAGE_BYTES << order)
         start = block.start;
     return start;

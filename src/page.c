@@ -135,9 +135,10 @@ bool page_run_extend(uintptr_t address, size_t pages) {
         possible = round_down(address, REGION_BYTES) ==
                    round_down(address + (pages << PAGE_SHIFT) - 1, REGION_BYTES);
     if (possible) {
-        if (head_kind(pagemap_head(end)) == HEAD_CONT)
-            hot_merge_all();
         struct extent next = extent_around(end, want, false, false);
+        if (next.end - end < want && head_kind(pagemap_head(next.end)) == HEAD_CONT &&
+            hot_merge_all()) /* what stands in the way may be a hot run */
+            next = extent_around(end, want, false, false);
         possible = next.end - end >= want ||
                    (next.end == S.break_top && S.break_top != S.break_start &&
                     zone_grow_break(want - (next.end - end), true) &&

@@ -163,8 +163,7 @@ static size_t top_to_keep(size_t excess_pages, size_t *dirty_pages) {
     uintptr_t at = top.end;
     bool dirty;
     *dirty_pages = 0;
-    while (at > top.start && *dirty_pages < excess_pages &&
-           extent_holding(at - 1, &dirty, &block)) {
+    while (at > top.start && *dirty_pages < excess_pages && extent_beside(at - 1, &dirty, &block)) {
         size_t pages = (at - block.start) >> PAGE_SHIFT;
         if (dirty)
             pages = min_size(pages, excess_pages - *dirty_pages);

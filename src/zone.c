@@ -98,7 +98,7 @@ bool zone_grow_break(size_t more_bytes, bool with_pad) {
 struct extent zone_top(void) {
     struct extent top = {S.break_top, S.break_top}, block;
     bool dirty;
-    while (top.start > S.break_start && extent_holding(top.start - 1, &dirty, &block))
+    while (top.start > S.break_start && extent_beside(top.start - 1, &dirty, &block))
         top.start = block.start;
     return top;
 }
