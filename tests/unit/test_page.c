@@ -118,6 +118,55 @@ static void every_hole_is_found(void) {
     }
 }
 
+/* ---- hot runs ------------------------------------------------------------------------------------ */
+
+static void a_hot_run_is_taken_whole(void) {
+    uintptr_t runs[HOT_RUNS + 4];
+    for (size_t i = 0; i < COUNT_OF(runs); i++)
+        runs[i] = take_dirty(3 + i % 2);
+    uint64_t calls = fake_os.calls;
+    for (size_t i = 0; i < COUNT_OF(runs); i++)
+        must(page_run_give(runs[i]));
+    must_be_sound();
+    must(page_live_bytes() == 0); /* hot is free, and dirty */
+    struct page_counts counts;
+    page_count(&counts);
+    must(counts.dirty_bytes == (3 + 4) * PAGE_BYTES * COUNT_OF(runs) / 2);
+    for (size_t i = COUNT_OF(runs); i-- > COUNT_OF(runs) - HOT_RUNS;)
+        must_take(runs[i], 3 + i % 2, false); /* the newest of its length first */
+    must(fake_os.calls == calls);
+    must_be_sound();
+}
+
+static void a_hot_run_of_another_alignment_is_not_taken(void) {
+    bool zero;
+    uintptr_t base = page_run_take(8, 8 * PAGE_BYTES, &zero);
+    take_all_free();
+    must(page_run_shrink(base, 1));
+    must(page_run_take(7, PAGE_BYTES, &zero) == base + PAGE_BYTES);
+    must(page_run_shrink(base + PAGE_BYTES, 3));
+    must(page_run_give(base + PAGE_BYTES)); /* hot, and at no multiple of 4 pages */
+    must(page_run_take(3, 4 * PAGE_BYTES, &zero) == base + 4 * PAGE_BYTES);
+    must(page_run_take(3, PAGE_BYTES, &zero) == base + PAGE_BYTES);
+    must_be_sound();
+}
+
+/* Hot neighbours are merged before the system is asked, and where a run wants to extend. */
+static void hot_runs_merge_when_they_are_needed(void) {
+    uintptr_t first = take_dirty(60), second = first + 20 * PAGE_BYTES;
+    uintptr_t third = second + 20 * PAGE_BYTES;
+    take_all_free();
+    must(page_run_shrink(first, 20));
+    must_take(second, 40, false);
+    must(page_run_shrink(second, 20));
+    must_take(third, 20, false);
+    must(page_run_give(second) && page_run_give(third));
+    must_take(second, 40, false);
+    must(page_run_give(second));
+    must(page_run_extend(first, 60));
+    must_be_sound();
+}
+
 static void dirty_is_preferred_to_clean(void) {
     uintptr_t low = take_dirty(40), wall = take_dirty(1), high = take_dirty(40);
     take_dirty(1);
@@ -281,7 +330,8 @@ static void without_a_descriptor_a_run_stays_a_run(void) {
 
 /* As in the child of a process whose other thread was cut under the page lock. */
 static void sets_are_rebuilt_from_heads(void) {
-    uintptr_t long_run = take_dirty(20000), given = take_dirty(50), run = take_dirty(5);
+    uintptr_t long_run = take_dirty(20000), given = take_dirty(HOT_MAX_PAGES + 1);
+    uintptr_t run = take_dirty(5);
     struct slab *slab = open_slab(10);
     must(page_run_give(given));
     uint32_t count = pagemap_region_count;
@@ -304,6 +354,21 @@ static void sets_are_rebuilt_from_heads(void) {
     must_be_sound();
 }
 
+/* A hot run that the child does not know any more is lost, and no more than that. */
+static void hot_runs_are_lost_with_the_lock(void) {
+    uintptr_t run = take_dirty(5), hot = take_dirty(7);
+    must(page_run_give(hot));
+    page_state.lock.word = 0x1000;
+    page_repair();
+    must_be_sound();
+    must(page_live_bytes() == 12 * PAGE_BYTES);
+    must(page_run_pages(hot) == 0 && !page_run_give(hot));
+    for (size_t i = 0; i < 20; i++)
+        must(take_dirty(7) != hot);
+    must(page_run_give(run));
+    must_be_sound();
+}
+
 static void an_unbroken_lock_means_no_repair(void) {
     take_dirty(5);
     page_state.dirty_pages += 3;
@@ -322,7 +387,7 @@ static void must_break(const char *invariant) {
 }
 
 static void planted_faults_are_named(void) {
-    uintptr_t run = take_dirty(5), given = take_dirty(64);
+    uintptr_t run = take_dirty(5), given = take_dirty(HOT_MAX_PAGES + 64);
     struct slab *one = open_slab(30), *other = open_slab(30);
     must(page_run_give(given));
     must_break("");
@@ -373,6 +438,9 @@ int main(void) {
         body_test(a_run_in_one_region_where_that_is_possible),
         body_test(long_runs_cross_regions),
         body_test(every_hole_is_found),
+        body_test(a_hot_run_is_taken_whole),
+        body_test(a_hot_run_of_another_alignment_is_not_taken),
+        body_test(hot_runs_merge_when_they_are_needed),
         body_test(dirty_is_preferred_to_clean),
         body_test(partly_dirty_is_not_zero),
         body_test(shrinking_frees_the_tail_at_once),
@@ -384,6 +452,7 @@ int main(void) {
         body_test(a_run_turns_into_a_slab_and_back),
         body_test(without_a_descriptor_a_run_stays_a_run),
         body_test(sets_are_rebuilt_from_heads),
+        body_test(hot_runs_are_lost_with_the_lock),
         body_test(an_unbroken_lock_means_no_repair),
         body_test(planted_faults_are_named),
     };
