@@ -8,7 +8,8 @@
  *          above, below the threshold     a run of pages
  *          from the mmap threshold on     a mapping of its own; a run where that fails or the
  *                                         number of mappings is at its limit
- *          A route that fails tries the other: memory freed for one size serves any other.
+ *          A route that fails tries the other, and all are tried again after a trim: memory freed
+ *          for one size serves any other.
  *
  * THRESHOLD  As glibc's: 128 KiB at first; freeing a mapping of at most 32 MiB raises it to that
  *          size, until the user sets any of the four parameters.  So a program that keeps
@@ -104,8 +105,7 @@ static void *take_run(size_t size, size_t align, bool *zero) {
     return (void *)page_run_take(pages_for(size), max_size(align, PAGE_BYTES), zero);
 }
 
-/* A block above SMALL_MAX, or of any size where its alignment has no class. */
-static void *take_large(size_t size, size_t align, bool *zero) {
+static void *try_large(size_t size, size_t align, bool *zero) {
     bool mapping_first = wants_mapping(size);
     void *block = NULL;
     *zero = true;
@@ -120,11 +120,36 @@ static void *take_large(size_t size, size_t align, bool *zero) {
     return block;
 }
 
+/* What can be done where the kernel refuses memory: cached objects may keep whole runs from serving
+ * other sizes, and free pages at the top of the break keep their address space from a mapping. */
+static bool relieve(size_t size) {
+    cache_flush();
+    if (size > page_free_bytes())
+        return false;
+    page_trim(0);
+    return true;
+}
+
+/* A block above SMALL_MAX, or of any size where its alignment has no class. */
+static void *take_large(size_t size, size_t align, bool *zero) {
+    void *block = try_large(size, align, zero);
+    if (UNLIKELY(!block) && relieve(size))
+        block = try_large(size, align, zero);
+    return block;
+}
+
+static void *take_small(unsigned class_index) {
+    void *object = cache_take(class_index);
+    if (UNLIKELY(!object) && relieve(size_classes[class_index].size))
+        object = cache_take(class_index);
+    return object;
+}
+
 void *heap_allocate(size_t size) {
     bool zero;
     heap_enter();
     if (size <= SMALL_MAX)
-        return perturbed(cache_take(sizeclass_for(size)), size);
+        return perturbed(take_small(sizeclass_for(size)), size);
     if (size > PTRDIFF_MAX)
         return NULL;
     return perturbed(take_large(size, 1, &zero), size);
@@ -135,7 +160,7 @@ void *heap_allocate_zero(size_t size) {
     void *block;
     heap_enter();
     if (size <= SMALL_MAX)
-        block = cache_take(sizeclass_for(size));
+        block = take_small(sizeclass_for(size));
     else
         block = size > PTRDIFF_MAX ? NULL : take_large(size, 1, &zero);
     if (block && !zero)
@@ -151,7 +176,7 @@ void *heap_allocate_aligned(size_t align, size_t size) {
     unsigned class_index = sizeclass_aligned(size, align);
     if (class_index) {
         void *object = cache_pop(class_index);
-        return perturbed(object ? object : cache_take(class_index), size);
+        return perturbed(object ? object : take_small(class_index), size);
     }
     return perturbed(take_large(max_size(size, 1), align, &zero), size);
 }

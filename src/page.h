@@ -65,8 +65,9 @@ struct page_counts {
 
 void page_count(struct page_counts *counts);
 
-/* Bytes in allocated runs; a relaxed read, for budgets. */
+/* Bytes in allocated runs, and in free pages; relaxed reads, for budgets. */
 size_t page_live_bytes(void);
+size_t page_free_bytes(void);
 
 /* Fork repair: rebuilds the buddy sets from the head words if another thread was cut in here. */
 void page_repair(void);

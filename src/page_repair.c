@@ -34,10 +34,13 @@ void page_count(struct page_counts *counts) {
     lock_drop(&S.lock);
 }
 
+size_t page_free_bytes(void) {
+    return (purge_dirty_pages() + LOAD_RELAXED(S.clean_pages)) << PAGE_SHIFT;
+}
+
 size_t page_live_bytes(void) {
-    size_t zone = LOAD_RELAXED(S.zone_pages);
-    size_t free_pages = purge_dirty_pages() + LOAD_RELAXED(S.clean_pages);
-    return zone > free_pages ? (zone - free_pages) << PAGE_SHIFT : 0;
+    size_t zone_bytes = LOAD_RELAXED(S.zone_pages) << PAGE_SHIFT, free_bytes = page_free_bytes();
+    return zone_bytes > free_bytes ? zone_bytes - free_bytes : 0;
 }
 
 /* Calls insert for each maximal stretch of free pages of a region; returns how many pages are ours. */
