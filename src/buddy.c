@@ -142,8 +142,9 @@ unsigned buddy_order_for(size_t count) {
 }
 
 /* busy tells exactly which words of the order are not 0. */
-/* INV-BUDDY-4, for pages outside blocks and inside them but not at their ends. */
+/* INV-BUDDY-4: every tag is at an end of a block, and there are as many as blocks have ends. */
 static bool tags_agree(const struct buddy *set) {
+    unsigned tags = 0, ends = 0;
     for (unsigned page = 0; page < BUDDY_PAGES; page++) {
         int order = buddy_bounded(set, page);
         if (order < 0)
@@ -152,8 +153,11 @@ static bool tags_agree(const struct buddy *set) {
         if (order > BUDDY_MAX_ORDER || !test(set, (unsigned)order, block) ||
             (page != block << order && page != ((block + 1) << order) - 1))
             return false;
+        tags++;
     }
-    return true;
+    for (unsigned order = 0; order < BUDDY_ORDERS; order++)
+        ends += set->count[order] * (order == 0 ? 1 : 2);
+    return tags == ends;
 }
 
 static bool busy_agrees(const struct buddy *set, unsigned order) {
@@ -177,9 +181,6 @@ const char *buddy_verify(const struct buddy *set) {
             count++;
             if (order < BUDDY_MAX_ORDER && test(set, order, index ^ 1))
                 return "INV-BUDDY-2";
-            if (set->tag[index << order] != order + 1 ||
-                set->tag[((index + 1) << order) - 1] != order + 1)
-                return "INV-BUDDY-4";
             for (unsigned page = index << order; page < (index + 1) << order; page++) {
                 if ((seen[page / 64] >> (page % 64)) & 1)
                     return "INV-BUDDY-1";

@@ -136,11 +136,19 @@ void os_yield(void) {
     call(SYS_sched_yield, 0, 0, 0, 0, 0, 0);
 }
 
-uint64_t os_clock_ns(void) {
+static uint64_t read_clock(clockid_t clock) {
     struct timespec now;
-    if (clock_gettime(CLOCK_MONOTONIC, &now) != 0)
+    if (clock_gettime(clock, &now) != 0)
         return 0;
     return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+}
+
+uint64_t os_clock_ns(void) {
+    return read_clock(CLOCK_MONOTONIC);
+}
+
+uint64_t os_cpu_ns(void) {
+    return read_clock(CLOCK_PROCESS_CPUTIME_ID);
 }
 
 const char *os_environment(const char *name, bool *ready) {

@@ -54,6 +54,9 @@ void os_yield(void);
  * hardware. */
 uint64_t os_clock_ns(void);
 
+/* CPU time that the process has used, in nanoseconds; a system call. */
+uint64_t os_cpu_ns(void);
+
 /* Value of an environment variable, or NULL; NULL for all in set-uid programs.  *ready is false if
  * the environment is not there yet (very early calls). */
 const char *os_environment(const char *name, bool *ready);

@@ -26,11 +26,12 @@
  *          clean blocks would have to be told apart in every search.
  */
 #include "page_internal.h"
+#include "purge.h"
 #include "sizeclass.h"
 
 #include <string.h>
 
-struct page_state page_state = {.lock = LOCK_INITIALISER(LOCK_PAGE)};
+struct page_state page_state = {.lock = LOCK_INITIALISER(LOCK_PAGE), .credit_ns = BURST_NS};
 #define S page_state
 
 /* ---- runs ---------------------------------------------------------------------------------------- */

@@ -37,10 +37,12 @@ struct page_state {
     size_t trim_threshold_bytes;
     bool trim_threshold_set;
     bool purge_refused;
-    size_t budget_pages;         /* B: earned by pages that were soon wanted again */
-    uint64_t spent_ns, first_ns; /* the budget of time; relaxed */
-    uint64_t budget_ns;          /* when the budget was last halved */
-    size_t purged_outstanding;   /* pages purged and not taken again */
+    size_t budget_pages; /* B: earned by pages that were soon wanted again */
+    int64_t credit_ns;   /* time that may be spent; these three are relaxed, outside the lock */
+    uint64_t credited_cpu_ns;  /* CPU time for which credit was given */
+    uint64_t credit_retry_ns;  /* no use looking at the CPU time before */
+    uint64_t budget_ns;        /* when the budget was last halved */
+    size_t purged_outstanding; /* pages purged and not taken again */
     size_t purged_total, trimmed_total;
 };
 

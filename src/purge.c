@@ -18,9 +18,9 @@
  *          empties once is trimmed by its last frees, a heap that breathes keeps what it will want
  *          again, and one that breathes slowly pays a few percent of the time for giving back.
  *
- * TIME     What the default bound makes us do may take SHARE_PERCENT of the time since the first purge,
- *          and BURST_NS: calls, pages purged, and the faults on pages that are wanted again.  While
- *          that is exhausted, R may exceed T.
+ * TIME     What the default bound makes us do is paid from a credit: BURST_NS at first, then
+ *          SHARE_PERCENT of the CPU time that the process uses.  Calls, pages purged, and the faults
+ *          on pages that are wanted again are charged.  While there is no credit, R may exceed T.
  *
  * ORDER    The top of the break first (it gives address space back too), then the largest dirty
  *          blocks, highest address first: allocation prefers the lowest.
@@ -38,7 +38,6 @@
 #define S page_state
 
 #define BOUND_MIN_PAGES ((size_t)256)
-#define BURST_NS ((uint64_t)20 * 1000 * 1000)
 #define BUDGET_HALF_LIFE_NS ((uint64_t)1000 * 1000 * 1000)
 
 enum { SHARE_PERCENT = 3 };
@@ -64,14 +63,28 @@ size_t purge_dirty_pages(void) {
 }
 
 void purge_spend(uint64_t ns) {
-    __atomic_fetch_add(&S.spent_ns, ns, __ATOMIC_RELAXED);
+    __atomic_fetch_sub(&S.credit_ns, (int64_t)ns, __ATOMIC_RELAXED);
+}
+
+/* Credits what the process has worked since the last time, at most a burst. */
+static void earn_credit(void) {
+    uint64_t used = os_cpu_ns(),
+             last = __atomic_exchange_n(&S.credited_cpu_ns, used, __ATOMIC_RELAXED);
+    uint64_t earned = used > last ? (used - last) * SHARE_PERCENT / 100 : 0;
+    __atomic_fetch_add(&S.credit_ns, (int64_t)min_size(earned, BURST_NS), __ATOMIC_RELAXED);
 }
 
 bool purge_affordable(void) {
-    uint64_t now = os_clock_ns(), first = LOAD_RELAXED(S.first_ns);
-    if (first == 0)
-        STORE_RELAXED(S.first_ns, first = now);
-    return LOAD_RELAXED(S.spent_ns) <= (now - first) * SHARE_PERCENT / 100 + BURST_NS;
+    if (LOAD_RELAXED(S.credit_ns) > 0)
+        return true;
+    uint64_t now = os_clock_ns();
+    if (now < LOAD_RELAXED(S.credit_retry_ns))
+        return false;
+    earn_credit();
+    int64_t credit = LOAD_RELAXED(S.credit_ns);
+    if (credit <= 0) /* the CPU clock is a system call: not before the debt can be paid */
+        STORE_RELAXED(S.credit_retry_ns, now + (uint64_t)-credit * 100 / SHARE_PERCENT);
+    return credit > 0;
 }
 
 size_t page_trim_bound(void) {

@@ -14,9 +14,12 @@
 #define PURGE_NS ((uint64_t)270)      /* a page purged */
 #define FAULT_NS ((uint64_t)1350)     /* a page touched for the first time */
 
+#define BURST_NS \
+    ((uint64_t)20 * 1000 * 1000) /* the credit at first, and what may be earned at once */
+
 void purge_spend(uint64_t ns);
 
-/* Whether the budget is not exhausted. */
+/* Whether there is credit left.  Lock-free. */
 bool purge_affordable(void);
 
 #endif

@@ -185,6 +185,7 @@ static void force_block(unsigned order, unsigned page) {
     set.count[order]++;
     set.orders |= 1u << order;
     set.pages += 1u << order;
+    set.tag[page] = set.tag[page + (1u << order) - 1] = (uint8_t)(order + 1);
 }
 
 static void start_with_some_blocks(void) {
@@ -249,6 +250,22 @@ static void a_wrong_summary_of_words_breaks_3(void **state) {
     assert_breaks_3();
 }
 
+/* A tag that is missing, wrong, in the middle of a block, or outside any. */
+static void wrong_tags_break_4(void **state) {
+    (void)state;
+    const struct {
+        unsigned page;
+        uint8_t tag;
+    } faults[] = {{8, 0}, {15, 0}, {8, 3}, {11, 4}, {20, 1}, {20, 4}};
+    for (size_t i = 0; i < sizeof faults / sizeof faults[0]; i++) {
+        empty_set();
+        force_block(3, 8);
+        assert_string_equal(buddy_verify(&set), "");
+        set.tag[faults[i].page] = faults[i].tag;
+        assert_string_equal(buddy_verify(&set), "INV-BUDDY-4");
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(random_changes_match_the_model),
@@ -258,6 +275,7 @@ int main(void) {
         cmocka_unit_test(a_page_in_two_blocks_breaks_1),
         cmocka_unit_test(unmerged_buddies_break_2),
         cmocka_unit_test(wrong_counters_break_3),
+        cmocka_unit_test(wrong_tags_break_4),
         cmocka_unit_test(a_wrong_summary_of_words_breaks_3),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

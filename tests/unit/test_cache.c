@@ -94,9 +94,10 @@ static void capacity_is_earned_step_by_step(void) {
     must(capacity_of(4) == 64 && capacity_of(5) == 0);
 }
 
-static void capacity_ends_at_64_objects_and_32_kib(void) {
+static void capacity_ends_at_64_objects_and_beyond_8_at_32_kib(void) {
     for (unsigned i = 1; i < CLASS_COUNT; i++) {
         size_t limit = 32 * KIB / size_classes[i].size;
+        limit = limit < 8 ? 8 : limit;
         warm_up(i);
         cache_flush();
         must(capacity_of(i) <= (limit < 64 ? limit : 64));
@@ -378,7 +379,7 @@ static void random_use_matches_the_model(void) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         body_test(capacity_is_earned_step_by_step),
-        body_test(capacity_ends_at_64_objects_and_32_kib),
+        body_test(capacity_ends_at_64_objects_and_beyond_8_at_32_kib),
         body_test(the_fast_path_touches_nothing_else),
         body_test(bins_end_where_they_end),
         body_test(capacity_is_lost_by_idleness),
