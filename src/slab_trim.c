@@ -49,13 +49,19 @@ static unsigned flip_page(struct slab *slab, const struct size_class *shape, uns
     return changed;
 }
 
-/* The free pages of a slab that are not clean yet: their objects are taken out of it. */
+/* The free pages of a slab that are not clean yet, and the clean ones beside them: an object may lie
+ * on both, and a clean page holds no taken object.  Their objects are taken out of the slab. */
 static uint32_t take_holes(struct slab_class *class, const struct size_class *shape,
                            struct slab *slab) {
-    uint32_t holes = 0;
+    uint32_t holes = 0, more;
     for (unsigned page = 0; page < shape->pages; page++)
         if (!((slab->clean_pages >> page) & 1) && slab_page_is_free(slab, shape, page))
             holes |= (uint32_t)1 << page;
+    do {
+        more = (holes << 1 | holes >> 1) & slab->clean_pages & ~holes;
+        holes |= more;
+    } while (more);
+    slab->clean_pages &= ~holes;
     unsigned taken = 0;
     for (uint32_t rest = holes; rest; rest &= rest - 1)
         taken += flip_page(slab, shape, bit_lowest(rest), false);
@@ -81,21 +87,25 @@ static uint32_t purge_holes(const struct slab *slab, uint32_t holes) {
     return gone;
 }
 
-static void return_holes(struct slab_class *class, unsigned class_index, struct slab *slab,
-                         uint32_t holes, uint32_t gone) {
+/* Returns the bytes that were given back. */
+static size_t return_holes(struct slab_class *class, unsigned class_index, struct slab *slab,
+                           uint32_t holes, uint32_t gone, uint32_t were_clean) {
     const struct size_class *shape = &size_classes[class_index];
     unsigned given = 0;
     for (uint32_t rest = holes; rest; rest &= rest - 1)
         given += flip_page(slab, shape, bit_lowest(rest), true);
     slab->clean_pages |= gone;
-    class->holes_outstanding += (size_t)__builtin_popcount(gone);
+    size_t pages = (size_t)__builtin_popcount(gone & ~were_clean);
+    class->holes_outstanding += pages;
     slab_count_given(class, class_index, slab, given);
+    return pages << PAGE_SHIFT;
 }
 
 static size_t trim_slab(struct slab *slab, unsigned class_index) {
     struct slab_class *class = &slab_classes[class_index];
     uint32_t holes = 0;
     lock_take(&class->lock);
+    uint32_t were_clean = slab->clean_pages;
     if (LOAD_RELAXED(slab->class_index) == class_index && slab->listed)
         holes = take_holes(class, &size_classes[class_index], slab);
     lock_drop(&class->lock);
@@ -103,9 +113,9 @@ static size_t trim_slab(struct slab *slab, unsigned class_index) {
         return 0;
     uint32_t gone = purge_holes(slab, holes);
     lock_take(&class->lock);
-    return_holes(class, class_index, slab, holes, gone);
+    size_t bytes = return_holes(class, class_index, slab, holes, gone, were_clean);
     lock_drop(&class->lock);
-    return (size_t)__builtin_popcount(gone) << PAGE_SHIFT;
+    return bytes;
 }
 
 /* Searches the slabs of one class, or of all (0). */
