@@ -61,8 +61,17 @@ static void *move_break(intptr_t bytes) {
     return old == (void *)-1 ? NULL : old;
 }
 
+/* fork copies the kernel's break before it stops the other threads, and the memory after.  Where one
+ * of them lowered the break in between, the child's break lies above memory that it does not have,
+ * and raising libc's would give just that memory out.  So libc's is first raised to the kernel's. */
 void *os_break_now(void) {
-    return move_break(0);
+    void *now = move_break(0);
+    intptr_t missing = call(SYS_brk, 0, 0, 0, 0, 0, 0) - (intptr_t)now;
+    if (now && missing > 0) {
+        move_break(missing);
+        now = move_break(0);
+    }
+    return now;
 }
 
 void *os_break_grow(size_t bytes) {

@@ -19,6 +19,9 @@
  *   INV-ZONE-1  Only pages that the kernel gave to us enter the page map.
  *   INV-ZONE-2  Pages leave the page map before the break is lowered (a cut in between leaks).
  *
+ * FORK     The child's break may differ from what this state, libc and the memory say (os_break_now);
+ *          then the break counts as shared, and what lies between is not used.
+ *
  * FAILURE  A refused growth is undone as far as possible and reported; nothing in use changes.
  */
 #include "os.h"
