@@ -15,7 +15,8 @@
  *
  * LOCKING  The page lock.
  *
- * FORK     A broken page lock empties the ring; the runs leak.
+ * FORK     Where the page lock is broken, an entry whose run's head agrees with it is free; others leak.
+ *          An entry is gone before its run's head changes.
  */
 #include "page_internal.h"
 
@@ -63,8 +64,14 @@ bool hot_merge_all(void) {
     return true;
 }
 
-void hot_forget(void) {
-    for (unsigned i = 0; i < HOT_RUNS; i++)
+void hot_repair(void) {
+    for (unsigned i = 0; i < HOT_RUNS; i++) {
+        struct extent run = S.hot[i];
+        size_t pages = (run.end - run.start) >> PAGE_SHIFT;
         S.hot[i] = (struct extent){0, 0};
+        if (run.start && pages <= HOT_MAX_PAGES &&
+            pagemap_head(run.start) == head_make(HEAD_CONT, (uint32_t)pages))
+            run_set_heads(run, HEAD_FREE);
+    }
     S.hot_pages = 0;
 }

@@ -73,7 +73,7 @@ void page_repair(void) {
         return;
     pagemap_repair_regions();
     S.dirty_pages = S.clean_pages = S.zone_pages = 0;
-    hot_forget();
+    hot_repair();
     for (uint32_t rank = 0; rank < pagemap_region_count; rank++) {
         S.zone_pages += rebuild_region(pagemap_regions[rank]);
         pagemap_repair_slots(pagemap_regions[rank]);
