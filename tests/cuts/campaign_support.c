@@ -9,7 +9,7 @@
 #include <signal.h>
 #include <sys/wait.h>
 
-enum { CHILDREN_AT_ONCE = 3, EXPLAINED_FAILURES = 5, HANG_SECONDS = 60 };
+enum { CHILDREN_AT_ONCE = 3, EXPLAINED_FAILURES = 5, HANG_SECONDS = 60, HANG_SECONDS_FAULTY = 10 };
 
 /* Of the process that one scenario runs in. */
 static const struct campaign *campaign;
@@ -85,7 +85,7 @@ static struct expectation expectation(unsigned store) {
 
 static void begin_child(void) {
     is_child = true;
-    alarm(HANG_SECONDS);
+    alarm(campaign->fault ? HANG_SECONDS_FAULTY : HANG_SECONDS);
     if (quiet_failures)
         must(freopen("/dev/null", "w", stderr) != NULL);
     if (campaign->fault)
@@ -190,12 +190,10 @@ static void *watch(void *argument) {
     return NULL;
 }
 
-static void start_worker(struct worker *worker, const struct scenario *scenario, unsigned index,
-                         unsigned stop_at) {
+static void start_worker(struct worker *worker, const struct scenario *scenario, unsigned index) {
     worker->scenario = scenario;
     worker->first = LEDGER_CUT + index * LEDGER_CUT_EACH;
     cut_prepare(&worker->cutter);
-    worker->cutter.stop_at = stop_at;
     if (campaign->mode == FORK_BY_CUT_THREAD)
         worker->cutter.at_store = fork_at_store;
     must(pthread_create(&worker->watcher, NULL, watch, worker) == 0);
@@ -211,11 +209,28 @@ static enum cutter_state wait_for_halt(struct worker *worker) {
     }
 }
 
-static void run_to_end(struct worker *worker) {
-    enum cutter_state state;
-    while ((state = wait_for_halt(worker)) != CUTTER_FINISHED)
+/* True once it is finished; lets it go on where it halts. */
+static bool run_on(struct worker *worker) {
+    enum cutter_state state = atomic_load(&worker->cutter.state);
+    if (state != CUTTER_RUNNING && state != CUTTER_FINISHED)
         cut_release(&worker->cutter, NEVER_STOP);
-    must(pthread_join(worker->watcher, NULL) == 0);
+    return state == CUTTER_FINISHED;
+}
+
+/* Both at once, for each may wait for the other. */
+static void run_both_to_end(void) {
+    bool held = campaign->held != NULL;
+    for (;;) {
+        bool ends = run_on(&cut_one), held_ends = !held || run_on(&held_one);
+        if (ends && held_ends)
+            break;
+        while (sem_wait(&cut_event) != 0)
+            must(errno == EINTR);
+    }
+    must(pthread_join(cut_one.watcher, NULL) == 0);
+    must(!held || pthread_join(held_one.watcher, NULL) == 0);
+    result->stores = cut_one.cutter.stores;
+    result->held_stores = held ? held_one.cutter.stores : 0;
 }
 
 /* Forks wherever the thread halts; ends early where it needs a lock that the held one has. */
@@ -245,21 +260,18 @@ static void run_scenario(void) {
     alarm(CHILD_LIMIT_SECONDS);
     sem_init(&cut_event, 0, 0);
     campaign->scenario->setup();
+    start_worker(&cut_one, campaign->scenario, 0);
+    must(wait_for_halt(&cut_one) == CUTTER_READY);
     if (campaign->held) {
-        start_worker(&held_one, campaign->held, 1, campaign->held_at);
+        start_worker(&held_one, campaign->held, 1);
+        must(wait_for_halt(&held_one) == CUTTER_READY);
+        cut_release(&held_one.cutter, campaign->held_at);
         wait_for_halt(&held_one);
     }
-    start_worker(&cut_one, campaign->scenario, 0, campaign->offset);
+    cut_release(&cut_one.cutter, campaign->offset);
     if (campaign->mode != FORK_BY_CUT_THREAD)
         cut_until_finished();
-    if (campaign->held && result->blocked)
-        cut_release(&held_one.cutter, NEVER_STOP);
-    run_to_end(&cut_one);
-    result->stores = cut_one.cutter.stores;
-    if (campaign->held) {
-        run_to_end(&held_one);
-        result->held_stores = held_one.cutter.stores;
-    }
+    run_both_to_end();
     reap_all();
     check_parent();
 }

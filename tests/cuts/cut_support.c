@@ -42,10 +42,6 @@ void cut_attach(struct cutter *cutter) {
     own_cutter = cutter;
 }
 
-void cut_arm(void) {
-    own_cutter->armed = true;
-}
-
 void cut_disarm(void) {
     own_cutter->armed = false;
 }
@@ -61,6 +57,11 @@ static void halt(struct cutter *cutter, enum cutter_state state) {
     sem_post(&cut_event);
     while (sem_wait(&cutter->go) != 0 && errno == EINTR)
         continue;
+}
+
+void cut_arm(void) {
+    halt(own_cutter, CUTTER_READY);
+    own_cutter->armed = true;
 }
 
 static bool counts(struct cutter *cutter, uintptr_t address) {

@@ -17,6 +17,7 @@
 
 enum cutter_state {
     CUTTER_RUNNING,
+    CUTTER_READY, /* to be cut */
     CUTTER_AT_STORE,
     CUTTER_BLOCKED, /* about to sleep until another thread drops a lock */
     CUTTER_FINISHED,
@@ -46,7 +47,7 @@ void cut_prepare(struct cutter *cutter);
 /* The calling thread is this cutter's from now on; NULL: nobody's. */
 void cut_attach(struct cutter *cutter);
 
-/* From here on / up to here the calling thread's stores count. */
+/* Waits for the controller; from there on, up to cut_disarm, the calling thread's stores count. */
 void cut_arm(void);
 void cut_disarm(void);
 

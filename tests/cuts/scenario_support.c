@@ -221,6 +221,19 @@ static void warm_holes(unsigned first) {
             ledger_give(first + i);
 }
 
+/* One object of each slab lives; its neighbour was used again after the rest was purged, and the
+ * last page that it touches is shared with the next one. */
+static void warm_holes_again(unsigned first) {
+    warm_cache(first);
+    ledger_take_many(first, 16, 7000);
+    for (unsigned i = 0; i < 16; i++)
+        if (i % 8 != 0)
+            ledger_give(first + i);
+    quarry_malloc_trim(0);
+    ledger_take_many(first + 20, 8, 7000);
+    ledger_give_many(first + 20, 8, 1);
+}
+
 static void run_trim(unsigned first) {
     (void)first;
     quarry_malloc_trim(0);
@@ -229,7 +242,7 @@ static void run_trim(unsigned first) {
 static void warm_everything(unsigned first) {
     warm_exit(first);
     warm_runs(first);
-    warm_purge(first + 50);
+    ledger_take_many(first + 50, 20, 40000);
     ledger_give_many(first, 10, 2);
     ledger_give_many(first + 50, 20, 3);
 }
@@ -326,6 +339,8 @@ const struct scenario scenarios[] = {
      2 * MIB},
     {"dirty pages are purged", setup_trim_top, warm_purge, run_purge, false, 40000, 2 * MIB},
     {"holes in slabs are purged", setup_mix, warm_holes, run_trim, false, 272, KEPT},
+    {"holes beside purged ones are purged", setup_mix, warm_holes_again, run_trim, false, 7000,
+     KEPT},
     {"everything is trimmed", setup_runs_only, warm_everything, run_trim, false, 200, 2 * MIB},
     {"mappings are made, resized and unmapped", setup_mix, warm_cache, run_mappings, false, 2 * MIB,
      10 * MIB},
