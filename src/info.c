@@ -12,6 +12,7 @@
 
 #include <malloc.h>
 
+/* As glibc's, hblkhd includes what mappings cost beyond what the program may use. */
 struct mallinfo2 api_mallinfo2(void) {
     struct stats stats;
     heap_enter();
@@ -20,7 +21,7 @@ struct mallinfo2 api_mallinfo2(void) {
         .arena = stats.page.zone_bytes,
         .ordblks = stats.free_chunks,
         .hblks = stats.mapping.count,
-        .hblkhd = stats.mapping.bytes,
+        .hblkhd = stats.mapping.bytes + stats.mapping.count * sizeof(struct mapping_entry),
         .uordblks = stats.page.zone_bytes - stats.free_bytes,
         .fordblks = stats.free_bytes,
         .keepcost = stats.page.top_bytes,
