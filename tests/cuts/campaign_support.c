@@ -53,7 +53,7 @@ static void reap_one(void) {
         if (running[i].pid != pid)
             continue;
         if (status != 0) {
-            result->failures++;
+            __atomic_fetch_add(&result->failures, 1, __ATOMIC_RELAXED);
             explain(&running[i], status);
         }
         running[i].pid = 0;
@@ -128,15 +128,17 @@ static _Noreturn void end_first_thread(unsigned store) {
     pthread_exit(NULL);
 }
 
+static _Noreturn void cut_repair(unsigned store);
+
 /* _Fork runs no handlers; where the child starts threads, fork has to tell libc of it. */
 static void fork_here(unsigned store, const struct cutter *cutter) {
     struct child *child = free_place();
-    bool threads = campaign->mode == FORK_THEN_THREAD || campaign->mode == FORK_THEN_EXIT;
-    pid_t pid = threads ? fork() : _Fork();
+    bool alone = campaign->mode == FORK_BY_ANOTHER || campaign->mode == FORK_BY_CUT_THREAD;
+    pid_t pid = alone ? _Fork() : fork();
     must(pid >= 0);
     if (pid > 0) {
         *child = (struct child){pid, store, cutter->pc, cutter->address};
-        result->children++;
+        __atomic_fetch_add(&result->children, 1, __ATOMIC_RELAXED);
         return;
     }
     begin_child();
@@ -144,6 +146,8 @@ static void fork_here(unsigned store, const struct cutter *cutter) {
         return;
     if (campaign->mode == FORK_THEN_EXIT)
         end_first_thread(store);
+    if (campaign->mode == FORK_THEN_FORK)
+        cut_repair(store);
     if (campaign->mode == FORK_THEN_THREAD)
         check_with_thread(store);
     struct expectation expected = expectation(store);
@@ -171,7 +175,7 @@ static void *work(void *argument) {
     worker->scenario->warm(worker->first);
     cut_arm();
     worker->scenario->run(worker->first);
-    if (is_child) {
+    if (is_child && campaign->mode == FORK_BY_CUT_THREAD) {
         struct expectation expected = expectation(store_at_fork);
         child_check(&expected);
         _exit(0);
@@ -229,8 +233,6 @@ static void run_both_to_end(void) {
     }
     must(pthread_join(cut_one.watcher, NULL) == 0);
     must(!held || pthread_join(held_one.watcher, NULL) == 0);
-    result->stores = cut_one.cutter.stores;
-    result->held_stores = held ? held_one.cutter.stores : 0;
 }
 
 /* Forks wherever the thread halts; ends early where it needs a lock that the held one has. */
@@ -243,6 +245,75 @@ static void cut_until_finished(void) {
         cut_release(&cut_one.cutter, cut_one.cutter.stores + campaign->stride);
     }
     result->blocked = state == CUTTER_BLOCKED;
+}
+
+/* ---- Forks of a child that repairs ------------------------------------------------------------- */
+
+enum { REPAIR_STRIDE = 61 };
+
+#define ORPHANS_LEFT (2 * MIB) /* in caches, where nobody is left who knows them for orphans */
+
+static void nothing_first(unsigned first) {
+    (void)first;
+}
+
+static void repair_and_adopt(unsigned first) {
+    (void)first;
+    quarry_free(quarry_malloc(50000));
+    quarry_malloc_trim(0);
+}
+
+static void *control_first_thread(void *unused) {
+    (void)unused;
+    must(wait_for_halt(&cut_one) == CUTTER_READY);
+    cut_release(&cut_one.cutter, campaign->offset);
+    cut_until_finished();
+    return NULL;
+}
+
+/* The thread that is cut is a new one, and the first one forks. */
+static void cut_new_thread(void) {
+    start_worker(&cut_one, campaign->scenario, 0);
+    control_first_thread(NULL);
+    run_both_to_end();
+}
+
+/* The other way round. */
+static void cut_first_thread(void) {
+    pthread_t controller;
+    cut_prepare(&cut_one.cutter);
+    must(pthread_create(&controller, NULL, control_first_thread, NULL) == 0);
+    cut_attach(&cut_one.cutter);
+    cut_arm();
+    repair_and_adopt(0);
+    cut_disarm();
+    cut_attach(NULL);
+    atomic_store(&cut_one.cutter.state, CUTTER_FINISHED);
+    sem_post(&cut_event);
+    must(pthread_join(controller, NULL) == 0);
+}
+
+static void cut_repair(unsigned store) {
+    static struct scenario scenario;
+    static struct campaign repair;
+    scenario = *campaign->scenario;
+    scenario.warm = nothing_first;
+    scenario.run = repair_and_adopt;
+    scenario.through_exit = false;
+    scenario.leak_bytes += ORPHANS_LEFT;
+    repair = (struct campaign){
+        &scenario, FORK_BY_ANOTHER, REPAIR_STRIDE, 1 + store % REPAIR_STRIDE, NULL, NULL, 0};
+    campaign = &repair;
+    memset(running, 0, sizeof running);
+    sem_init(&cut_event, 0, 0);
+    if (store % 2)
+        cut_first_thread();
+    else
+        cut_new_thread();
+    reap_all();
+    struct expectation expected = expectation(store);
+    child_check(&expected);
+    _exit(0);
 }
 
 /* ---- The process of a scenario ----------------------------------------------------------------- */
@@ -272,6 +343,8 @@ static void run_scenario(void) {
     if (campaign->mode != FORK_BY_CUT_THREAD)
         cut_until_finished();
     run_both_to_end();
+    result->stores = cut_one.cutter.stores;
+    result->held_stores = campaign->held ? held_one.cutter.stores : 0;
     reap_all();
     check_parent();
 }
@@ -286,4 +359,23 @@ struct result campaign_run(const struct campaign *wanted, bool quiet) {
     copy.status = status;
     munmap(result, sizeof *result);
     return copy;
+}
+
+void campaign_all(void **mode) {
+    const struct campaign_way *way = *mode;
+    unsigned children = 0, failures = 0;
+    for (unsigned i = 0; i < scenario_count; i++) {
+        if (way->mode == FORK_BY_CUT_THREAD && scenarios[i].through_exit)
+            continue;
+        struct campaign each = {&scenarios[i], way->mode, way->stride, 1 + i % way->stride, NULL,
+                                NULL,          0};
+        struct result got = campaign_run(&each, false);
+        assert_int_equal(got.status, 0);
+        assert_true(got.children >= got.stores / way->stride);
+        children += got.children;
+        failures += got.failures;
+    }
+    printf("# at every %u. store: %u forks\n", way->stride, children);
+    assert_true(children > scenario_count);
+    assert_int_equal(failures, 0);
 }

@@ -11,6 +11,7 @@ enum campaign_mode {
     FORK_BY_ANOTHER,    /* the child has the thread that called _Fork alone */
     FORK_THEN_THREAD,   /* ... and uses the heap first in a thread that it starts */
     FORK_THEN_EXIT,     /* ... and ends its first thread before anything else */
+    FORK_THEN_FORK,     /* ... and is cut itself, by forks of its own, while it repairs */
     FORK_BY_CUT_THREAD, /* as from a signal handler: the child goes on in mid-change */
 };
 
@@ -35,5 +36,13 @@ struct result {
 
 /* quiet: failures are expected and not explained. */
 struct result campaign_run(const struct campaign *campaign, bool quiet);
+
+struct campaign_way {
+    enum campaign_mode mode;
+    unsigned stride;
+};
+
+/* A cmocka test: all scenarios in one way, a struct campaign_way. */
+void campaign_all(void **state);
 
 #endif /* CAMPAIGN_SUPPORT_H */

@@ -8,7 +8,9 @@
 #include <linux/futex.h>
 #include <pthread.h>
 #include <stdarg.h>
+#include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -29,7 +31,7 @@ void cut_prepare(struct cutter *cutter) {
     sem_init(&cutter->go, 0, 0);
 }
 
-/* The thread-local variables lie at the top of a thread's stack, and stores to them count. */
+/* The thread-local variables lie at the top of a stack (not of the first one); stores to them count. */
 void cut_attach(struct cutter *cutter) {
     pthread_attr_t attributes;
     void *low;
@@ -38,7 +40,9 @@ void cut_attach(struct cutter *cutter) {
     pthread_attr_getstack(&attributes, &low, &bytes);
     pthread_attr_destroy(&attributes);
     stack_low = (uintptr_t)low;
-    stack_high = (uintptr_t)&own_cutter - 2048;
+    stack_high = stack_low + bytes;
+    if ((uintptr_t)&own_cutter - stack_low < bytes)
+        stack_high = (uintptr_t)&own_cutter - 2048;
     own_cutter = cutter;
 }
 
@@ -158,6 +162,10 @@ long syscall(long number, ...) {
     for (unsigned i = 0; i < 6; i++)
         argument[i] = va_arg(list, long);
     va_end(list);
+    if (number == SYS_madvise && argument[2] == MADV_WIPEONFORK && getenv(CUT_UNWIPED)) {
+        errno = EINVAL; /* as older kernels and emulators do */
+        return -1;
+    }
     struct cutter *cutter = own_cutter;
     bool sleeps = number == SYS_futex && argument[1] == FUTEX_WAIT_PRIVATE;
     if (sleeps && cutter && cutter->armed)

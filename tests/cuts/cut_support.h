@@ -42,6 +42,9 @@ extern sem_t cut_event;
 /* While true, growing the break fails. */
 extern atomic_bool cut_break_refused;
 
+/* A variable of the environment: if it is set from the start, no page is wiped in a fork child. */
+#define CUT_UNWIPED "CUT_UNWIPED"
+
 void cut_prepare(struct cutter *cutter);
 
 /* The calling thread is this cutter's from now on; NULL: nobody's. */
