@@ -151,6 +151,65 @@ static void fork_does_not_deadlock_with_stdio(void **state) {
     assert_child_succeeds(run_stdio_and_forks);
 }
 
+/* ---- What other threads had cached ------------------------------------------------------------ */
+
+#if !ON_GLIBC /* COMPAT-13 */
+enum { CACHING_THREADS = 16, CACHED_BATCH = 64, HELD_BLOCKS = 60000, LEFT_LIMIT_KIB = 256 };
+
+static atomic_int caches_filled;
+
+/* Makes many size classes hot, so that much stays in the thread's cache, and waits. */
+static void *fill_cache(void *argument) {
+    for (size_t round = 0; round < 40; round++) {
+        for (size_t size = 64; size <= 2048; size += 128) {
+            void *batch[CACHED_BATCH];
+            for (size_t i = 0; i < CACHED_BATCH; i++)
+                batch[i] = filled(size, i);
+            for (size_t i = 0; i < CACHED_BATCH; i++)
+                check_and_free(batch[i], size, i);
+        }
+    }
+    atomic_fetch_add(&caches_filled, 1);
+    while (!atomic_load(&stop_churning))
+        usleep(1000);
+    return argument;
+}
+
+/* Those threads do not exist in the child, so nothing of theirs may count as in use any more. */
+static void run_orphaned_caches(void) {
+    pthread_t threads[CACHING_THREADS];
+    void **held = map_table(HELD_BLOCKS * sizeof *held);
+    for (size_t i = 0; i < HELD_BLOCKS; i++) /* caches may be as large as the heap warrants */
+        held[i] = filled(1000, i);
+    for (size_t i = 0; i < CACHING_THREADS; i++)
+        threads[i] = start(fill_cache, NULL);
+    while (atomic_load(&caches_filled) < CACHING_THREADS)
+        usleep(1000);
+    pid_t pid = fork();
+    must(pid >= 0);
+    if (pid == 0) {
+        alarm(CHILD_LIMIT_SECONDS);
+        for (size_t i = 0; i < HELD_BLOCKS; i++)
+            check_and_free(held[i], 1000, i);
+        (void)t_malloc_trim(0);
+        size_t left = t_mallinfo2().uordblks / KIB;
+        printf("# %zu KiB count as in use in a child that has freed everything\n", left);
+        fflush(stdout);
+        must(left <= LEFT_LIMIT_KIB);
+        _exit(0);
+    }
+    must(wait_for(pid) == 0);
+    atomic_store(&stop_churning, true);
+    for (size_t i = 0; i < CACHING_THREADS; i++)
+        join(threads[i]);
+}
+
+static void a_child_takes_over_what_threads_had_cached(void **state) {
+    (void)state;
+    assert_child_succeeds(run_orphaned_caches);
+}
+#endif
+
 /* ---- Pages that a child copies when it frees ---------------------------------------------------- */
 
 #if !UNDER_SANITIZER
@@ -199,6 +258,9 @@ int main(void) {
         cmocka_unit_test(an_interrupted_call_goes_on_in_the_child),
         cmocka_unit_test(an_interrupted_slow_call_goes_on_in_the_child),
         cmocka_unit_test(fork_does_not_deadlock_with_stdio),
+#if !ON_GLIBC
+        cmocka_unit_test(a_child_takes_over_what_threads_had_cached),
+#endif
 #if !UNDER_SANITIZER
         cmocka_unit_test(a_child_that_frees_copies_few_pages),
 #endif
