@@ -65,7 +65,7 @@ void run_set_heads(struct extent run, enum head_kind kind);
 bool hot_take(size_t pages, size_t align_bytes, struct extent *run);
 void hot_give(struct extent run);
 bool hot_merge_all(void); /* false if there were none */
-void hot_repair(void); /* before the sets are rebuilt from the heads */
+void hot_repair(void);    /* before the sets are rebuilt from the heads */
 
 /* zone.c: gets pages from the kernel so that an extent of at least pages at the alignment is free,
  * and says where; false where the kernel refuses. */
