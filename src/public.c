@@ -86,6 +86,7 @@ static const struct quarry_public_field fields[] = {
     OFFSET(page_state, zone_pages),
     OFFSET(page_state, dirty_pages),
     OFFSET(page_state, clean_pages),
+    OFFSET(page_state, hot_pages),
     OFFSET(page_state, break_start),
     OFFSET(page_state, break_top),
     OFFSET(page_state, purged_total),
