@@ -12,17 +12,18 @@
 
 #include <malloc.h>
 
-/* As glibc's, hblkhd includes what mappings cost beyond what the program may use. */
+/* As glibc's, arena, uordblks and hblkhd include what the blocks cost beyond what the program may
+ * use: here the words of the page map and the entries of the table of mappings. */
 struct mallinfo2 api_mallinfo2(void) {
     struct stats stats;
     heap_enter();
     stats_read(&stats);
     return (struct mallinfo2){
-        .arena = stats.page.zone_bytes,
-        .ordblks = stats.free_chunks,
+        .arena = stats.page.zone_bytes + stats.map_bytes,
+        .ordblks = stats.free_places,
         .hblks = stats.mapping.count,
-        .hblkhd = stats.mapping.bytes + stats.mapping.count * sizeof(struct mapping_entry),
-        .uordblks = stats.page.zone_bytes - stats.free_bytes,
+        .hblkhd = stats.mapped_bytes,
+        .uordblks = stats.page.zone_bytes + stats.map_bytes - stats.free_bytes,
         .fordblks = stats.free_bytes,
         .keepcost = stats.page.top_bytes,
     };
@@ -120,7 +121,7 @@ int api_malloc_info(int options, FILE *stream) {
     fputs("</heap>\n", stream);
     print_totals(stream, &stats);
     fprintf(stream, "<total type=\"mmap\" count=\"%zu\" size=\"%zu\"/>\n", stats.mapping.count,
-            stats.mapping.bytes);
+            stats.mapped_bytes);
     print_system(stream, &stats);
     fputs("</malloc>\n", stream);
     return 0;

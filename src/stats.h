@@ -18,6 +18,9 @@ struct stats {
     size_t free_object_bytes; /* in slabs, not in caches */
     size_t free_bytes;        /* those and free runs */
     size_t free_chunks;       /* free objects and runs */
+    size_t free_places;       /* free runs and slabs with free objects */
+    size_t mapped_bytes;      /* mappings and their entries in the table */
+    size_t map_bytes;         /* words of the page map for the zones' pages */
     size_t metadata_bytes;    /* mapped for tables */
 };
 
