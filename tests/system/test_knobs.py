@@ -1,0 +1,196 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: MIT
+"""What a user sets for glibc's malloc is done by Quarry, as its system calls and memory show.
+
+Variables, GLIBC_TUNABLES and mallopt; what is malformed counts for nothing and says nothing.
+"""
+import os
+import re
+import shutil
+import sys
+import tempfile
+
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+import tap
+
+SYSTEM = os.path.join(tap.BUILD, "system")
+DEBUG_LIBRARY = os.path.join(tap.BUILD, "debug", "libquarry.so")
+KIB, MIB = 1024, 1024 * 1024
+PAGE = os.sysconf("SC_PAGE_SIZE")
+MARK = "close(-1000)"
+
+
+class Trace:
+    """The memory calls of a load: brk steps in bytes, sizes of mmap and munmap, madvise."""
+    def __init__(self, *arguments, **variables):
+        with tempfile.TemporaryDirectory() as folder:
+            path = os.path.join(folder, "trace")
+            preload = [word for name, value in (variables | {"LD_PRELOAD": tap.LIBRARY}).items()
+                       for word in ("-E", f"{name}={value}")]
+            self.result = tap.run("strace", "-f", "-o", path, "-e",
+                                  "trace=brk,mmap,munmap,madvise,close", *preload,
+                                  os.path.join(SYSTEM, "knobs"), *arguments)
+            with open(path, encoding="utf-8") as file:
+                text = file.read()
+        self.good = self.result.returncode == 0 and text.count(MARK) == 2
+        # The break of the program's start is the last one before the load.
+        before, self.text, _ = (text + MARK + MARK).split(MARK)[:3]
+        known = re.findall(r"brk\(.*\) += (0x[0-9a-f]+)", before)
+        breaks = [int(value, 16) for value in
+                  known[-1:] + re.findall(r"brk\(.*\) += (0x[0-9a-f]+)", self.text)]
+        steps = [new - old for old, new in zip(breaks, breaks[1:]) if new != old]
+        self.growth = [step for step in steps if step > 0]
+        self.shrinks = [-step for step in steps if step < 0]
+        self.mapped = [int(size) for size in re.findall(r"mmap\(NULL, (\d+),", self.text)]
+        self.unmapped = [int(size)
+                         for size in re.findall(r"munmap\(0x[0-9a-f]+, (\d+)\)", self.text)]
+        self.purges = self.text.count("madvise(")
+
+    def blocks(self, size):
+        """How many mappings of this size were made, and given back."""
+        pages = -(-size // PAGE) * PAGE
+        return self.mapped.count(pages), self.unmapped.count(pages)
+
+    def describe(self):
+        return (f"exit status {self.result.returncode}\n{self.result.stderr}growth {self.growth}\n"
+                f"shrinks {self.shrinks}\nmmap {self.mapped}\nmunmap {self.unmapped}\n"
+                f"{self.purges} madvise")
+
+
+def memory(**variables):
+    """What the process had resident at its peak, and after all was freed, beyond its start."""
+    result = tap.run(os.path.join(SYSTEM, "knobs"), "breathe", preload=tap.LIBRARY, **variables)
+    figures = dict(line.split("=") for line in result.stdout.splitlines() if "=" in line)
+    return int(figures.get("peak", 0)), int(figures.get("after", 0))
+
+
+def probe(*arguments, library=tap.LIBRARY, **variables):
+    """What probe_linked finds in force; empty if it fails or says anything on stderr."""
+    result = tap.run(os.path.join(SYSTEM, "probe_linked"), *arguments, preload=library, **variables)
+    if result.returncode != 0 or result.stderr:
+        return {}
+    return dict(line.split("=", 1) for line in result.stdout.splitlines() if "=" in line)
+
+
+def check_trim_threshold():
+    for name, variables in (("MALLOC_TRIM_THRESHOLD_", {"MALLOC_TRIM_THRESHOLD_": "-1"}),
+                            ("the tunable", {"GLIBC_TUNABLES": "glibc.malloc.trim_threshold=-1"})):
+        trace = Trace("breathe", **variables)
+        tap.check(f"a trim threshold of -1 gives nothing back ({name})",
+                  trace.good and trace.growth and not trace.shrinks and not trace.unmapped and
+                  trace.purges == 0, trace.describe())
+        peak, after = memory(**variables)
+        tap.check(f"and all stays resident ({name})", peak > 18 * MIB and after > peak - MIB,
+                  f"{peak} at most, {after} afterwards")
+    trace = Trace("breathe")
+    tap.check("by default a heap that empties is given back",
+              trace.good and (trace.shrinks or trace.purges), trace.describe())
+    kept = {}
+    for bound in (65536, 4 * MIB, 12 * MIB):
+        peak, kept[bound] = memory(MALLOC_TRIM_THRESHOLD_=str(bound))
+        print(f"# trim threshold {bound}: {peak} bytes resident at most, {kept[bound]} afterwards")
+        # Beside what is free, the thread's cache and the descriptors stay.
+        tap.check(f"a trim threshold of {bound} keeps no more free memory resident",
+                  peak > 18 * MIB and kept[bound] <= bound + 768 * KIB,
+                  f"{peak} at most, {kept[bound]} afterwards")
+    tap.check("and a larger one keeps more", kept[65536] < kept[4 * MIB] < kept[12 * MIB], kept)
+
+
+def check_top_pad():
+    for pad in (0, MIB, 4 * MIB):
+        trace = Trace("breathe", MALLOC_TOP_PAD_=str(pad))
+        good = trace.good and sum(trace.growth) > 16 * MIB
+        if pad:
+            good = good and all(step >= pad for step in trace.growth)
+            good = good and len(trace.growth) <= 20 * MIB // pad + 2
+        else:
+            good = good and max(trace.growth) <= 256 * KIB
+        tap.check(f"with a top pad of {pad} the break grows in such steps", good, trace.describe())
+
+
+def check_mappings():
+    tunable = "glibc.malloc.mmap_threshold="
+    cases = [  # variables, size of ten blocks, how many are mappings
+        ({}, 200000, 10), ({}, 100000, 0),
+        ({"MALLOC_MMAP_THRESHOLD_": "1000000"}, 200000, 0),
+        ({"MALLOC_MMAP_THRESHOLD_": "40000"}, 50000, 10),
+        ({"MALLOC_MMAP_THRESHOLD_": "0x8000"}, 50000, 10),
+        ({"GLIBC_TUNABLES": tunable + "40000"}, 50000, 10),
+        ({"GLIBC_TUNABLES": tunable + "40000:" + tunable + "60000"}, 50000, 0),
+        ({"GLIBC_TUNABLES": tunable + "40000", "MALLOC_MMAP_THRESHOLD_": "1000000"}, 50000, 10),
+        ({"MALLOC_MMAP_MAX_": "3"}, 200000, 3), ({"MALLOC_MMAP_MAX_": "0"}, 200000, 0),
+        ({"GLIBC_TUNABLES": "glibc.malloc.mmap_max=2"}, 200000, 2),
+    ]
+    for variables, size, wanted in cases:
+        trace = Trace("blocks", str(size), "10", **variables)
+        words = " ".join(f"{name}={value}" for name, value in variables.items()) or "by default"
+        tap.check(f"{wanted} of 10 blocks of {size} are mappings: {words}",
+                  trace.good and trace.blocks(size)[0] == wanted, trace.describe())
+    trace = Trace("again", "1000000", "5")
+    tap.check("by default a large block that comes and goes is a mapping only once",
+              trace.good and trace.blocks(1000000) == (1, 1), trace.describe())
+    for name, value in (("MALLOC_MMAP_THRESHOLD_", 131072), ("MALLOC_TRIM_THRESHOLD_", 131072),
+                        ("MALLOC_TOP_PAD_", 0), ("MALLOC_MMAP_MAX_", 1000)):
+        trace = Trace("again", "1000000", "5", **{name: str(value)})
+        tap.check(f"once {name} is set, every time", trace.good and
+                  trace.blocks(1000000) == (5, 5), trace.describe())
+
+
+def check_fill_and_cache():
+    keys = ("fill_malloc", "fill_free", "calloc", "cached_100", "cached_2000", "second_mapped")
+    default = ["none", "none", "zero", "1", "1", "1"]
+    filled = ["90", "165", "zero", "0", "0", "1"]
+    tunables = {"GLIBC_TUNABLES": "glibc.malloc.perturb=165", "MALLOC_PERTURB_": "7"}
+    cases = [
+        ("nothing is set", [], {}, default),
+        ("MALLOC_PERTURB_", [], {"MALLOC_PERTURB_": "165"}, filled),
+        ("the tunable, against the variable", [], tunables, filled),
+        ("mallopt(M_PERTURB)", ["-6:165"], {}, filled),
+        ("mallopt, against the variable", ["-6:165"], {"MALLOC_PERTURB_": "7"}, filled),
+        ("the low eight bits of a larger value", [], {"MALLOC_PERTURB_": "421"}, filled),
+        ("a value of 0", [], {"MALLOC_PERTURB_": "0"}, default),
+        ("tcache_count=0", [], {"GLIBC_TUNABLES": "glibc.malloc.tcache_count=0"},
+         default[:3] + ["0", "0", "1"]),
+        ("tcache_max=1000", [], {"GLIBC_TUNABLES": "glibc.malloc.tcache_max=1000"},
+         default[:3] + ["1", "0", "1"]),
+        ("QUARRY_CHECK=1", [], {"QUARRY_CHECK": "1"}, default[:3] + ["0", "0", "1"]),
+    ]
+    for name, arguments, variables, wanted in cases:
+        for variant, library in (("release", tap.LIBRARY), ("debug", DEBUG_LIBRARY)):
+            got = probe(*arguments, library=library, **variables)
+            tap.equal(f"fills and caches: {name} ({variant})", [got.get(key) for key in keys],
+                      wanted)
+
+
+def check_malformed():
+    """What is no number, or out of range, changes nothing; nor is anything written about it."""
+    default = probe()
+    tap.check("the probe works", default.get("on_quarry") == "1", default)
+    for value in ("", " ", "abc", "165x", " 165", "0x", "-", "+", "1e3", "18446744073709551616",
+                  "99999999999999999999", "165:", "165 "):
+        got = probe(MALLOC_PERTURB_=value, MALLOC_MMAP_THRESHOLD_=value, MALLOC_MMAP_MAX_=value,
+                    MALLOC_TRIM_THRESHOLD_=value, MALLOC_TOP_PAD_=value, MALLOC_ARENA_MAX=value,
+                    MALLOC_ARENA_TEST=value, QUARRY_CHECK=value, QUARRY_FOREIGN=value)
+        tap.equal(f"variables set to '{value}' count for nothing",
+                  {key: got.get(key) for key in default if key != "environment"},
+                  {key: default[key] for key in default if key != "environment"})
+    for value in ("glibc.malloc.perturb", "glibc.malloc.perturb=", "glibc.malloc.perturb=x",
+                  "perturb=165", ":", "::=", "=165", "glibc.malloc.=165",
+                  "glibc.malloc.perturbed=165",
+                  "glibc.malloc.tcache_count=70000", "glibc.malloc.tcache_count=-1",
+                  "glibc.malloc.mxfast=0:glibc.malloc.hugetlb=1"):
+        got = probe(GLIBC_TUNABLES=value)
+        tap.equal(f"GLIBC_TUNABLES={value} counts for nothing",
+                  {key: got.get(key) for key in default if key != "environment"},
+                  {key: default[key] for key in default if key != "environment"})
+    got = probe(GLIBC_TUNABLES="nonsense=1:glibc.malloc.perturb=x:glibc.malloc.perturb=165:=:")
+    tap.equal("but what is right beside it counts", got.get("fill_free"), "165")
+
+
+if tap.check("strace is installed", shutil.which("strace")):
+    check_trim_threshold()
+    check_top_pad()
+    check_mappings()
+check_fill_and_cache()
+check_malformed()
+tap.done()
