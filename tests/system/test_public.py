@@ -200,7 +200,7 @@ def check_busy(form):
             elif slab.class_index >= len(shapes) or slab.base % 4096:
                 nonsense.append(slab)
     heap.close()
-    # Per thread: from -200, freed and to be taken again, to what was cached since the slabs were read.
+    # Per thread: from -200, freed and soon taken again, to what was cached since slabs were read.
     print(f"# live blocks seen, less those meant ({form}): {min(seen)} to {max(seen)}")
     tap.check(f"live blocks are seen while threads work, within a batch a thread ({form})",
               -THREADS * (200 + CAPACITY) <= min(seen) and max(seen) <= THREADS * CAPACITY, seen)
