@@ -44,6 +44,18 @@ static void children_use_and_free_everything(void **state) {
     assert_child_succeeds(run_forks);
 }
 
+/* The same where every twentieth block is a mapping. */
+static void run_forks_with_mappings(void) {
+    must(t_mallopt(M_MMAP_THRESHOLD, 16 << 10) == 1);
+    run_forks();
+}
+
+static void children_use_and_free_mappings(void **state) {
+    (void)state;
+    seed = test_seed();
+    assert_child_succeeds(run_forks_with_mappings);
+}
+
 static void *fork_repeatedly(void *argument) {
     uint64_t base = (uintptr_t)argument;
     struct rng rng = {base};
@@ -209,6 +221,7 @@ static void posix_spawn_leaves_the_heap_alone(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(children_use_and_free_everything),
+        cmocka_unit_test(children_use_and_free_mappings),
         cmocka_unit_test(several_threads_fork_at_once),
         cmocka_unit_test(a_child_forks_again),
         cmocka_unit_test(atfork_handlers_use_the_heap),
