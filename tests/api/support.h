@@ -114,7 +114,7 @@ static inline int wait_for(pid_t pid) {
 
 /* Runs body in a child of its own and returns the wait status: 0 if all of its must()s held.  A
  * deadlock ends by SIGALRM.  The limit is no measure of speed, only far above what can be needed. */
-#define CHILD_LIMIT_SECONDS 200u
+#define CHILD_LIMIT_SECONDS 300u
 
 /* cmocka's handlers for these would turn a child's crash into an exit without a word. */
 static const int caught_by_cmocka[] = {SIGFPE, SIGILL, SIGSEGV, SIGBUS, SIGSYS};

@@ -3,6 +3,8 @@
  * test_fork.c: fork in programs whose other threads are allocating at that moment.
  *
  * A child that hangs is ended by SIGALRM, so that every deadlock is a failure.
+ *
+ * runner: timeout=900
  */
 #include "fork_support.h"
 

@@ -2,6 +2,8 @@
  *
  * test_fork_alone.c: fork beside a signal handler, beside stdio, and what a fork costs a child that
  * frees.
+ *
+ * runner: timeout=900
  */
 #include "fork_support.h"
 

@@ -9,6 +9,8 @@
  * its own, so that a seed repeats its calls, though not how the threads interleave.
  *
  *   QUARRY_TEST_SEED=0x... QUARRY_TEST_OPS=... test_model_threads
+ *
+ * runner: timeout=900
  */
 #include "support.h"
 

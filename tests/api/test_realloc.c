@@ -112,14 +112,16 @@ static void same_size_changes_nothing(void **state) {
     }
 }
 
-/* The same for blocks of the aligned functions, which may have been given more than they need. */
+/* The same for blocks of the aligned functions, where they were not given more than twice what they
+ * need: realloc takes the size asked for as a wish to shrink the others. */
 static void same_size_of_an_aligned_block_changes_nothing(void **state) {
     (void)state;
     for (size_t alignment = 32; alignment <= 64 * KIB; alignment *= 2) {
         for (size_t i = 0; i < COUNT_OF(sizes); i++) {
             void *block = t_memalign(alignment, sizes[i]);
+            bool fits = sizes[i] * 2 >= t_malloc_usable_size(block);
             void *resized = t_realloc(block, sizes[i]);
-            if (resized != block)
+            if (fits && resized != block)
                 fail_msg("memalign(%zu, %zu) moved", alignment, sizes[i]);
             t_free(resized);
         }

@@ -4,6 +4,8 @@
  * destructors may do is in test_thread_end.c.
  *
  * Each test runs in a child, so that none inherits the threads, caches or dirty memory of another.
+ *
+ * runner: timeout=900
  */
 #include "thread_support.h"
 

@@ -23,6 +23,15 @@ static size_t mixed_size(size_t i) {
     return 16 + i * i * 31 % 1000;
 }
 
+static size_t run_size(size_t i) {
+    return 20000 + i * i * 31 % 80000;
+}
+
+/* Mostly small, some in page runs of their own. */
+static size_t any_size(size_t i) {
+    return i % 16 == 0 ? run_size(i) : mixed_size(i);
+}
+
 static void fill_heap(size_t bytes, size_t (*size_of)(size_t)) {
     enum { MOST = 400000 };
     heap.blocks = map_table(MOST * sizeof *heap.blocks);
@@ -70,13 +79,13 @@ static void trim_returns_one_only_if_it_released_memory(void **state) {
 /* Pages that were given back are zero and others are not: calloc must know which. */
 static void run_contents(void) {
     struct rng rng = {1};
-    fill_heap(16 * MIB, mixed_size);
+    fill_heap(16 * MIB, any_size);
     for (int round = 0; round < 10; round++) {
         for (size_t i = 0; i < heap.count; i++) {
             if (rng_below(&rng, 3) == 0)
                 continue;
             must(heap.blocks[i] == NULL ||
-                 pattern_intact(heap.blocks[i], mixed_size(i), i, mixed_size(i)));
+                 pattern_intact(heap.blocks[i], any_size(i), i, any_size(i)));
             t_free(heap.blocks[i]);
             heap.blocks[i] = NULL;
         }
@@ -84,9 +93,9 @@ static void run_contents(void) {
         for (size_t i = 0; i < heap.count; i++) {
             if (heap.blocks[i] != NULL)
                 continue;
-            heap.blocks[i] = t_calloc(1, mixed_size(i));
-            must(all_zero(heap.blocks[i], mixed_size(i)));
-            pattern_fill(heap.blocks[i], mixed_size(i), i);
+            heap.blocks[i] = t_calloc(1, any_size(i));
+            must(all_zero(heap.blocks[i], any_size(i)));
+            pattern_fill(heap.blocks[i], any_size(i), i);
         }
     }
     empty_heap();
@@ -126,10 +135,6 @@ static void locked_memory_is_no_trouble(void **state) {
 static size_t equal_size(size_t i) {
     (void)i;
     return 512;
-}
-
-static size_t run_size(size_t i) {
-    return 20000 + i * i * 31 % 80000;
 }
 
 static void expect_resident(const char *when, size_t least, size_t most) {
