@@ -17,7 +17,7 @@
  *          operations of the thread, bins that stand where they stood are emptied.  So a thread
  *          that did a little of everything holds nothing but this table (1.7 KB).
  *          of a cache: in use by one thread <-> unused, for the next thread
- *          of cache_tls: &cold_cache (no cache yet) -> own cache -> &dead_cache (torn down)
+ *          of cache_tls: &cold_cache (none yet, or left) <-> own cache -> &dead_cache (for good)
  *
  * INVARIANTS
  *   INV-CACHE-1  Slots between the sentinel and top hold distinct objects of the class whose bits
@@ -79,6 +79,7 @@ static bool enabled = true;
 static size_t capacity_max = CAPACITY_MAX, size_max = SMALL_MAX;
 static pthread_key_t exit_key;
 static bool exit_key_made;
+static __thread uint8_t leave_calls;
 static uint32_t epoch; /* forks that led to this process and were noticed */
 
 /* ---- a thread's cache ---------------------------------------------------------------------------- */
@@ -129,7 +130,6 @@ static struct cache *make_cache(void) {
     lock_drop(&registry_lock);
     if (!cache)
         return NULL;
-    cache->rounds = 0;
     cache_tls = cache; /* first, for setspecific may allocate */
     pthread_setspecific(exit_key, cache);
     return cache;
@@ -237,8 +237,10 @@ static void spill(struct cache *cache, unsigned class_index, unsigned count) {
     STORE_RELEASE(*bin_top, slots + rest);
     unsigned wrong = 0;
     enum slab_status status = slab_give(class_index, batch, count, &wrong);
+    /* All of them were objects of the class when they were pushed.  One whose slab has closed since
+     * was freed twice: the slab closed because its first free brought it back. */
     if (UNLIKELY(status != SLAB_OK))
-        report_slab_misuse("free", batch[wrong], status);
+        report_slab_misuse("free", batch[wrong], status == SLAB_FOREIGN ? SLAB_FREE : status);
 }
 
 static void spill_all(struct cache *cache, unsigned class_index) {
@@ -326,15 +328,15 @@ static void retire(struct cache *cache) {
     lock_drop(&registry_lock);
 }
 
-/* Runs as late as it can, by arming itself again: other destructors allocate and free.  The key's
- * value is not trusted (programs overwrite keys they do not own); the thread's own pointer is. */
+/* Called in each round of destructors in which the thread has a cache.  Later destructors allocate and
+ * free: they get a cache again, which arms the key for the next round.  There are four rounds; from
+ * the third call on there may be no next one, so the thread goes on without a cache.  The key's value
+ * is not trusted (programs overwrite keys they do not own); the thread's own pointer is. */
 void cache_leave(void) {
     struct cache *cache = present_cache();
     if (!cache)
         return;
-    if (cache->rounds++ < EXIT_ROUNDS && pthread_setspecific(exit_key, cache) == 0)
-        return;
-    cache_tls = &dead_cache;
+    cache_tls = ++leave_calls < EXIT_ROUNDS ? &cold_cache : &dead_cache;
     retire(cache);
 }
 

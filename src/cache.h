@@ -24,15 +24,14 @@ struct bin_state {
 
 /* Bin 0 stays both empty and full: NULL, foreign and large pointers end up there. */
 struct cache {
-    void *
-        *top[CLASS_COUNT]; /* the object pushed last, or the NULL slot; written by the owner only */
-    void **end[CLASS_COUNT]; /* the last slot */
+    /* The object pushed last, or the NULL slot; and the last slot.  Written by the owner only. */
+    void **top[CLASS_COUNT];
+    void **end[CLASS_COUNT];
     struct bin_state state[CLASS_COUNT];
     struct cache *next; /* in the registry of all caches; they are never unmapped */
     uint32_t in_use;    /* guarded by the registry's lock */
     uint32_t epoch;     /* the number of forks when its thread last looked */
     uint32_t ticks;     /* slow operations, for the look for idle bins */
-    uint32_t rounds;    /* of thread-exit destructors seen */
 };
 
 /* Initially a static cache without capacity, so that no path tests for NULL. */
