@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT
  *
  * Prints, as NAME=VALUE lines, which parameters are in force, judged by what the allocator does.
- * Arguments of the form PARAMETER:VALUE are given to mallopt first.
+ * Arguments of the form PARAMETER:VALUE are given to mallopt first; "early" allocates before libc has
+ * an environment.
  */
 #include "self_check.h"
 
@@ -13,6 +14,19 @@
 #pragma weak quarry_version
 
 extern char **environ;
+
+static void run_preinit(int argc, char **argv, char **environment) {
+    (void)environment;
+    for (int i = 1; i < argc; i++)
+        if (strcmp(argv[i], "early") == 0) {
+            void *block = malloc(100);
+            free(malloc(3000));
+            free(block);
+        }
+}
+
+__attribute__((section(".preinit_array"), used)) static void (*preinit)(int, char **,
+                                                                        char **) = run_preinit;
 
 static size_t count_environment(void) {
     size_t count = 0;

@@ -77,8 +77,8 @@ def check_first_constructor():
         order = [os.path.basename(path)
                  for path in re.findall(r"calling (?:init|fini): (\S+)", trace)
                  if "early_module" in path or "libquarry" in path]
-        tap.equal(f"a library is initialised before libquarry and finished after it ({form})", order,
-                  ["early_module.so", "libquarry.so", "libquarry.so", "early_module.so"])
+        tap.equal(f"a library is initialised before libquarry and finished after it ({form})",
+                  order, ["early_module.so", "libquarry.so", "libquarry.so", "early_module.so"])
         result = spawn(program, env=environment | {"EARLY_MODULE_TELLS": "1"})
         lines = result.stdout.splitlines()
         tap.check(f"it may allocate first and free last, in threads as well ({form})",
@@ -87,12 +87,19 @@ def check_first_constructor():
 
 
 def check_late_environment():
-    """The first allocation comes before libc knows the environment; parameters count all the same."""
+    """The first allocation may come before libc has an environment; parameters count even then."""
+    keys, filled = ("on_quarry", "fill_malloc", "fill_free", "cached_100"), ["1", "90", "165", "0"]
     result = spawn(os.path.join(SYSTEM, "probe_linked"),
                    env=preload_only(tap.LIBRARY, MODULE) | {"MALLOC_PERTURB_": "165"})
     tap.equal("variables are obeyed although allocations preceded the library's constructor",
-              [probe(result).get(key) for key in ("on_quarry", "fill_malloc", "fill_free")],
-              ["1", "90", "165"])
+              [probe(result).get(key) for key in keys], filled)
+    for form, (suffix, library) in FORMS.items():
+        for variables in ({"MALLOC_PERTURB_": "165"},
+                          {"GLIBC_TUNABLES": "glibc.malloc.perturb=165"}):
+            result = spawn(os.path.join(SYSTEM, "probe_linked" + suffix), "early",
+                           env=preload_only(library) | variables)
+            tap.equal(f"and although they preceded all constructors ({form}, {min(variables)})",
+                      [probe(result).get(key) for key in keys], filled)
 
 
 def check_poor_environments():
@@ -112,7 +119,7 @@ def check_poor_environments():
 
 
 def check_set_uid():
-    """A set-uid program runs as root for nobody; what nobody put into the environment is ignored."""
+    """A set-uid program runs as root for nobody, whose environment is ignored."""
     names = {"archive": "a set-uid program linked with the archive reads no variables",
              "static": "a static set-uid program reads no variables"}
     for form, name in names.items():

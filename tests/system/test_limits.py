@@ -105,6 +105,8 @@ for variant, library in LIBRARIES.items():
     for kib in (32768, 65536):
         check_exhaust(f"ulimit -v {kib} ({variant})", library, resource.RLIMIT_AS, kib)
     check_exhaust(f"ulimit -d 32768 ({variant})", library, resource.RLIMIT_DATA, 32768)
+    works(f"the one place that is large enough is found among thousands ({variant})",
+          run("holes", library=library, limit=resource.RLIMIT_AS, kib=65536))
     works(f"threads compete for the last memory under ulimit -v 65536 ({variant})",
           run("threads", library=library, limit=resource.RLIMIT_AS, kib=65536))
 check_mappings()

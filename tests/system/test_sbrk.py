@@ -15,10 +15,11 @@ import tap
 PROGRAM = os.path.join(tap.BUILD, "system", "sbrk")
 LIBRARIES = [(variant, os.path.join(tap.BUILD, variant, "libquarry.so"))
              for variant in ("release", "debug")]
+ON_BREAK = ["the heap is on the break"]
 SCENARIOS = {
-    "alone": ("a program grows the break by odd sizes between its allocations", ["the heap is on the break"]),
-    "threads": ("threads do so in turns", ["the heap is on the break"]),
-    "lower": ("a program lowers the break again, to where the heap ends", ["the heap is on the break"]),
+    "alone": ("a program grows the break by odd sizes between its allocations", ON_BREAK),
+    "threads": ("threads do so in turns", ON_BREAK),
+    "lower": ("a program lowers the break again, to where the heap ends", ON_BREAK),
     "blocked": ("a mapping directly above the break keeps it from growing", []),
     "blocked-later": ("a mapping above the break stops its growth after 3 MiB", []),
 }

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: MIT
 # runner: slow timeout=600
-"""Valgrind's memcheck finds in programs on Quarry what it finds on libc's malloc, and nothing in it.
+"""Memcheck finds in programs on Quarry what it finds on libc's malloc, and nothing in Quarry.
 
 Memcheck puts its own malloc in the place of a program's, wherever that is defined: so programs
 that are linked with Quarry, or preload it, need no option.  A static program has no loader that
