@@ -139,7 +139,6 @@ size_t slab_trim(void) {
 }
 
 size_t slab_trim_class(unsigned class_index) {
-    purge_spend(LOAD_RELAXED(slab_classes[class_index].slabs) * SEARCH_NS);
     size_t bytes = trim_slabs(class_index);
     purge_spend((bytes >> PAGE_SHIFT) * PURGE_NS);
     return bytes;
@@ -159,5 +158,6 @@ bool slab_has_fallen(struct slab_class *class, const struct size_class *shape) {
     if (free_bytes <= page_hole_bound(HOLES_MIN_BYTES) || !purge_affordable())
         return false;
     class->high_live = live;
+    purge_spend(class->slabs * SEARCH_NS);
     return true;
 }
