@@ -15,7 +15,7 @@
 #include <unistd.h>
 
 sem_t cut_event;
-atomic_bool cut_break_refused;
+atomic_uint cut_refused;
 
 static __thread struct cutter *own_cutter;
 static __thread uintptr_t stack_low, stack_high;
@@ -162,8 +162,10 @@ long syscall(long number, ...) {
     for (unsigned i = 0; i < 6; i++)
         argument[i] = va_arg(list, long);
     va_end(list);
-    if (number == SYS_madvise && argument[2] == MADV_WIPEONFORK && getenv(CUT_UNWIPED)) {
-        errno = EINVAL; /* as older kernels and emulators do */
+    if (number == SYS_madvise &&
+        ((argument[2] == MADV_WIPEONFORK && getenv(CUT_UNWIPED)) || /* as older kernels do */
+         (argument[2] == MADV_DONTNEED && atomic_load(&cut_refused) & REFUSE_PURGING))) {
+        errno = EINVAL;
         return -1;
     }
     struct cutter *cutter = own_cutter;
@@ -188,7 +190,9 @@ void *sbrk(intptr_t bytes) {
         real = (move_break *)dlsym(RTLD_NEXT, "sbrk");
         atomic_store(&next, real);
     }
-    if (bytes > 0 && atomic_load(&cut_break_refused)) {
+    unsigned refused = atomic_load(&cut_refused);
+    if ((bytes > 0 && refused & REFUSE_RAISING_BREAK) ||
+        (bytes < 0 && refused & REFUSE_LOWERING_BREAK)) {
         errno = ENOMEM;
         return (void *)-1;
     }

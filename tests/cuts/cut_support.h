@@ -39,8 +39,9 @@ struct cutter {
 /* Posted whenever a cutter halts, and by whoever sees that its thread is finished. */
 extern sem_t cut_event;
 
-/* While true, growing the break fails. */
-extern atomic_bool cut_break_refused;
+/* What the system refuses: a set of these. */
+enum { REFUSE_RAISING_BREAK = 1, REFUSE_LOWERING_BREAK = 2, REFUSE_PURGING = 4 };
+extern atomic_uint cut_refused;
 
 /* A variable of the environment: if it is set from the start, no page is wiped in a fork child. */
 #define CUT_UNWIPED "CUT_UNWIPED"

@@ -7,6 +7,8 @@
 #include "meta.h"
 #include "page_internal.h"
 
+#include <pthread.h>
+
 enum { ROOM = LEDGER_CUT_EACH };
 
 /* ---- What several scenarios begin with --------------------------------------------------------- */
@@ -45,6 +47,19 @@ static void earn(unsigned first, size_t size) {
 }
 
 /* ---- Slabs and caches -------------------------------------------------------------------------- */
+
+static void *use_and_end(void *unused) {
+    (void)unused;
+    earn(LEDGER_CUT, 64);
+    return NULL;
+}
+
+static void setup_unused_cache(void) {
+    pthread_t thread;
+    setup_mix();
+    must(pthread_create(&thread, NULL, use_and_end, NULL) == 0);
+    must(pthread_join(thread, NULL) == 0);
+}
 
 static void run_first_slab(unsigned first) {
     ledger_take(first, 230);
@@ -85,7 +100,7 @@ static void run_close(unsigned first) {
 }
 
 static void run_capacity(unsigned first) {
-    for (unsigned i = 0; i < 5; i++) {
+    for (unsigned i = 0; i < 3; i++) {
         ledger_take_many(first, 40, 32);
         ledger_give_many(first, 40, 1);
     }
@@ -137,6 +152,20 @@ static void run_resize(unsigned first) {
         ledger_resize(first + 3, size[i]);
 }
 
+static void warm_hot(unsigned first) {
+    warm_cache(first);
+    ledger_take_many(first, 40, 20000);
+}
+
+static void run_hot(unsigned first) {
+    ledger_give_many(first, 40, 2);
+    ledger_take_many(first + 100, 3, 20000);
+    ledger_give_many(first + 1, 3, 2);
+    ledger_take(first + 103, 24000);
+    ledger_give_many(first + 5, 35, 2);
+    ledger_take(first + 104, 300000);
+}
+
 static void setup_two_regions(void) {
     quarry_mallopt(M_MMAP_MAX, 0);
     quarry_mallopt(M_TRIM_THRESHOLD, -1);
@@ -164,6 +193,11 @@ static void run_grow(unsigned first) {
     ledger_give_many(first, 6, 1);
 }
 
+static void share_break(unsigned first) {
+    warm_cache(first);
+    must(sbrk(10000) != (void *)-1);
+}
+
 /* Fills the zone up to shortly before the end of its region. */
 static void setup_region_end(void) {
     setup_runs_only();
@@ -175,7 +209,7 @@ static void setup_region_end(void) {
 
 static void refuse_break(unsigned first) {
     warm_cache(first);
-    atomic_store(&cut_break_refused, true);
+    atomic_store(&cut_refused, REFUSE_RAISING_BREAK);
 }
 
 static void run_grow_mapped(unsigned first) {
@@ -201,10 +235,24 @@ static void run_give_downwards(unsigned first) {
     ledger_take_many(first, 3, 100000);
 }
 
+static void run_give_some(unsigned first) {
+    ledger_give_many(first + 16, 4, 1);
+}
+
+static void warm_unlowered(unsigned first) {
+    warm_trim_top(first);
+    atomic_store(&cut_refused, REFUSE_LOWERING_BREAK);
+}
+
 static void warm_purge(unsigned first) {
     warm_trim_top(first);
     ledger_take(first + 20, 64);
     ledger_take(first + 21, 200000);
+}
+
+static void warm_unpurged(unsigned first) {
+    warm_purge(first);
+    atomic_store(&cut_refused, REFUSE_PURGING);
 }
 
 static void run_purge(unsigned first) {
@@ -212,6 +260,19 @@ static void run_purge(unsigned first) {
     ledger_take_zero(first, 36000);
     ledger_give_many(first + 1, 18, 3);
     ledger_give_many(first + 2, 18, 3);
+}
+
+/* Enough holes that a class is searched for them by itself. */
+static void warm_fall(unsigned first) {
+    warm_cache(first);
+    ledger_take_many(first, 130, 7000);
+}
+
+static void run_fall(unsigned first) {
+    for (unsigned i = 0; i < 130; i++)
+        if (i % 8 != 0)
+            ledger_give(first + i);
+    ledger_take_many(first + 1, 7, 7000);
 }
 
 static void warm_holes(unsigned first) {
@@ -302,8 +363,8 @@ static void run_moves(unsigned first) {
 
 static void run_anything(unsigned first) {
     struct rng rng = {20};
-    for (unsigned i = 0; i < 100; i++) {
-        unsigned slot = first + (unsigned)rng_below(&rng, 40);
+    for (unsigned i = 0; i < 60; i++) {
+        unsigned slot = first + (unsigned)rng_below(&rng, 25);
         size_t size = rng_below(&rng, (size_t)16 << rng_below(&rng, 14)) + 1;
         if (!ledger_live(slot))
             ledger_take(slot, size);
@@ -320,6 +381,8 @@ const struct scenario scenarios[] = {
     {"the first allocation of the process", nothing, nothing_first, run_first_allocation, false,
      100, KEPT},
     {"a thread's cache is made", setup_mix, nothing_first, run_first_allocation, false, 100, KEPT},
+    {"a thread takes over a cache", setup_unused_cache, nothing_first, run_first_allocation, false,
+     100, KEPT},
     {"the first slab of a class", setup_mix, warm_cache, run_first_slab, false, 230, KEPT},
     {"a bin is refilled", setup_mix, warm_64, run_refill, false, 64, KEPT},
     {"a bin spills", setup_mix, warm_spill, run_spill, false, 64, KEPT},
@@ -328,17 +391,26 @@ const struct scenario scenarios[] = {
     {"idle bins lose their capacity", setup_mix, warm_idle, run_idle, false, 64, KEPT},
     {"a thread ends", setup_mix, warm_exit, nothing_first, true, 200, KEPT},
     {"runs are taken, given and merged", setup_mix, warm_runs, run_merge, false, 30000, KEPT},
+    {"runs are hot, and no longer", setup_runs_only, warm_hot, run_hot, false, 20000,
+     KEPT + 304 * KIB},
     {"a run is extended and cut", setup_runs_only, warm_runs, run_resize, false, 60000,
      KEPT + 300000},
     {"runs cross regions", setup_two_regions, warm_cache, run_two_regions, false, 0, 160 * MIB},
     {"the heap grows by the break", setup_runs_only, warm_cache, run_grow, false, 100000, 3 * MIB},
     {"the break enters another region", setup_region_end, warm_cache, run_grow, false, 100000,
      3 * MIB},
+    {"the program moves the break, too", setup_runs_only, share_break, run_grow, false, 100000,
+     3 * MIB},
     {"the heap grows by mappings", setup_runs_only, refuse_break, run_grow_mapped, false, 400000,
      4 * MIB},
     {"the break is lowered", setup_trim_top, warm_trim_top, run_give_downwards, false, 40000,
      2 * MIB},
+    {"the break cannot be lowered", setup_trim_top, warm_unlowered, run_give_some, false, 40000,
+     2 * MIB},
+    {"dirty pages cannot be purged", setup_trim_top, warm_unpurged, run_purge, false, 40000,
+     2 * MIB},
     {"dirty pages are purged", setup_trim_top, warm_purge, run_purge, false, 40000, 2 * MIB},
+    {"a class falls, and is searched for holes", setup_mix, warm_fall, run_fall, false, 7000, KEPT},
     {"holes in slabs are purged", setup_mix, warm_holes, run_trim, false, 272, KEPT},
     {"holes beside purged ones are purged", setup_mix, warm_holes_again, run_trim, false, 7000,
      KEPT},

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: MIT
+ * runner: timeout=900
  *
  * test_cuts.c: a thread is cut before every store of every slow path, by a fork in another thread.
  */

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: MIT
+ * runner: timeout=900
  *
  * test_cuts_modes.c: other ways for a child to begin: with a thread that it starts before it has
  * allocated anything, with the end of its first thread, in the middle of what was cut, as after a

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: MIT
+ * runner: timeout=900
  *
  * test_storm.c: threads allocate and come and go as fast as they can while the process forks, and
  * each child is checked.
