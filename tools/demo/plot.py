@@ -15,7 +15,8 @@ try:
 except ImportError:
     sys.exit("matplotlib is not installed: apt-get install python3-matplotlib")
 
-PANELS = (("wall_s", "Wall time"), ("peak_rss_kib", "Peak resident memory"))
+# CPU time, for it says less than wall time about what else the machine was doing.
+PANELS = (("cpu_s", "CPU time"), ("peak_rss_kib", "Peak resident memory"))
 # Told apart also by those who see few colours, and by shape in print.
 COLOURS = ("#0f766e", "#b45309", "#6d28d9", "#be123c", "#475569")
 SHAPES = ("o", "D", "s", "^", "v")
