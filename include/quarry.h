@@ -6,6 +6,8 @@
  * and their family are Quarry's.  The names below give the same functions under a prefix of their
  * own, so that a program can hold both allocators at once.  Never pass a block of one allocator to
  * a function of the other, except where libquarry provides malloc itself: there both are the same.
+ * Where it does not, both move the program break, and sbrk is not thread-safe: in a program with
+ * threads, see to it that only one of the two grows by the break while they run.
  *
  * Unless a comment says otherwise every function is thread-safe (MT-Safe), is not a cancellation
  * point, is not async-signal-safe, takes sizes in bytes, and sets errno only when it fails.
