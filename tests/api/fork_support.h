@@ -23,6 +23,7 @@ struct churned {
 
 static _Atomic(struct churned *) table[TABLE_SLOTS];
 static atomic_bool stop_churning;
+static atomic_size_t churning; /* threads that have entered their loop */
 static pthread_t churners[CHURNERS];
 
 static inline struct churned *make_churned(struct rng *rng) {
@@ -61,15 +62,21 @@ static inline void empty_table(void) {
 
 static inline void *churn_until_stopped(void *argument) {
     struct rng rng = {(uintptr_t)argument};
+    atomic_fetch_add(&churning, 1);
     while (!atomic_load_explicit(&stop_churning, memory_order_relaxed))
         churn(&rng);
     return NULL;
 }
 
+/* ASan's runtime does not survive a fork while another thread is inside it, as a thread that starts
+ * is: there, the caller goes on when all have started. */
 static inline void start_churners(uint64_t seed) {
     atomic_store(&stop_churning, false);
+    atomic_store(&churning, 0);
     for (size_t i = 0; i < CHURNERS; i++)
         churners[i] = start(churn_until_stopped, (void *)(uintptr_t)mix64(seed + i));
+    while (UNDER_ASAN && atomic_load(&churning) < CHURNERS)
+        usleep(100);
 }
 
 static inline void stop_churners(void) {

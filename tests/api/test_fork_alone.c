@@ -121,9 +121,12 @@ static void *read_lines(void *argument) {
     return NULL;
 }
 
+/* Pauses between two flushes: without, fork waits for seconds until it gets the list's lock. */
 static void *flush_all_streams(void *argument) {
-    while (!atomic_load(&stop_churning))
+    while (!atomic_load(&stop_churning)) {
         fflush(NULL);
+        usleep(100);
+    }
     return argument;
 }
 
