@@ -193,6 +193,44 @@ build/system/%: tests/system/%.c Makefile
 build/system/%: tests/system/%.cc Makefile
 	$(build_system) $< -o $@
 
+# ---- Benchmarks ---------------------------------------------------------------------------------
+# bench/micro/NAME.c      build/bench/micro/NAME, on Google Benchmark through gbench.h
+# bench/workloads/NAME.c  build/bench/workloads/NAME, with workload.c
+# bench/trace/*.c         recorder and player of traces
+# None is linked with an allocator: the runner preloads each in turn.
+
+MICRO := $(patsubst %.c,build/%,$(wildcard bench/micro/*.c))
+WORKLOAD := $(patsubst %.c,build/%,$(filter-out %/workload.c,$(wildcard bench/workloads/*.c)))
+BENCH_PROGRAMS = $(MICRO) $(WORKLOAD) $(TRACE)
+BENCH_FLAGS = $(GNU) -O2 -g $(NO_BUILTIN) $(WARNINGS) $(WERROR) -pthread -MMD -MP
+define build_bench
+@mkdir -p $(@D)
+$(say) CC $@
+$(MUTE)
+endef
+
+build/bench/%.o: bench/%.c Makefile
+	$(build_bench)$(CC) $(BENCH_FLAGS) -c $< -o $@
+build/bench/micro/%.o: bench/micro/%.cc Makefile
+	$(build_bench)$(CXX) -std=c++17 -O2 -g -Wall -Wextra $(WERROR) -pthread -MMD -MP -c $< -o $@
+$(MICRO): build/bench/micro/%: build/bench/micro/%.o build/bench/micro/gbench.o
+	$(build_bench)$(CXX) $^ -o $@ -lbenchmark -pthread
+$(WORKLOAD): build/bench/workloads/%: build/bench/workloads/%.o build/bench/workloads/workload.o
+	$(build_bench)$(CC) $^ -o $@ -pthread -lm
+
+#help:   bench         compares allocators: installs rivals, runs everything, writes build/bench/results/
+bench: bench-setup
+	bench/run.py
+#help:   bench-quick   the same in under two minutes, with small tasks; says little about times
+bench-quick: bench-setup
+	bench/run.py --quick
+#help:   bench-programs  builds the programs of the benchmarks and runs none
+bench-programs: $(BENCH_PROGRAMS)
+.PHONY: bench bench-quick bench-programs bench-setup
+bench-setup:
+	tools/setup.sh build demo bench
+	+@$(MAKE) --no-print-directory -j$(JOBS) all bench-programs
+
 # ---- Tests --------------------------------------------------------------------------------------
 # A test suite is a name, the executables to run, and what else has to be built for them.
 

@@ -15,7 +15,11 @@ ru_maxrss of wait4 is not used: exec does not reset it, so it would report this 
 every smaller program.
 
 Wall time is that of the first process, CPU time and page faults are its wait4 figures, which
-include all descendants that were waited for.
+include all descendants that were waited for. Mappings are the lines of /proc/PID/maps when the
+largest process ends.
+
+Resident memory over time, where it is asked for, is sampled: the largest process's, every few
+milliseconds, from /proc/PID/statm, which takes no lock of the program's.
 """
 import contextlib
 import ctypes
@@ -24,6 +28,7 @@ import re
 import shutil
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
@@ -58,6 +63,7 @@ class Process:
     command: str
     peak_rss_kib: int = 0
     peak_vss_kib: int = 0
+    mappings: int = 0
     has_library: bool = True
 
 
@@ -68,12 +74,16 @@ class Measurement:
     exit_status: int
     wall_s: float
     cpu_s: float
+    user_s: float
+    system_s: float
     peak_rss_kib: int
     peak_vss_kib: int
+    mappings: int
     minor_faults: int
     largest: str
     processes: int
     without_library: list[str] = field(default_factory=list)
+    timeline: list[tuple[float, int]] = field(default_factory=list)  # seconds, resident KiB
 
     def as_dict(self) -> dict[str, Any]:
         """Return the figures as plain data."""
@@ -129,9 +139,10 @@ class _Tree:
             process.command = fields["Name"].strip() if tid == group else process.command
             process.peak_rss_kib = max(process.peak_rss_kib, int(fields["VmHWM"].split()[0]))
             process.peak_vss_kib = max(process.peak_vss_kib, int(fields["VmPeak"].split()[0]))
-            if self.library is not None and tid == group:
+            if tid == group:
                 maps = Path(f"/proc/{tid}/maps").read_text(errors="replace")
-                process.has_library = self.library in maps
+                process.mappings = maps.count("\n")
+                process.has_library = self.library is None or self.library in maps
         except (FileNotFoundError, ProcessLookupError, KeyError):
             return  # killed while being read, or without an address space: nothing to see
 
@@ -166,6 +177,42 @@ class _Tree:
                     _ptrace(_PTRACE_CONT, tid)
                 else:
                     self.alive.discard(tid)
+
+
+class _Timeline:
+    """A thread that notes the resident size of a tree's largest process at regular times."""
+
+    def __init__(self, tree: _Tree, interval_s: float) -> None:
+        self.tree = tree
+        self.interval_s = interval_s
+        self.points: list[tuple[float, int]] = []
+        self.ended = threading.Event()
+        self.thread = threading.Thread(target=self._sample, daemon=True)
+
+    def _resident_kib(self) -> int:
+        largest = 0
+        for tid in list(self.tree.alive):
+            with contextlib.suppress(OSError, IndexError):
+                pages = int(Path(f"/proc/{tid}/statm").read_text().split()[1])
+                largest = max(largest, pages * os.sysconf("SC_PAGE_SIZE") // 1024)
+        return largest
+
+    def _sample(self) -> None:
+        started = time.monotonic()
+        while not self.ended.wait(self.interval_s):
+            resident = self._resident_kib()
+            if resident:
+                self.points.append((round(time.monotonic() - started, 4), resident))
+
+    def __enter__(self) -> "_Timeline":
+        if self.interval_s > 0:
+            self.thread.start()
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self.ended.set()
+        if self.interval_s > 0:
+            self.thread.join()
 
 
 @contextlib.contextmanager
@@ -216,17 +263,20 @@ def run(
     output: Path,
     library: str | None,
     limit_s: float,
+    interval_s: float = 0,
 ) -> Measurement:
     """Run command, with stdout and stderr in OUTPUT.stdout and OUTPUT.stderr, and measure its tree.
 
     library is the real path of a file that every process must have mapped when it ends; the ones
-    that have not are listed. Raises RunError after limit_s; nothing is left running then.
+    that have not are listed. With interval_s the resident size is sampled so often. Raises RunError
+    after limit_s; nothing is left running then.
     """
     pid, gate = _start(command, directory, environment, output)
     tree = _Tree(library)
     tree.alive.add(pid)
+    timeline = _Timeline(tree, interval_s)
     try:
-        with _time_limit(limit_s):
+        with _time_limit(limit_s), timeline:
             if not _ptrace(_PTRACE_SEIZE, pid, _OPTIONS):
                 raise RunError("the first process vanished before it started")
             started = ended = time.monotonic()
@@ -257,12 +307,16 @@ def run(
         exit_status=os.waitstatus_to_exitcode(root_status),
         wall_s=ended - started,
         cpu_s=usage.ru_utime + usage.ru_stime,
+        user_s=usage.ru_utime,
+        system_s=usage.ru_stime,
         peak_rss_kib=largest.peak_rss_kib,
         peak_vss_kib=max(process.peak_vss_kib for process in tree.finished),
+        mappings=largest.mappings,
         minor_faults=usage.ru_minflt,
         largest=largest.command,
         processes=len(tree.finished),
         without_library=sorted({item.command for item in tree.finished if not item.has_library}),
+        timeline=timeline.points,
     )
 
 

@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: MIT
+"""The allocators that are compared, and the proof that a program really runs on one of them.
+
+An allocator is preloaded. That the preload took is shown by ld.so itself: LD_DEBUG=bindings names,
+for each file of a program, whose malloc, calloc, realloc and free it got.
+"""
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import measure
+from measure import Binding, Measurement, RunError, SystemCalls
+
+BASELINE = "glibc"
+
+
+class Failure(Exception):
+    """A program that crashed, differed, or ran without its allocator; text for the reader."""
+
+
+@dataclass(frozen=True)
+class Allocator:
+    """A name for the tables, and the library to preload; glibc has none."""
+
+    name: str
+    library: str | None = None
+
+    def check(self, directory: Path) -> None:
+        """Raise Failure unless the library can be preloaded and then provides malloc."""
+        if self.library is None:
+            return
+        if not Path(self.library).is_file():
+            raise Failure(f"{self.name}: there is no library {self.library}")
+        run = Run(directory, {"PATH": "/usr/bin:/bin", "LD_PRELOAD": self.library})
+        try:
+            measured, bindings = run.trace_bindings(["/bin/sh", "-c", ":"], self.library, 30)
+        except RunError as error:
+            raise Failure(f"{self.name}: {error}") from None
+        complaint = run.stderr().strip()
+        if measured.without_library or measured.exit_status != 0:
+            raise Failure(
+                f"{self.name}: the preload of {self.library} did not take"
+                + (f": {complaint}" if complaint else "")
+            )
+        if not any(item.provider == self.library for item in bindings):
+            raise Failure(f"{self.name}: {self.library} provides no malloc")
+
+
+def libc_path() -> str:
+    """Return the C library that this process, and so every Debian program, has loaded."""
+    for line in Path("/proc/self/maps").read_text().splitlines():
+        if line.endswith("/libc.so.6"):
+            return line.split()[-1]
+    raise Failure("this Python is not linked with glibc")
+
+
+@dataclass
+class Run:
+    """A directory for one command at a time, and the environment it gets."""
+
+    base: Path
+    environment: dict[str, str]
+
+    @property
+    def work(self) -> Path:
+        """The directory the command runs in, new for every run."""
+        return self.base / "work"
+
+    def fresh(self) -> None:
+        """Forget all files of the run before."""
+        shutil.rmtree(self.work, ignore_errors=True)
+        self.work.mkdir(parents=True)
+
+    def measure(self, command: list[str], library: str | None, limit_s: float) -> Measurement:
+        """Run the command at full speed."""
+        self.fresh()
+        return measure.run(
+            command, self.work, self.environment, self.base / "out", library, limit_s
+        )
+
+    def count_calls(self, command: list[str], limit_s: float) -> SystemCalls:
+        """Run the command under strace."""
+        self.fresh()
+        return measure.count_system_calls(
+            command, self.work, self.environment, self.base / "out", limit_s
+        )
+
+    def trace_bindings(
+        self, command: list[str], library: str | None, limit_s: float
+    ) -> tuple[Measurement, set[Binding]]:
+        """Run the command while ld.so notes each symbol it resolves."""
+        traces = self.base / "bindings"
+        shutil.rmtree(traces, ignore_errors=True)
+        traces.mkdir(parents=True)
+        plain = self.environment
+        self.environment = {**plain, "LD_DEBUG": "bindings", "LD_DEBUG_OUTPUT": f"{traces}/ld"}
+        try:
+            measured = self.measure(command, library, limit_s)
+        finally:
+            self.environment = plain
+        bindings = measure.read_bindings(sorted(traces.iterdir()))
+        shutil.rmtree(traces)
+        return measured, bindings
+
+    def stderr(self) -> str:
+        """Return what the last command wrote to stderr."""
+        return Path(f"{self.base}/out.stderr").read_text(errors="replace")
