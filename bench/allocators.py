@@ -4,6 +4,9 @@
 An allocator is preloaded. That the preload took is shown by ld.so itself: LD_DEBUG=bindings names,
 for each file of a program, whose malloc, calloc, realloc and free it got.
 """
+import argparse
+import os
+import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,11 +74,13 @@ class Run:
         shutil.rmtree(self.work, ignore_errors=True)
         self.work.mkdir(parents=True)
 
-    def measure(self, command: list[str], library: str | None, limit_s: float) -> Measurement:
-        """Run the command at full speed."""
+    def measure(
+        self, command: list[str], library: str | None, limit_s: float, interval_s: float = 0
+    ) -> Measurement:
+        """Run the command at full speed; sample its resident size where an interval is given."""
         self.fresh()
         return measure.run(
-            command, self.work, self.environment, self.base / "out", library, limit_s
+            command, self.work, self.environment, self.base / "out", library, limit_s, interval_s
         )
 
     def count_calls(self, command: list[str], limit_s: float) -> SystemCalls:
@@ -105,3 +110,20 @@ class Run:
     def stderr(self) -> str:
         """Return what the last command wrote to stderr."""
         return Path(f"{self.base}/out.stderr").read_text(errors="replace")
+
+
+def parse_allocator(text: str) -> Allocator:
+    """Turn NAME=FILE into an allocator."""
+    match = re.fullmatch(r"([A-Za-z0-9._+-]+)=(.+)", text)
+    if not match or match[1] == BASELINE:
+        raise argparse.ArgumentTypeError(f"'{text}' is not of the form NAME=FILE.so")
+    if re.search(r"[:\s]", match[2]):
+        raise argparse.ArgumentTypeError("LD_PRELOAD cannot name a path with blanks or colons")
+    return Allocator(match[1], os.path.realpath(match[2]))
+
+
+def parse_runs(text: str) -> int:
+    """Turn a text into a number of runs."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a number of runs, 1 or more")
+    return int(text)

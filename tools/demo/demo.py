@@ -9,13 +9,11 @@ Before that, ld.so is asked to prove that each program's malloc and free are tho
 import argparse
 import json
 import os
-import re
 import shutil
 import signal
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
@@ -23,61 +21,14 @@ import report
 from runner import BASELINE, Allocator, Bench, Failure
 from workloads import WORKLOADS, Workload, select
 
+# In bench/, which runner has added to the path.
+from allocators import parse_allocator, parse_runs
+from progress import Progress
+
 ROOT = Path(__file__).resolve().parents[2]
 LIBRARY = ROOT / "build" / "release" / "libquarry.so"
 # What the extra runs cost beside a measured one, for the estimate of the time left.
 PROOF_COST, STRACE_COST = 0.3, 2.0
-
-
-class Progress:
-    """One line on stderr with what is running and about how long the rest will take."""
-
-    def __init__(self, total: float) -> None:
-        self.total = total
-        self.done = 0.0
-        self.started = time.monotonic()
-        self.live = sys.stderr.isatty()
-
-    def _left(self) -> str:
-        elapsed = time.monotonic() - self.started
-        # Until something is done, the listed seconds are all there is to go by.
-        pace = elapsed / self.done if self.done > 0 else 1.0
-        seconds = round((self.total - self.done) * pace)
-        return f"about {seconds // 60} min {seconds % 60:02} s left"
-
-    def step(self, text: str) -> None:
-        """Say what starts now; on a terminal only, for it replaces the line before."""
-        if self.live:
-            width = shutil.get_terminal_size().columns - 1
-            sys.stderr.write(f"\r\033[K{text}, {self._left()}"[: width + 4])
-            sys.stderr.flush()
-
-    def advance(self, cost: float) -> None:
-        """Count a finished step."""
-        self.done += cost
-
-    def line(self, text: str, left: bool = True) -> None:
-        """Print a line that stays."""
-        clear = "\r\033[K" if self.live else ""
-        sys.stderr.write(f"{clear}{text}{', ' + self._left() if left else ''}\n")
-        sys.stderr.flush()
-
-
-def parse_allocator(text: str) -> Allocator:
-    """Turn NAME=FILE into an allocator."""
-    match = re.fullmatch(r"([A-Za-z0-9._+-]+)=(.+)", text)
-    if not match or match[1] == BASELINE:
-        raise argparse.ArgumentTypeError(f"'{text}' is not of the form NAME=FILE.so")
-    if re.search(r"[:\s]", match[2]):
-        raise argparse.ArgumentTypeError("LD_PRELOAD cannot name a path with blanks or colons")
-    return Allocator(match[1], os.path.realpath(match[2]))
-
-
-def parse_runs(text: str) -> int:
-    """Turn a text into a number of runs."""
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"'{text}' is not a number of runs, 1 or more")
-    return int(text)
 
 
 def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
@@ -87,7 +38,7 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
         description=__doc__.split("\n\n", 1)[0],
         epilog=__doc__.split("\n\n", 1)[1]
         + "\nPeaks are read from /proc at the moment each process ends; nothing is sampled"
-        " (tools/demo/measure.py says how, and how exactly). Exit status: 0 if all went well,"
+        " (bench/measure.py says how, and how exactly). Exit status: 0 if all went well,"
         " 1 if a program failed or its output differed, 2 for a wrong command line, 130 if"
         " interrupted.",
     )
