@@ -8,6 +8,7 @@ import argparse
 import os
 import re
 import shutil
+import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +16,17 @@ import measure
 from measure import Binding, Measurement, RunError, SystemCalls
 
 BASELINE = "glibc"
+QUARRY = "quarry"
+LIBRARY = Path(__file__).resolve().parents[1] / "build" / "release" / "libquarry.so"
+# Debian's allocators: name, soname, package.
+RIVALS = (
+    ("jemalloc", "libjemalloc.so.2", "libjemalloc2"),
+    ("mimalloc", "libmimalloc.so.2", "libmimalloc2.0"),
+    ("tcmalloc", "libtcmalloc_minimal.so.4", "libtcmalloc-minimal4"),
+    ("tbbmalloc", "libtbbmalloc_proxy.so.2", "libtbbmalloc2"),
+)
+# Of Debian's, the one whose time times memory is least over all cases.
+BEST_RIVAL = "jemalloc"
 
 
 class Failure(Exception):
@@ -127,3 +139,44 @@ def parse_runs(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"'{text}' is not a number of runs, 1 or more")
     return int(text)
+
+
+def find_library(soname: str) -> str | None:
+    """Return the real path of an installed library, as ld.so would find it."""
+    listed = subprocess.run(
+        ["/sbin/ldconfig", "-p"], capture_output=True, text=True, check=False
+    ).stdout
+    for line in listed.splitlines():
+        if line.split()[:1] == [soname]:
+            return os.path.realpath(line.rpartition("=> ")[2])
+    return None
+
+
+def choose(given: list[Allocator], wanted: list[str]) -> tuple[list[Allocator], list[str]]:
+    """Return glibc, Quarry, Debian's rivals and the given ones, and a line for each left out.
+
+    With wanted, only those named there and the baseline; what is wanted has to exist.
+    """
+    found: dict[str, Allocator | str] = {
+        BASELINE: Allocator(BASELINE),
+        QUARRY: (
+            Allocator(QUARRY, str(LIBRARY))
+            if LIBRARY.is_file()
+            else "build/release/libquarry.so is not built: make"
+        ),
+    }
+    for name, soname, package in RIVALS:
+        path = find_library(soname)
+        missing = f"{name} is not installed: apt-get install {package}"
+        found[name] = Allocator(name, path) if path else missing
+    found.update((allocator.name, allocator) for allocator in given)
+    for name in wanted:
+        if name not in found:
+            raise ValueError(f"no allocator named '{name}'; there are: {', '.join(found)}")
+        if isinstance(found[name], str):
+            raise Failure(str(found[name]))
+    if isinstance(found[QUARRY], str) and not wanted:
+        raise Failure(str(found[QUARRY]))
+    chosen = [item for name, item in found.items() if not wanted or name in {BASELINE, *wanted}]
+    usable = [item for item in chosen if isinstance(item, Allocator)]
+    return usable, [item for item in chosen if isinstance(item, str)]

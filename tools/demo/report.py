@@ -1,13 +1,18 @@
 # SPDX-License-Identifier: MIT
 """Turns measurements into a table for people, and into JSON and CSV for programs."""
 import csv
-import math
-import platform
 import statistics
+import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+sys.path.append(str(Path(__file__).resolve().parents[2] / "bench"))
+from machine import describe_machine, machine_line
+from stats import geometric_mean, ratio
+
+__all__ = ["METRICS", "describe_machine", "format_report", "ratio", "write_csv"]
 
 FORMAT = 1
 
@@ -40,13 +45,6 @@ RSS MiB   peak resident memory              VSS MiB  peak address space, of the 
 faults    page faults served without disk   syscalls system calls (one run under strace -f -c)
 memory    of these: brk, mmap, munmap, mremap and madvise
 ratio     to glibc; below 1 is less than glibc, with * where the two allocators' runs overlap"""
-
-
-def ratio(value: float, base: float) -> float | None:
-    """Return value / base; two zeros are equal, and nothing can be compared with one zero."""
-    if base == 0:
-        return 1.0 if value == 0 else None
-    return value / base
 
 
 def summarise(runs: list[dict[str, Any]], calls: dict[str, int]) -> dict[str, Any]:
@@ -89,26 +87,8 @@ def geometric_means(programs: Iterable[Results], name: str) -> dict[str, float |
     listed = list(programs)
     for metric in METRICS:
         values = [item["results"][name]["ratio"][metric.key] for item in listed]
-        good = [value for value in values if value is not None and value > 0]
-        means[metric.key] = math.exp(statistics.fmean(map(math.log, good))) if good else None
+        means[metric.key] = geometric_mean([value for value in values if value is not None])
     return means
-
-
-def describe_machine() -> dict[str, Any]:
-    """Return what a reader needs to judge the figures; nothing that identifies the machine."""
-    processors = [
-        line.split(":", 1)[1].strip()
-        for line in Path("/proc/cpuinfo").read_text().splitlines()
-        if line.startswith("model name")
-    ]
-    release = platform.freedesktop_os_release()
-    return {
-        "processor": processors[0] if processors else platform.machine(),
-        "processors": len(processors) or 1,
-        "system": release.get("PRETTY_NAME", "Linux"),
-        "kernel": platform.release(),
-        "glibc": platform.libc_ver()[1],
-    }
 
 
 def write_csv(report: dict[str, Any], path: Path) -> None:
@@ -211,8 +191,7 @@ def format_report(report: dict[str, Any], colour: bool) -> str:
             title = ""
     times = "one run" if report["runs"] == 1 else f"medians of {report['runs']} runs"
     return (
-        f"{machine['system']}, Linux {machine['kernel']}, glibc {machine['glibc']};"
-        f" {machine['processors']} x {machine['processor']}\n"
+        f"{machine_line(machine)}\n"
         f"{times}, the allocators taking turns; all runs shown gave the same output\n\n"
         f"{table.text()}\n\n{LEGEND}"
     )
