@@ -195,12 +195,13 @@ build/system/%: tests/system/%.cc Makefile
 
 # ---- Benchmarks ---------------------------------------------------------------------------------
 # bench/micro/NAME.c      build/bench/micro/NAME, on Google Benchmark through gbench.h
-# bench/workloads/NAME.c  build/bench/workloads/NAME, with workload.c
+# bench/workloads/NAME.c  build/bench/workloads/NAME, with all *_support.c beside it
 # bench/trace/*.c         recorder and player of traces
 # None is linked with an allocator: the runner preloads each in turn.
 
 MICRO := $(patsubst %.c,build/%,$(wildcard bench/micro/*.c))
-WORKLOAD := $(patsubst %.c,build/%,$(filter-out %/workload.c,$(wildcard bench/workloads/*.c)))
+WORKLOAD := $(patsubst %.c,build/%,$(filter-out %_support.c,$(wildcard bench/workloads/*.c)))
+WORKLOAD_SUPPORT := $(patsubst %.c,build/%.o,$(wildcard bench/workloads/*_support.c))
 BENCH_PROGRAMS = $(MICRO) $(WORKLOAD) $(TRACE)
 BENCH_FLAGS = $(GNU) -O2 -g $(NO_BUILTIN) $(WARNINGS) $(WERROR) -pthread -MMD -MP
 define build_bench
@@ -215,7 +216,7 @@ build/bench/micro/%.o: bench/micro/%.cc Makefile
 	$(build_bench)$(CXX) -std=c++17 -O2 -g -Wall -Wextra $(WERROR) -pthread -MMD -MP -c $< -o $@
 $(MICRO): build/bench/micro/%: build/bench/micro/%.o build/bench/micro/gbench.o
 	$(build_bench)$(CXX) $^ -o $@ -lbenchmark -pthread
-$(WORKLOAD): build/bench/workloads/%: build/bench/workloads/%.o build/bench/workloads/workload.o
+$(WORKLOAD): build/bench/workloads/%: build/bench/workloads/%.o $(WORKLOAD_SUPPORT)
 	$(build_bench)$(CC) $^ -o $@ -pthread -lm
 
 #help:   bench         compares allocators: installs rivals, runs everything, writes build/bench/results/
