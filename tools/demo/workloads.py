@@ -75,7 +75,7 @@ def _words(seed: int, count: int) -> list[str]:
     return list(found)
 
 
-def _text(seed: int, size_bytes: int) -> str:
+def text(seed: int, size_bytes: int) -> str:
     """Return lines of words, the frequent ones frequent as in a language."""
     chance = random.Random(seed)
     words = _words(seed, 4000)
@@ -89,7 +89,7 @@ def _text(seed: int, size_bytes: int) -> str:
 
 
 def _prepare_text(inputs: Path, size: dict[str, int]) -> None:
-    (inputs / "text.txt").write_text(_text(11, size["TEXT_BYTES"]))
+    (inputs / "text.txt").write_text(text(11, size["TEXT_BYTES"]))
 
 
 def _prepare_records(inputs: Path, size: dict[str, int]) -> None:
@@ -108,7 +108,7 @@ def _prepare_records(inputs: Path, size: dict[str, int]) -> None:
     (inputs / "records.json").write_text(json.dumps(records))
 
 
-def _function_source(number: int, chance: random.Random) -> str:
+def function_source(number: int, chance: random.Random) -> str:
     """Return one C function with loops, a switch, structures and calls of earlier functions."""
     cases = "\n".join(
         f"        case {value}: total += pair.left * {chance.randint(2, 99)}"
@@ -139,7 +139,7 @@ static long task_{number}(const struct pair *list, long count)
 def _prepare_c(inputs: Path, size: dict[str, int]) -> None:
     chance = random.Random(13)
     names = ", ".join(f'"{word}"' for word in _words(13, 500))
-    functions = [_function_source(number, chance) for number in range(size["FUNCTIONS"])]
+    functions = [function_source(number, chance) for number in range(size["FUNCTIONS"])]
     table = ", ".join(f"task_{number}" for number in range(size["FUNCTIONS"]))
     (inputs / "program.c").write_text(
         "#include <math.h>\n#include <stdio.h>\n#include <stdlib.h>\n#include <string.h>\n"
@@ -153,7 +153,7 @@ def _prepare_c(inputs: Path, size: dict[str, int]) -> None:
 def _prepare_history(inputs: Path, size: dict[str, int]) -> None:
     """Write a history for git fast-import: files that grow, change in places and are renamed."""
     chance = random.Random(14)
-    stock = _text(14, 400_000).splitlines()
+    stock = text(14, 400_000).splitlines()
     files = {f"src/file{number}.c": chance.choices(stock, k=120) for number in range(40)}
     out = []
     for commit in range(size["COMMITS"]):
