@@ -196,13 +196,15 @@ build/system/%: tests/system/%.cc Makefile
 # ---- Benchmarks ---------------------------------------------------------------------------------
 # bench/micro/NAME.c      build/bench/micro/NAME, on Google Benchmark through gbench.h
 # bench/workloads/NAME.c  build/bench/workloads/NAME, with all *_support.c beside it
+# bench/exact/NAME.c      build/bench/exact/NAME: fixed loops and phases that are counted
 # bench/trace/*.c         recorder and player of traces
 # None is linked with an allocator: the runner preloads each in turn.
 
 MICRO := $(patsubst %.c,build/%,$(wildcard bench/micro/*.c))
 WORKLOAD := $(patsubst %.c,build/%,$(filter-out %_support.c,$(wildcard bench/workloads/*.c)))
 WORKLOAD_SUPPORT := $(patsubst %.c,build/%.o,$(wildcard bench/workloads/*_support.c))
-BENCH_PROGRAMS = $(MICRO) $(WORKLOAD) $(TRACE)
+EXACT := $(patsubst %.c,build/%,$(wildcard bench/exact/*.c))
+BENCH_PROGRAMS = $(MICRO) $(WORKLOAD) $(EXACT) $(TRACE)
 BENCH_FLAGS = $(GNU) -O2 -g $(NO_BUILTIN) $(WARNINGS) $(WERROR) -pthread -MMD -MP
 define build_bench
 @mkdir -p $(@D)
@@ -218,6 +220,8 @@ $(MICRO): build/bench/micro/%: build/bench/micro/%.o build/bench/micro/gbench.o
 	$(build_bench)$(CXX) $^ -o $@ -lbenchmark -pthread
 $(WORKLOAD): build/bench/workloads/%: build/bench/workloads/%.o $(WORKLOAD_SUPPORT)
 	$(build_bench)$(CC) $^ -o $@ -pthread -lm
+$(EXACT): build/bench/exact/%: build/bench/exact/%.o
+	$(build_bench)$(CC) $^ -o $@ -pthread -rdynamic
 
 #help:   bench         compares allocators: installs rivals, runs everything, writes build/bench/results/
 bench: bench-setup
