@@ -21,6 +21,7 @@ from plot import BETTER, COLOURS, INK, LINE, PAPER, SHAPES, SOFT, pyplot, style
 MORE_COLOURS = (*COLOURS[1:], "#0369a1", "#a16207", "#4d7c0f", "#86198f")
 MORE_SHAPES = (*SHAPES[1:], "P", "X", "<", ">")
 COLUMNS = 3
+TICKS = (0.1, 0.2, 0.3, 0.5, 0.7, 1, 1.5, 2, 3, 5, 10, 20)
 
 
 def looks(result: Data) -> dict[str, tuple[str, str]]:
@@ -44,12 +45,12 @@ def clean(axes: Any, grid: str) -> None:
         side.set_visible(False)
 
 
-def save(figure: Any, result: Data, title: str, path: Path) -> None:
+def save(figure: Any, result: Data, title: str, path: Path, remark: str = "") -> None:
     """Add title and machine, and write the file."""
     inch = 1 / figure.get_figheight()
     figure.patch.set_facecolor(PAPER)
     figure.text(0.02, 1 - 0.32 * inch, title, fontsize=14, fontweight="bold", va="center")
-    note = f"{machine_line(result['machine'])}; medians of {result['rounds']} runs"
+    note = f"{machine_line(result['machine'])}; {remark or 'medians of %d runs' % result['rounds']}"
     figure.text(0.02, 0.18 * inch, note, fontsize=8, color=SOFT, va="center")
     figure.savefig(path, facecolor=PAPER, metadata={"Date": None})
     pyplot.close(figure)
@@ -76,12 +77,13 @@ def draw_scatter(result: Data, path: Path) -> None:
             axes.annotate(
                 name, at, xytext=(9, 6), textcoords="offset points", fontsize=10, color=colour
             )
+    axes.set_xscale("log")
+    axes.set_yscale("log")
     for axis, label in ((axes.xaxis, "time"), (axes.yaxis, "peak resident memory")):
-        axis.set_label_text(f"{label}, relative to glibc (log scale)")
+        axis.set_label_text(f"{label}, relative to glibc (logarithmic)")
+        axis.set_major_locator(pyplot.FixedLocator(TICKS))
         axis.set_major_formatter(lambda value, _: f"{value:g}")
-        axis.set_minor_formatter(lambda value, _: "")
-    axes.set_xscale("log", base=2)
-    axes.set_yscale("log", base=2)
+        axis.set_minor_locator(pyplot.NullLocator())
     axes.axvline(1, color=SOFT, linewidth=0.8)
     axes.axhline(1, color=SOFT, linewidth=0.8)
     clean(axes, "both")
@@ -164,7 +166,8 @@ def draw_timelines(result: Data, path: Path) -> bool:
         axes.set_visible(False)
     handles, labels = panels[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="upper right", ncols=len(labels), frameon=False, fontsize=9)
-    save(figure, result, f"Resident MiB over seconds, {result['idle_s']:g} s of rest at the end", path)
+    remark = f"one run each, workloads with {result['idle_s']:g} s of rest at the end"
+    save(figure, result, "Resident MiB over seconds", path, remark)
     return True
 
 
