@@ -109,7 +109,7 @@ ADDED = (
         packages={"make": "make", "gcc": "gcc"},
         seconds=3.0,
         script='cp "$INPUT/Makefile" . && make -s -j2 && ./program\n',
-        full={"FILES": 24},
+        full={"FILES": 36},
         small={"FILES": 2},
         prepare=_prepare_project,
     ),
@@ -135,7 +135,7 @@ ADDED = (
             ' -sOutputFile=pages.pdf "$INPUT/pages.ps"\n'
             "gs -q -dBATCH -dNOPAUSE -dSAFER -sDEVICE=txtwrite -sOutputFile=- pages.pdf\n"
         ),
-        full={"PAGES": 12},
+        full={"PAGES": 50},
         small={"PAGES": 1},
         prepare=_prepare_pages,
         outputs=("pages.ppm",),
