@@ -15,7 +15,7 @@ enum { OPERATIONS = 2000, BATCH = 1000 };
 
 static void *blocks[BATCH];
 
-static void fail(const char *what) {
+_Noreturn static void fail(const char *what) {
     fprintf(stderr, "loops: %s failed\n", what);
     exit(1);
 }
@@ -24,7 +24,7 @@ static void fail(const char *what) {
 static void *used(void *block) {
     if (block == NULL)
         fail("an allocation");
-    __asm__ volatile("" : "+r"(block) : : "memory");
+    __asm__ volatile("" : : "r"(block) : "memory");
     return block;
 }
 

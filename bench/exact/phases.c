@@ -36,9 +36,9 @@ int clock_gettime(clockid_t unused, struct timespec *now) {
     return 0;
 }
 
-static void fail(const char *what) {
+_Noreturn static void fail(const char *what) {
     dprintf(2, "phases: %s failed\n", what);
-    _exit(1);
+    exit(1);
 }
 
 static void *filled(size_t size) {

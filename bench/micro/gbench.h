@@ -56,7 +56,7 @@ void gbench_fail(const char *what) __attribute__((noreturn));
 static inline void *gbench_used(void *block) {
     if (block == NULL)
         gbench_fail("an allocation");
-    __asm__ volatile("" : "+r"(block) : : "memory");
+    __asm__ volatile("" : : "r"(block) : "memory");
     return block;
 }
 

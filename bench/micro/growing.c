@@ -20,7 +20,7 @@ static void by_steps(gbench *bench, long step) {
 
 /* Several grow in turns, so that none has room behind it. */
 static void together(gbench *bench, long step) {
-    while (gbench_go(bench, 100 * STRINGS)) {
+    while (gbench_go(bench, 100L * STRINGS)) {
         char *texts[STRINGS] = {NULL};
         for (long length = step; length <= 100 * step; length += step) {
             for (int i = 0; i < STRINGS; i++) {

@@ -56,7 +56,7 @@ static void statistics(gbench *bench, long size) {
     enum { KINDS = sizeof(names) / sizeof(names[0]) };
     size_t count = (4 << 20) / (size_t)size;
     void **live = gbench_used(malloc(count * sizeof(*live)));
-    double before[KINDS], after[KINDS], reads = 0;
+    double before[KINDS], after[KINDS] = {0}, reads = 0;
     for (int kind = 0; kind < KINDS; kind++)
         before[kind] = statistic(names[kind]);
     for (size_t i = 0; i < count; i++)
