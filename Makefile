@@ -248,7 +248,8 @@ RUN_unit := $(call programs,debug,$(UNIT))
 $(foreach v,debug libc asan ubsan tsan,$(eval RUN_$v := $(call programs,$v,$(API))))
 RUN_cuts := $(call programs,cuts,$(CUTS))
 RUN_system := $(call scripts,tests/system)
-NEEDS_system := build/release/libquarry.so $(ARCHIVE) build/debug/libquarry.so $(SYSTEM_PROGRAMS)
+NEEDS_system = build/release/libquarry.so $(ARCHIVE) build/debug/libquarry.so $(SYSTEM_PROGRAMS) \
+  $(BENCH_PROGRAMS)
 suite_needs = $(filter build/%,$(RUN_$1)) $(NEEDS_$1)
 
 # Builds what the suites in RUN need, then runs them.

@@ -39,6 +39,9 @@ PHASES = (
     "trim",
 )
 ACCEPT = "if this is meant: bench/counts.py --accept, and commit bench/counts.json"
+# The kernel's version moves faults and calls a little (where mappings lie, how page tables fill):
+# that much is no regression. Instructions have to be the same.
+ALLOWED = {"faults": (0.02, 4), "system calls": (0.02, 1)}
 Counts = dict[str, float]
 
 
@@ -170,7 +173,20 @@ class Change:
     @property
     def worse(self) -> bool:
         """Whether it is a regression: more than was accepted, or a count that nobody has seen."""
-        return self.accepted is None or (self.found or 0) > self.accepted
+        if self.accepted is None:
+            return True
+        share, few = ALLOWED.get(self.kind, (0, 0))
+        return (self.found or 0) > self.accepted * (1 + share) + few
+
+    @property
+    def better(self) -> bool:
+        """Whether it is so much less that the table should say so."""
+        return not self.worse and Change(self.kind, self.name, self.found, self.accepted).worse
+
+    @property
+    def direction(self) -> str:
+        """Return worse, better, or near."""
+        return "worse" if self.worse else "better" if self.better else "near"
 
     def __str__(self) -> str:
         def show(value: float | None) -> str:
@@ -241,7 +257,7 @@ def main() -> int:
         accepted, found = load(), count_all(str(LIBRARY))
         listed = changes(found, accepted)
         for change in listed:
-            print(f"{'worse' if change.worse else 'better'}: {change}")
+            print(f"{change.direction}: {change}")
         if options.accept:
             accept(found, accepted)
             print(f"{len(listed)} counts changed in {TABLE.relative_to(HERE.parent)}")
@@ -249,7 +265,7 @@ def main() -> int:
         if not found["instructions"]:
             print(f"instructions: not compared, for the library was not built with '{FLAGS}'")
         worse = [change for change in listed if change.worse]
-        print(f"{len(worse)} worse, {len(listed) - len(worse)} better")
+        print(f"{len(worse)} worse, {sum(change.better for change in listed)} better")
         if worse:
             print(ACCEPT)
         return 1 if worse else 0

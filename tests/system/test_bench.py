@@ -1,0 +1,318 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: MIT
+# runner: timeout=300
+"""The benchmark runner: verdicts are right for known distributions, results are complete, and what
+is wrong is said in one line.  No time is ever asserted."""
+import csv
+import json
+import os
+import random
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+TOOL = os.path.join(os.path.dirname(os.path.dirname(HERE)), "bench")
+sys.path[:0] = [os.path.dirname(HERE), TOOL]
+import compare
+import report
+import stats
+import summary
+import tap
+from allocators import RIVALS, Allocator, choose
+from case import Case, Place
+from session import Plan, Session
+
+SEEDS = 100
+KIB = {"peak_rss_kib": 1000, "peak_vss_kib": 9000, "mappings": 30, "minor_faults": 200}
+
+
+# ---- Statistics ---------------------------------------------------------------------------------
+
+def verdicts(effect, pairs, noise=0.03, spikes=0.0):
+    """How often each verdict is given on runs of which the truth is known.
+
+    Each pair shares a drift of the machine that its ratio has to cancel; spikes is the chance that a
+    run is disturbed."""
+    counts = {stats.BETTER: 0, stats.WORSE: 0, stats.CANNOT_TELL: 0}
+    for seed in range(SEEDS):
+        chance = random.Random(seed)
+        values, bases = [], []
+        for _ in range(pairs):
+            drift = chance.uniform(1, 2)
+            disturbed = 1.5 if chance.random() < spikes else 1
+            values.append(drift * effect * chance.gauss(1, noise) * disturbed)
+            bases.append(drift * chance.gauss(1, noise))
+        counts[stats.estimate(stats.paired_ratios(values, bases)).verdict()] += 1
+    return counts
+
+
+def test_verdicts():
+    better, worse, neither = stats.BETTER, stats.WORSE, stats.CANNOT_TELL
+    for pairs in (5, 7, 11):
+        found = verdicts(1, pairs)
+        tap.check(f"{pairs} pairs, no difference: a verdict in less than 10 %",
+                  found[neither] > 0.9 * SEEDS, found)
+        found = verdicts(0.85, pairs)
+        tap.check(f"{pairs} pairs, 15 % less: better in 95 %, worse never",
+                  found[better] >= 0.95 * SEEDS and not found[worse], found)
+        found = verdicts(1.18, pairs)
+        tap.check(f"{pairs} pairs, 18 % more: worse in 95 %, better never",
+                  found[worse] >= 0.95 * SEEDS and not found[better], found)
+    found = verdicts(0.85, 11, spikes=0.15)
+    tap.check("one run in seven disturbed: better or cannot tell, never worse",
+              found[better] >= 0.4 * SEEDS and not found[worse], found)
+    found = verdicts(0.5, 4)
+    tap.equal("four pairs are too few for any verdict", found[neither], SEEDS)
+    found = verdicts(0.995, 11, noise=0.0001)
+    tap.equal("half a percent is too little to matter, however sure", found[neither], SEEDS)
+
+
+def test_statistics():
+    tap.equal("a ratio to zero is none", [stats.ratio(1, 0), stats.ratio(0, 0), stats.ratio(3, 2)],
+              [None, 1.0, 1.5])
+    found = stats.estimate([0.9, 1.1, 1.0, 5.0, 1.05])
+    tap.check("one outlier moves neither the median nor anything beyond it",
+              found.value == 1.05 and found.low == 0.9 and found.high == 5.0, found)
+    tap.equal("the same data give the same interval", found,
+              stats.estimate([0.9, 1.1, 1.0, 5.0, 1.05]))
+    tap.equal("no pairs, no estimate", [stats.estimate([]), stats.estimate_mean([])], [None, None])
+    tap.check("geometric mean", abs(stats.geometric_mean([0.5, 2, 8]) - 2) < 1e-12)
+    whole = stats.estimate_mean([[0.5] * 5, [2.0] * 5])
+    tap.check("a half and a double make one", abs(whole.value - 1) < 1e-12
+              and whole.verdict() == stats.CANNOT_TELL, whole)
+
+
+# ---- Results made up ----------------------------------------------------------------------------
+
+def made_result(factors, seed, rounds=7, scale=1.0, output="same"):
+    """A result in which each allocator's time and memory is a known multiple of glibc's."""
+    chance = random.Random(seed)
+    cases = []
+    for name in ("one", "two"):
+        drifts = [chance.uniform(1, 2) for _ in range(rounds)]
+        results = {
+            who: {"memory": None, "calls": {"brk": 3},
+                  "runs": [{"wall_s": drift * factor * chance.gauss(1, 0.02),
+                            "cpu_s": drift * factor, "user_s": drift, "system_s": 0.1,
+                            **{key: value * factor for key, value in KIB.items()}}
+                           for drift in drifts]}
+            for who, factor in factors.items()}
+        cases.append({"name": name, "group": "workload", "summary": "", "threads": 1,
+                      "output": output, "results": results})
+    return {"format": 1, "date": "today", "rounds": rounds, "scale": scale, "idle_s": 0,
+            "machine": {"system": "s", "kernel": "k", "glibc": "g", "processors": 2,
+                        "processor": "p", "huge_pages": "never"},
+            "allocators": [{"name": who, "library": "x.so", "version": ""} for who in factors],
+            "cases": cases, "failures": [], "instructions": {}}
+
+
+def save(folder, name, result):
+    path = Path(folder, name)
+    path.write_text(json.dumps(result), encoding="utf-8")
+    return str(path)
+
+
+def verdict_of(text, case, figure):
+    """The ratio and the verdict in a line of what compare prints."""
+    for line in text.splitlines():
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        if cells[:2] == [case, figure]:
+            return float(cells[2]), cells[4]
+    return None
+
+
+def test_compare(folder):
+    # Two days: the machine was twice as slow on the second, glibc with it.
+    old = save(folder, "old.json", made_result({"glibc": 1, "quarry": 0.8, "rival": 0.9}, 1))
+    new = save(folder, "new.json", made_result({"glibc": 2, "quarry": 1.2, "rival": 2.4}, 2))
+    result = run_bench("compare", old, new)
+    ratio, verdict = verdict_of(result.stdout, "one", "time s")
+    tap.check("compare: glibc cancels what the day was like", result.returncode == 0
+              and verdict == "better" and 0.7 < ratio < 0.8, result.stdout)
+    ratio, verdict = verdict_of(result.stdout, "geometric mean", "peak RSS MiB")
+    tap.check("compare: the mean, exactly", verdict == "better" and ratio == 0.75, result.stdout)
+    result = run_bench("compare", old, f"{new}:rival")
+    tap.check("compare: worse", verdict_of(result.stdout, "two", "time s")[1] == "worse",
+              result.stdout)
+    result = run_bench("compare", f"{old}:rival", f"{old}:quarry")
+    ratio, verdict = verdict_of(result.stdout, "two", "CPU s")
+    tap.check("compare: two allocators of one result, pair by pair",
+              verdict == "better" and ratio == round(0.8 / 0.9, 3), result.stdout)
+    result = run_bench("compare", old, old)
+    tap.check("compare: with itself, cannot tell", "better |" not in result.stdout
+              and "worse |" not in result.stdout and result.returncode == 0, result.stdout)
+    few = save(folder, "few.json", made_result({"glibc": 1, "quarry": 0.5}, 3, rounds=3))
+    result = run_bench("compare", old, few)
+    tap.check("compare: three runs give no verdict, and that is said", "too few" in result.stdout
+              and verdict_of(result.stdout, "one", "time s")[1] == "cannot tell", result.stdout)
+    other = save(folder, "other.json", made_result({"glibc": 1, "quarry": 1}, 4, output="other"))
+    tap.check("compare: a case with other output is pointed out",
+              "one: the outputs differ" in run_bench("compare", old, other).stdout)
+
+
+def test_wrong_compare(folder):
+    good = save(folder, "good.json", made_result({"glibc": 1, "quarry": 1}, 5))
+    small = save(folder, "small.json", made_result({"glibc": 1, "quarry": 1}, 5, scale=0.1))
+    text = save(folder, "text.json", [1, 2])
+    for name, arguments, words in (
+            ("no such file", (good, folder + "/none"), "give a folder"),
+            ("no result", (good, text), "not a result"),
+            ("no such allocator", (good, good + ":nobody"), "it has: glibc, quarry"),
+            ("other scales", (good, small), "run one of them again")):
+        message_check(f"compare: {name}", run_bench("compare", *arguments), 2, words)
+
+
+def test_tables(folder):
+    result = made_result({"glibc": 1, "quarry": 1.5, "rival": 0.5}, 6)
+    found = summary.losses(result, "quarry", 0.05)
+    tap.equal("losses name the best of the others", {(loss.case, loss.rival) for loss in found},
+              {("one", "rival"), ("two", "rival")})
+    text = report.format_report(result)
+    tap.check("the report lists them", "Quarry / best" in text and "3.00" in text, text)
+    page = Path(folder, "RESULTS.md")
+    page.write_text(f"# Mine\n{report.OPENING}\nold\n{report.CLOSING}\nWhy: because.\n",
+                    encoding="utf-8")
+    report.write_into(page, text)
+    written = page.read_text(encoding="utf-8")
+    tap.check("a page keeps what people wrote", written.startswith("# Mine")
+              and written.endswith("Why: because.\n") and "old" not in written and text in written)
+    report.write_into(page, text)
+    tap.equal("and writing it again changes nothing", page.read_text(encoding="utf-8"), written)
+
+
+# ---- The runner ---------------------------------------------------------------------------------
+
+def run_bench(*arguments, **environment):
+    return tap.run(sys.executable, os.path.join(TOOL, "run.py"), *arguments, **environment)
+
+
+def message_check(name, result, status, *words):
+    tap.check(name, result.returncode == status and "Traceback" not in result.stderr
+              and all(word in result.stdout + result.stderr for word in words),
+              f"exit status {result.returncode}\n{result.stdout}{result.stderr}")
+
+
+def test_run(folder):
+    """One small case of each group that the build always has."""
+    out = os.path.join(folder, "result")
+    result = run_bench("pairs", "larson", "perl", "--scale", "0.01", "--runs", "2", "--with",
+                       "quarry", "--no-memory", "--out", out, TMPDIR=folder)
+    tap.check("a run of three cases", result.returncode == 0, result.stdout + result.stderr)
+    data = summary.load(Path(out))
+    tap.equal("results: cases and allocators", {case["name"]: list(case["results"])
+                                                for case in data["cases"]},
+              {name: ["glibc", "quarry"] for name in ("pairs", "larson", "perl")})
+    larson = next(case for case in data["cases"] if case["name"] == "larson")
+    for metric in summary.METRICS:
+        if metric.key != "idle_rss_kib":
+            tap.check(f"results: {metric.heading}, two runs each", all(
+                metric.values(entry) and min(metric.values(entry)) >= 0
+                for entry in larson["results"].values()), larson)
+    tap.check("results: its output was compared", len(larson["output"]) == 16, larson["output"])
+    tap.check("results: nanoseconds of the micro-benchmarks", all(
+        len(values) == 2 for found in summary.micro_rows(data).values()
+        for values in found.values()) and "pair/64" in summary.micro_rows(data))
+    with open(os.path.join(out, "cases.csv"), encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    tap.equal("CSV: a line per case and allocator", len(rows), 6)
+    tap.check("tables: every part", all(words in result.stdout for words in (
+        "geometric mean", "Micro-benchmarks", "System calls", "All figures")), result.stdout)
+    tap.equal("nothing is left in the temporary directory",
+              [name for name in os.listdir(folder) if name.startswith("quarry-bench-")], [])
+
+
+def test_command_line(folder):
+    message_check("--help names the verbs", run_bench("--help"), 0, "compare", "list",
+                  "MEASURING.md")
+    message_check("run --help names every option", run_bench("run", "--help"), 0, "--quick",
+                  "--runs", "--scale", "--allocator", "--with", "--out", "--write-results")
+    message_check("list names cases and allocators", run_bench("list"), 0, "larson", "redis",
+                  "glibc")
+    message_check("an unknown case", run_bench("nosuch"), 2, "nosuch", "list")
+    message_check("an unknown allocator", run_bench("--with", "nobody"), 2, "nobody", "glibc")
+    message_check("a wrong scale", run_bench("--scale", "0"), 2, "a number above 0")
+    message_check("a wrong --allocator", run_bench("--allocator", "odd"), 2, "NAME=FILE.so")
+    message_check("no such library", run_bench("larson", "--allocator", f"odd={folder}/no.so"), 1,
+                  f"there is no library {folder}/no.so")
+
+
+def test_rivals():
+    usable, missing = choose([], [])
+    tap.equal("each rival is found, or the package that has it is named",
+              len(usable) + len(missing), 2 + len(RIVALS))
+    try:
+        choose([], ["nobody"])
+        text = ""
+    except ValueError as error:
+        text = str(error)
+    tap.check("a wanted allocator that nobody knows", "no allocator named 'nobody'" in text, text)
+
+
+# ---- Sessions with planted faults ---------------------------------------------------------------
+
+def shell_case(name, script, **more):
+    return Case(name, "workload", "", 0.1,
+                lambda place: ["/bin/sh", "-c", script, "sh", str(place.report)], **more)
+
+
+def run_session(folder, case, library):
+    others = [Allocator("odd", library)] if library else []
+    session = Session([case], [Allocator("glibc"), *others],
+                      Plan(runs=2, prove=False, memory=False, calls=False),
+                      Path(tempfile.mkdtemp(dir=folder)))
+    session.run()
+    return session
+
+
+def odd_library(folder):
+    """glibc's malloc under another name, for cases that look who they run on."""
+    path = os.path.join(folder, "odd.so")
+    source = ("#include <stddef.h>\nvoid *__libc_malloc(size_t);\n"
+              "void *malloc(size_t size) { return __libc_malloc(size); }\n")
+    subprocess.run(["gcc", "-x", "c", "-shared", "-fPIC", "-o", path, "-"], input=source, text=True,
+                   check=True)
+    return path
+
+
+def test_sessions(folder):
+    odd = odd_library(folder)
+    session = run_session(folder, shell_case("good", "echo same"), odd)
+    data = session.results()
+    tap.check("a session keeps both runs of both", [len(entry["runs"]) for entry in
+                                                    data[0]["results"].values()] == [2, 2], data)
+    session = run_session(folder, shell_case("differs", "echo ${LD_PRELOAD:-none}"), odd)
+    tap.check("other output under a rival: the rival is out, with the reason",
+              list(session.results()[0]["results"]) == ["glibc"]
+              and "standard output differs" in session.failures[0]["text"], session.failures)
+    session = run_session(folder, shell_case("crash", "test -z \"$LD_PRELOAD\" || kill -ABRT $$"),
+                          odd)
+    tap.check("a crash under a rival: named with its signal",
+              "crash under odd: died of signal 6" in session.failures[0]["text"], session.failures)
+    session = run_session(folder, shell_case("broken", "exit 3"), odd)
+    tap.check("a case that fails under glibc is left out", session.results() == []
+              and "broken under glibc: exit status 3" in session.failures[0]["text"],
+              session.failures)
+    for script, what in (("true", "no report"), ("echo x >$1", "not of the form key=number")):
+        session = run_session(folder, shell_case("mute", script, report=True), None)
+        tap.check(f"a workload that reports wrongly: {what}",
+                  session.failures and what in session.failures[0]["text"], session.failures)
+    missing = Case("absent", "real", "", 1, lambda place: [], programs={"no-such": "its-package"})
+    tap.equal("what is not installed: its package is named", missing.missing(),
+              ["no-such is not installed: apt-get install its-package"])
+    place = Place(Path("x"))
+    tap.equal("a case's directories", [place.inputs, place.work], [Path("x/input"), Path("x/work")])
+
+
+test_verdicts()
+test_statistics()
+with tempfile.TemporaryDirectory(prefix="quarry-test-bench-") as top:
+    test_compare(top)
+    test_wrong_compare(top)
+    test_tables(top)
+    test_run(top)
+    test_command_line(top)
+    test_rivals()
+    test_sessions(top)
+tap.done()
