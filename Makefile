@@ -9,6 +9,7 @@
 #help:   WERROR=-Werror               warnings are errors (always so in the check targets)
 #help:   ONLY=PATTERN                 run only the tests whose label matches, as in ONLY='unit/*'
 #help:   JOBS=N                       how many commands and tests at once (all processors, 2 tests)
+#help:   BENCH=OPTIONS                passed to bench/run.py, as in BENCH='larson --runs 9'
 #help:   V=1                          show whole commands
 #help:   PREFIX=/usr/local DESTDIR=   where to install; also LIBDIR, INCLUDEDIR, MANDIR
 PREFIX ?= /usr/local
@@ -223,12 +224,12 @@ $(WORKLOAD): build/bench/workloads/%: build/bench/workloads/%.o $(WORKLOAD_SUPPO
 $(EXACT): build/bench/exact/%: build/bench/exact/%.o
 	$(build_bench)$(CC) $^ -o $@ -pthread -rdynamic
 
-#help:   bench         compares allocators: installs rivals, runs everything, writes build/bench/results/
+#help:   bench         compares allocators, after installing Debian's rivals; writes build/bench/results/
 bench: bench-setup
-	bench/run.py
+	bench/run.py $(BENCH)
 #help:   bench-quick   the same in under two minutes, with small tasks; says little about times
 bench-quick: bench-setup
-	bench/run.py --quick
+	bench/run.py --quick $(BENCH)
 #help:   bench-programs  builds the programs of the benchmarks and runs none
 bench-programs: $(BENCH_PROGRAMS)
 .PHONY: bench bench-quick bench-programs bench-setup
