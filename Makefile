@@ -205,6 +205,13 @@ MICRO := $(patsubst %.c,build/%,$(wildcard bench/micro/*.c))
 WORKLOAD := $(patsubst %.c,build/%,$(filter-out %_support.c,$(wildcard bench/workloads/*.c)))
 WORKLOAD_SUPPORT := $(patsubst %.c,build/%.o,$(wildcard bench/workloads/*_support.c))
 EXACT := $(patsubst %.c,build/%,$(wildcard bench/exact/*.c))
+# Of the trace tools: what is in both, in the recorder, in the recording tool, in the player.
+trace_objects = $(patsubst %,build/bench/trace/%.o,$1)
+RECORDER := $(call trace_objects,recorder rawlog)
+RECORDING := $(call trace_objects,quarry_trace recording convert rawread addresses writer dump)
+PLAYER := $(call trace_objects,quarry_replay play check content) \
+  build/bench/workloads/figures_support.o
+TRACE := $(addprefix build/bench/trace/,libquarry_trace.so quarry_trace quarry_replay)
 BENCH_PROGRAMS = $(MICRO) $(WORKLOAD) $(EXACT) $(TRACE)
 BENCH_FLAGS = $(GNU) -O2 -g $(NO_BUILTIN) $(WARNINGS) $(WERROR) -pthread -MMD -MP
 define build_bench
@@ -223,6 +230,13 @@ $(WORKLOAD): build/bench/workloads/%: build/bench/workloads/%.o $(WORKLOAD_SUPPO
 	$(build_bench)$(CC) $^ -o $@ -pthread -lm
 $(EXACT): build/bench/exact/%: build/bench/exact/%.o
 	$(build_bench)$(CC) $^ -o $@ -pthread -rdynamic
+$(RECORDER): BENCH_FLAGS += -fPIC -fvisibility=hidden
+build/bench/trace/libquarry_trace.so: $(RECORDER)
+	$(build_bench)$(CC) -shared -Wl,-z,defs,-z,now,-z,nodelete $^ -o $@ -pthread
+build/bench/trace/quarry_trace: $(RECORDING) $(call trace_objects,reader tool_support)
+build/bench/trace/quarry_replay: $(PLAYER) $(call trace_objects,reader tool_support)
+$(filter %/quarry_trace %/quarry_replay,$(TRACE)):
+	$(build_bench)$(CC) $^ -o $@ -pthread
 
 #help:   bench         compares allocators, after installing Debian's rivals; writes build/bench/results/
 bench: bench-setup

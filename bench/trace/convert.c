@@ -162,7 +162,7 @@ static void begin_thread(struct conversion *c, uint32_t thread) {
     mine->number = ++c->begun;
     mine->parent = c->begun > 1 ? c->previous : NONE;
     if (mine->parent != NONE) {
-        put(c, c->previous, (struct trace_record){TRACE_START, .block = c->begun - 1});
+        put(c, c->previous, (struct trace_record){.operation = TRACE_START, .block = c->begun - 1});
     }
 }
 
@@ -181,7 +181,7 @@ static void join_ended(struct conversion *c, uint32_t thread) {
     while ((ended = thread_at(c, thread)->ended) != NONE) {
         thread_at(c, thread)->ended = thread_at(c, ended)->next_ended;
         uint32_t number = thread_at(c, ended)->number - 1;
-        put(c, thread, (struct trace_record){TRACE_JOIN, .block = number});
+        put(c, thread, (struct trace_record){.operation = TRACE_JOIN, .block = number});
     }
 }
 
@@ -193,7 +193,7 @@ static void on_allocated(struct conversion *c, const struct raw_record *raw) {
     uint32_t stale = NONE;
     /* An address that is live already was given back in a way that nobody saw. */
     if (addresses_take(&c->addresses, raw->address, &stale)) {
-        change_slot(c, raw->thread, stale, (struct trace_record){TRACE_FREE});
+        change_slot(c, raw->thread, stale, (struct trace_record){.operation = TRACE_FREE});
         give_slot(c, raw->thread, stale);
         c->header->foreign++;
     }
@@ -211,7 +211,7 @@ static void on_freed(struct conversion *c, const struct raw_record *raw) {
         c->header->foreign++;
         return;
     }
-    change_slot(c, raw->thread, slot, (struct trace_record){TRACE_FREE});
+    change_slot(c, raw->thread, slot, (struct trace_record){.operation = TRACE_FREE});
     give_slot(c, raw->thread, slot);
 }
 
@@ -238,10 +238,10 @@ static void on_reallocated(struct conversion *c, const struct raw_record *raw) {
         }
     } else if (raw->address != 0) {
         change_slot(c, raw->thread, mine.resizing,
-                    (struct trace_record){TRACE_REALLOC, .size = mine.resizing_to});
+                    (struct trace_record){.operation = TRACE_REALLOC, .size = mine.resizing_to});
         addresses_add(&c->addresses, raw->address, mine.resizing);
     } else if (mine.resizing_to == 0) {
-        change_slot(c, raw->thread, mine.resizing, (struct trace_record){TRACE_FREE});
+        change_slot(c, raw->thread, mine.resizing, (struct trace_record){.operation = TRACE_FREE});
         give_slot(c, raw->thread, mine.resizing);
     } else {
         c->header->failed++;
@@ -256,7 +256,8 @@ static void on_time(struct conversion *c, const struct raw_record *raw) {
     uint64_t passed = raw->time_ns > c->first_ns ? raw->time_ns - c->first_ns : 0;
     c->header->duration_ns = passed > c->header->duration_ns ? passed : c->header->duration_ns;
     put(c, raw->thread,
-        (struct trace_record){TRACE_TIME, .size = raw->time_ns > since ? raw->time_ns - since : 0});
+        (struct trace_record){.operation = TRACE_TIME,
+                              .size = raw->time_ns > since ? raw->time_ns - since : 0});
     mine->time_ns = raw->time_ns > since ? raw->time_ns : since;
 }
 

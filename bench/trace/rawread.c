@@ -171,6 +171,9 @@ static void decode(struct raw_log *log, struct stream *stream, struct raw_record
         record->size = take(log, stream);
     }
     take_address(log, stream, record);
+    if (record->operation <= RAW_ALIGNED && (record->size > PTRDIFF_MAX || record->address == 0)) {
+        damaged(log, start, "an impossible block");
+    }
     if (record->operation == RAW_ALIGNED) {
         record->alignment = take(log, stream);
         if (record->alignment > 62) {

@@ -13,7 +13,7 @@
 
 #include "tool.h"
 
-#define ALIGNMENT_MOST 30 /* log2 */
+#define ALIGNMENT_MOST 62 /* log2 */
 
 struct trace_place {
     uint64_t offset; /* of the chunk's header */

@@ -17,6 +17,8 @@ _Noreturn void tool_refuse(const char *format, ...) __attribute__((format(printf
 /* Zeroed memory straight from the kernel: the replayer measures the allocator it runs on, so its
  * own tables must not come from there. Exits if there is none. */
 void *tool_map(size_t bytes);
+/* The same, with all its pages there already. */
+void *tool_map_resident(size_t bytes);
 void tool_unmap(void *memory, size_t bytes);
 /* The table with room for at least `wanted` entries, its content kept; *room grows by doubling. */
 void *tool_grow(void *table, size_t *room, size_t wanted, size_t entry_bytes);

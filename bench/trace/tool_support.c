@@ -40,13 +40,21 @@ void tool_refuse(const char *format, ...) {
     _exit(2);
 }
 
-void *tool_map(size_t bytes) {
+static void *map(size_t bytes, int more_flags) {
     void *memory = mmap(NULL, bytes > 0 ? bytes : 1, PROT_READ | PROT_WRITE,
-                        MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+                        MAP_PRIVATE | MAP_ANONYMOUS | more_flags, -1, 0);
     if (memory == MAP_FAILED) {
         tool_fail("no memory for a table of %zu bytes: %s", bytes, strerror(errno));
     }
     return memory;
+}
+
+void *tool_map(size_t bytes) {
+    return map(bytes, 0);
+}
+
+void *tool_map_resident(size_t bytes) {
+    return map(bytes, MAP_POPULATE);
 }
 
 void tool_unmap(void *memory, size_t bytes) {
