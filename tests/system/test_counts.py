@@ -93,6 +93,11 @@ def test_planted(found):
 
 test_counts()
 tap.equal("a dump: one object's own instructions", [
-    counts.object_cost(DUMP, "/lib/allocator.so"), counts.object_cost(DUMP, "/lib/other.so")],
-          [10, 100])
+    counts.object_cost(DUMP, lambda path: path == wanted)
+    for wanted in ("/lib/allocator.so", "/lib/other.so")], [10, 100])
+tap.equal("a dump: which objects are the allocator's", [
+    [counts.is_allocator(path, library) for path in (
+        "/lib/libodd.so.2", "/lib/libodd_proxy.so", "/lib/libc.so.6", "/tmp/loops", "???")]
+    for library in (None, "/lib/libodd.so.2")],
+          [[False, False, True, False, False], [True, True, False, False, True]])
 tap.done()
