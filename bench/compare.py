@@ -40,7 +40,9 @@ def parse_side(text: str) -> Side:
     return Side(text, Path(where).resolve(), result, name)
 
 
-def _ratios(first: Side, second: Side, name: str, metric: Metric) -> tuple[list[float], list[float]]:
+def _ratios(
+    first: Side, second: Side, name: str, metric: Metric
+) -> tuple[list[float], list[float]]:
     """Return the second side's ratios and those to divide by: to each other if run in turns."""
     if first.path == second.path:
         pairs = summary.ratios(second.cases()[name], second.name, metric, first.name)
@@ -78,15 +80,21 @@ def compare(first: Side, second: Side) -> str:
         if ours[name]["output"] != theirs[name]["output"]:
             notes.append(f"{name}: the outputs differ, so it was not the same task")
         for metric in COMPARED:
-            rows.append(_row(name, metric, stats.estimate_quotient(*_ratios(first, second, name, metric))))
+            rows.append(
+                _row(name, metric, stats.estimate_quotient(*_ratios(first, second, name, metric)))
+            )
     for metric in COMPARED:
         pairs = [_ratios(first, second, name, metric) for name in shared]
-        usable = [(value, base) for value, base in pairs if value and base and min(base + value) > 0]
+        usable = [
+            (value, base) for value, base in pairs if value and base and min(base + value) > 0
+        ]
         whole = stats.estimate_mean([v for v, _ in usable], [b for _, b in usable])
         rows.append(_row("geometric mean", metric, whole))
     few = min(first.result["rounds"], second.result["rounds"])
     if few < stats.FEWEST:
-        notes.append(f"{few} runs are too few for a verdict: run with --runs {stats.FEWEST} or more")
+        notes.append(
+            f"{few} runs are too few for a verdict: run with --runs {stats.FEWEST} or more"
+        )
     text = f"{second.label} relative to {first.label}; below 1, and better, is less\n\n"
     text += table(["case", "figure", "ratio", "interval", "verdict"], rows)
     return text + "".join(f"\nnote: {note}" for note in notes)

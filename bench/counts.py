@@ -67,7 +67,7 @@ def object_cost(dump: str, counted: Callable[[str], bool]) -> int:
 
 
 def is_allocator(path: str, library: str | None) -> bool:
-    """Tell whether an object is the allocator's: for glibc libc, otherwise its library and what that
+    """Tell whether an object is the allocator's: for glibc libc, else its library and what that
     brings, for some consist of two."""
     name = os.path.basename(path)
     if library is None:
@@ -128,16 +128,14 @@ def faults(library: str | None) -> Counts:
 
 
 def system_calls(library: str | None) -> Counts:
-    """Return the memory system calls of each phase; those of a program that does nothing are ld.so's
-    own, and are taken off."""
+    """Return the memory system calls of each phase; those of a program that does nothing are
+    ld.so's own, and are taken off."""
     found: dict[str, dict[str, int]] = {}
     with tempfile.TemporaryDirectory(prefix="quarry-counts-") as folder:
         where = Path(folder)
         for phase in ("nothing", *PHASES):
             command = [str(EXACT / "phases"), phase]
-            counted = count_system_calls(
-                command, where, _environment(library), where / phase, 120
-            )
+            counted = count_system_calls(command, where, _environment(library), where / phase, 120)
             if counted.exit_status != 0:
                 raise RunError(f"phase {phase} under strace: exit status {counted.exit_status}")
             found[phase] = {kind: counted.by_name.get(kind, 0) for kind in MEMORY_CALLS}

@@ -9,8 +9,18 @@ from case import BUILT, Case, Place
 # Name, what it times, seconds at scale 1 (about the same under any allocator), threads.
 PROGRAMS = (
     ("pairs", "one block at a time, by size: malloc, calloc, aligned, large and touched", 7.0, 1),
-    ("batches", "many blocks, freed last first, first first and at random; refill and flush", 3.0, 1),
-    ("growing", "realloc that grows by steps, together with others, by doubling; and shrinks", 3.0, 1),
+    (
+        "batches",
+        "many blocks, freed last first, first first and at random; refill and flush",
+        3.0,
+        1,
+    ),
+    (
+        "growing",
+        "realloc that grows by steps, together with others, by doubling; and shrinks",
+        3.0,
+        1,
+    ),
     ("threads", "threads for themselves, blocks handed over, threads that come and go", 3.0, 8),
     ("pages", "a page's price by policy, heaps dropped and rebuilt, malloc_trim", 3.0, 1),
     ("jemalloc", "jemalloc's own interface: mallocx, sdallocx, mallctl", 1.0, 1),

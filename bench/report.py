@@ -6,6 +6,7 @@ import statistics
 from pathlib import Path
 from typing import Any
 
+import stats
 import summary
 from allocators import BASELINE, QUARRY
 from machine import machine_line
@@ -24,7 +25,9 @@ def table(head: list[str], rows: list[list[str]]) -> str:
 
     def line(cells: list[str]) -> str:
         first = cells[0].ljust(widths[0])
-        return "| " + " | ".join([first, *(c.rjust(w) for c, w in zip(cells[1:], widths[1:]))]) + " |"
+        return (
+            "| " + " | ".join([first, *(c.rjust(w) for c, w in zip(cells[1:], widths[1:]))]) + " |"
+        )
 
     rule = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
     return "\n".join([line(head), "| " + " | ".join(rule) + " |", *map(line, rows)])
@@ -41,6 +44,20 @@ def _pair(first: Estimate | None, second: Estimate | None) -> str:
     return f"{show_ratio(first)} / {show_ratio(second)}"
 
 
+def _best_cells(result: Data) -> list[str]:
+    """Return for each case, and their mean, the best time and memory of all but Quarry."""
+    cases = summary.compared_cases(result)
+    columns = [
+        [summary.least_ratio(case, metric, QUARRY) for case in cases] for metric in (TIME, MEMORY)
+    ]
+    for column in columns:
+        column.append(stats.geometric_mean([value for value in column if value is not None]))
+    return [
+        " / ".join("-" if value is None else f"{value:.2f}" for value in row)
+        for row in zip(*columns)
+    ]
+
+
 def ratio_table(result: Data) -> str:
     """Return time and peak RSS of every case under every allocator, relative to the baseline."""
     names = [name for name in summary.names(result) if name != BASELINE]
@@ -55,7 +72,20 @@ def ratio_table(result: Data) -> str:
         rows.append([case["name"], *cells])
     means = [_pair(*(summary.mean(result, name, m) for m in (TIME, MEMORY))) for name in names]
     rows.append(["**geometric mean**", *means])
+    if len(names) > 1:
+        names.append("best but Quarry")
+        rows = [[*row, best] for row, best in zip(rows, _best_cells(result))]
     return table(["time / peak RSS", *names], rows)
+
+
+def verdict_lines(result: Data) -> str:
+    """Return in how many cases Quarry is better than the baseline, worse, or neither."""
+    lines = []
+    for metric, name in ((TIME, "time"), (MEMORY, "peak RSS")):
+        counts = summary.verdicts(result, QUARRY, metric)
+        parts = [f"{verdict} in {count}" for verdict, count in counts.items()]
+        lines.append(f"* Quarry's {name} against glibc's: {', '.join(parts)}.")
+    return "\n".join(lines)
 
 
 def detail_table(result: Data, name: str) -> str:
@@ -63,7 +93,9 @@ def detail_table(result: Data, name: str) -> str:
     rows = []
     for case in summary.compared_cases(result):
         if name in case["results"]:
-            medians = [(metric, summary.median(case["results"][name], metric)) for metric in METRICS]
+            medians = [
+                (metric, summary.median(case["results"][name], metric)) for metric in METRICS
+            ]
             cells = ["-" if value is None else metric.show(value) for metric, value in medians]
             rows.append([case["name"], *cells])
     return table([name, *(metric.heading for metric in METRICS)], rows)
@@ -131,7 +163,7 @@ def format_report(result: Data) -> str:
     if summary.compared_cases(result):
         parts += [
             "## Time and peak memory, relative to glibc\n\nLower is better; * marks what the runs"
-            f" cannot tell from 1.\n\n{ratio_table(result)}",
+            f" cannot tell from 1.\n\n{ratio_table(result)}\n\n{verdict_lines(result)}",
             "## Where Quarry is behind the best of a row by more than"
             f" {LOSS_MARGIN:.0%}\n\n{losses_table(result)}",
         ]

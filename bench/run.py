@@ -31,7 +31,7 @@ from measure import RunError
 from session import Plan, Session
 
 RESULTS = ROOT / "build" / "bench" / "results"
-QUICK = Plan(runs=3, scale=0.05, idle=0, prove=False, memory=False)
+QUICK = Plan(runs=3, scale=0.05, idle=0, prove=False, memory=False, calls=False)
 EPILOG = "Exit status: 0 if all went well, 1 if a case failed under glibc or Quarry, 2 for a wrong\
  command line, 130 if interrupted (what has been measured by then is still written)."
 
@@ -127,17 +127,36 @@ def list_everything() -> None:
         print(f"  {line}")
 
 
+def _said(*command: str) -> str:
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
+    return done.stdout.strip() if done.returncode == 0 else ""
+
+
 def describe(allocator: Allocator) -> dict[str, str]:
-    """Return an allocator's name, its file's name and the version of its Debian package."""
+    """Return an allocator's name, its file's name and the version of its package or sources."""
     package = next((item[2] for item in RIVALS if item[0] == allocator.name), None)
     version = ""
     if package and str(allocator.library).startswith("/usr/lib/"):
-        query = ["dpkg-query", "-W", "-f", "${Version}", package]
-        version = subprocess.run(query, capture_output=True, text=True, check=False).stdout
+        version = _said("dpkg-query", "-W", "-f", "${Version}", package)
     elif allocator.library is None:
         version = str(describe_machine()["glibc"])
+    elif allocator.name == QUARRY:
+        version = _said("git", "describe", "--always", "--dirty")
     library = os.path.basename(allocator.library or "libc.so.6")
     return {"name": allocator.name, "library": library, "version": version}
+
+
+def keep_copy(allocator: Allocator, base: Path) -> Allocator:
+    """Return the allocator with a copy of its library, unless Debian installed it: a run may take
+    an hour, and building anew in the meantime must not change what is measured."""
+    if allocator.library is None or allocator.library.startswith("/usr/lib/"):
+        return allocator
+    if not os.path.isfile(allocator.library):
+        return allocator  # which check will say
+    copy = base / "libraries" / allocator.name / os.path.basename(allocator.library)
+    copy.parent.mkdir(parents=True)
+    shutil.copy2(allocator.library, copy)
+    return Allocator(allocator.name, os.path.realpath(copy))
 
 
 def choose_allocators(options: argparse.Namespace, base: Path) -> list[Allocator]:
@@ -150,6 +169,7 @@ def choose_allocators(options: argparse.Namespace, base: Path) -> list[Allocator
     chosen, missing = allocators.choose(options.allocator, wanted)
     for line in missing:
         print(f"run.py: left out: {line}", file=sys.stderr)
+    chosen = [keep_copy(item, base) for item in chosen]
     for item in chosen:
         item.check(base / "check")
     return chosen

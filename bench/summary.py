@@ -120,6 +120,22 @@ def best_other(case: Data, metric: Metric, name: str) -> str | None:
     return min(found, key=lambda other: found[other]) if found else None
 
 
+def least_ratio(case: Data, metric: Metric, name: str) -> float | None:
+    """Return the ratio to the baseline of whichever allocator used least, not counting one."""
+    best = best_other(case, metric, name)
+    ratio = estimate(case, best, metric) if best else None
+    return ratio.value if ratio else None
+
+
+def verdicts(result: Data, name: str, metric: Metric) -> dict[str, int]:
+    """Return in how many cases an allocator is better than the baseline, worse, or neither."""
+    counts = {stats.BETTER: 0, stats.WORSE: 0, stats.CANNOT_TELL: 0}
+    for case in compared_cases(result):
+        if ratio := estimate(case, name, metric):
+            counts[ratio.verdict()] += 1
+    return counts
+
+
 @dataclass(frozen=True)
 class Loss:
     """A row where an allocator is behind the best of the others."""
@@ -131,7 +147,7 @@ class Loss:
 
 
 def losses(result: Data, name: str, margin: float) -> list[Loss]:
-    """Return where an allocator is behind the best of the others by more than margin, worst first."""
+    """Return where an allocator is behind the best of the others by over margin, worst first."""
     found = []
     for case in compared_cases(result):
         for metric in (TIME, MEMORY):
@@ -167,6 +183,8 @@ def load(path: Path) -> Data:
             raise KeyError("format")
         return data
     except OSError as error:
-        raise ValueError(f"{file}: {error.strerror}; give a folder of build/bench/results") from None
+        raise ValueError(
+            f"{file}: {error.strerror}; give a folder of build/bench/results"
+        ) from None
     except (json.JSONDecodeError, KeyError, TypeError, UnicodeDecodeError):
         raise ValueError(f"{file}: not a result written by bench/run.py") from None

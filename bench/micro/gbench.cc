@@ -126,20 +126,30 @@ Options parse(int argc, char **argv)
 
 } // namespace
 
+static benchmark::internal::Benchmark *add(const char *name, gbench_function *function, long argument)
+{
+    const std::string full = std::string(name) + "/" + std::to_string(argument);
+    return benchmark::RegisterBenchmark(full.c_str(), [function, argument](benchmark::State &state) {
+        gbench bench{state};
+        function(&bench, argument);
+    })->UseRealTime();
+}
+
 extern "C" {
 
 void gbench_add_threads(const char *name, gbench_function *function, long argument, int threads)
 {
-    const std::string full = std::string(name) + "/" + std::to_string(argument);
-    benchmark::RegisterBenchmark(full.c_str(), [function, argument](benchmark::State &state) {
-        gbench bench{state};
-        function(&bench, argument);
-    })->MinTime(min_time)->Threads(threads)->UseRealTime();
+    add(name, function, argument)->MinTime(min_time)->Threads(threads);
 }
 
 void gbench_add(const char *name, gbench_function *function, long argument)
 {
     gbench_add_threads(name, function, argument, 1);
+}
+
+void gbench_add_fixed(const char *name, gbench_function *function, long argument, long operations)
+{
+    add(name, function, argument)->Iterations(operations);
 }
 
 bool gbench_go(gbench *bench, long operations)

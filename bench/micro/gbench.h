@@ -33,6 +33,10 @@ void gbench_setup(void);
 void gbench_add(const char *name, gbench_function *function, long argument);
 void gbench_add_threads(const char *name, gbench_function *function, long argument, int threads);
 
+/* Adds one that does so many operations, however long they take: for those whose preparation takes
+ * far longer than they do. */
+void gbench_add_fixed(const char *name, gbench_function *function, long argument, long operations);
+
 /* Whether to do another turn of so many operations. */
 bool gbench_go(gbench *bench, long operations);
 

@@ -15,7 +15,14 @@
 #define MADV_COLLAPSE 25
 #endif
 
-enum { PAGE = 4096, HUGE = 2 << 20, AREA = 8 << 20, PAGES = AREA / PAGE, HEAP = 32 << 20 };
+enum {
+    PAGE = 4096,
+    HUGE = 2 << 20,
+    AREA = 8 << 20,
+    PAGES = AREA / PAGE,
+    HEAP = 32 << 20,
+    TRIMS = 5
+};
 enum policy { PLAIN, POPULATE, HUGE_PAGES, COLLAPSE };
 
 static long faults(void) {
@@ -147,6 +154,6 @@ void gbench_setup(void) {
     gbench_add("rebuilt-heap", rebuilt, 100);
     gbench_add("rebuilt-heap", rebuilt, 5000);
     gbench_add("rebuilt-heap", rebuilt, 100000);
-    gbench_add("trim-keeping-one-in", trimmed, 0);
-    gbench_add("trim-keeping-one-in", trimmed, 100);
+    gbench_add_fixed("trim-keeping-one-in", trimmed, 0, TRIMS * (HEAP / PAGE));
+    gbench_add_fixed("trim-keeping-one-in", trimmed, 100, TRIMS * (HEAP / PAGE));
 }
