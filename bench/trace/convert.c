@@ -294,7 +294,7 @@ bool convert(const char *raw_path, const char *trace_path, struct trace_header *
     *header = (struct trace_header){0};
     c.log = raw_open(raw_path);
     memcpy(header->command, raw_header(c.log)->command, sizeof header->command);
-    header->command[sizeof header->command - 1] = '\0';
+    tool_clean(header->command, sizeof header->command);
     header->flags = raw_header(c.log)->error != 0 ? TRACE_INCOMPLETE : 0;
     bool found = raw_next(c.log, &raw);
     if (found) {

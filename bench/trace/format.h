@@ -70,13 +70,15 @@ struct trace_header {
     uint32_t version;
     uint32_t flags;
     uint32_t threads;
-    uint32_t slots;           /* block numbers are below this */
-    uint64_t records;         /* of all threads */
-    uint64_t calls;           /* those that call the allocator */
-    uint64_t live_peak;       /* bytes asked for and not freed, at most */
-    uint64_t duration_ns;     /* from the first to the last time seen */
-    uint64_t failed, foreign; /* calls left out: failed; frees of blocks from before */
-    char command[64];         /* NUL-terminated */
+    uint32_t slots;       /* block numbers are below this */
+    uint64_t records;     /* of all threads */
+    uint64_t calls;       /* those that call the allocator */
+    uint64_t live_peak;   /* bytes asked for and not freed, at most */
+    uint64_t duration_ns; /* from the first to the last time seen */
+    uint64_t failed;      /* reallocs left out because they failed */
+    uint64_t foreign;     /* frees left out because their block was not recorded */
+    char command[64];     /* NUL-terminated */
+    uint64_t check;       /* trace_check of all of the above */
 };
 
 struct trace_chunk {
@@ -145,7 +147,7 @@ static inline uint64_t unfold_sign(uint64_t folded) {
     return folded >> 1 ^ -(folded & 1);
 }
 
-/* What struct trace_chunk holds: 8 bytes at a time, the last ones padded with zeros. */
+/* The checksum of both headers: 8 bytes at a time, the last ones padded with zeros. */
 static inline uint64_t trace_check(const unsigned char *bytes, size_t count) {
     uint64_t sum = count;
     for (size_t at = 0; at < count; at += sizeof sum) {

@@ -17,8 +17,9 @@
  *
  * FAILURE  Without space, descriptors or permission recording ends; the error goes to the header.
  *
- * COST     An atomic addition and some 40 instructions per record; per chunk five system calls.
- *          The file is opened for each, by its path: programs close descriptors they do not know.
+ * COST     Some 130 instructions, 6 bytes and one atomic addition per call; per chunk five system
+ *          calls. The file is opened for each, by its path: programs close descriptors they do not
+ *          know.
  */
 #include "rawlog.h"
 
@@ -34,6 +35,8 @@
 #include <unistd.h>
 
 #define CALLS_PER_TIME 256
+/* A record, and the time before it. */
+#define ROOM_LEAST ((ptrdiff_t)2 * RECORD_MOST)
 #define IMAGES_MOST 10000
 #define DEFAULT_LIMIT (2ull << 30)
 
@@ -123,9 +126,10 @@ static void *map_pages(int fd, uint64_t page, uint32_t pages) {
 /* ---- Starting -------------------------------------------------------------------------------- */
 
 static char *append_text(char *at, const char *text) {
-    size_t length = strlen(text);
-    memcpy(at, text, length);
-    return at + length;
+    while (*text != '\0') {
+        *at++ = *text++;
+    }
+    return at;
 }
 
 static char *append_number(char *at, uint64_t number) {
@@ -333,7 +337,7 @@ static bool next_chunk(uint64_t before) {
 
 /* Room for a record and for the time before it. False if recording has ended. */
 static bool make_room(uint64_t number) {
-    if (self.process != process.process || self.end - self.at < 2 * RECORD_MOST) {
+    if (self.process != process.process || self.end - self.at < ROOM_LEAST) {
         return next_chunk(number - 1);
     }
     return true;

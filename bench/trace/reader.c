@@ -49,10 +49,15 @@ static void check_header(struct trace *trace) {
         tool_fail("%s has version %u of the format, not %d: record it again", trace->path,
                   header->version, TRACE_VERSION);
     }
-    header->command[sizeof header->command - 1] = '\0';
+    if (trace_check((const unsigned char *)header, offsetof(struct trace_header, check)) !=
+        header->check) {
+        damaged(trace, 0, "its header does not match the header's checksum");
+    }
+    tool_clean(header->command, sizeof header->command);
     /* A record has at least two bytes, and a slot or a thread at least one record. */
     if (header->records > trace->bytes / 2 || header->slots > header->records ||
-        header->threads > header->records || header->threads == 0) {
+        header->threads > header->records || header->threads == 0 ||
+        header->live_peak > PTRDIFF_MAX) {
         damaged(trace, 0, "its header does not agree with its length");
     }
 }
@@ -191,7 +196,7 @@ bool trace_next(const struct trace *trace, struct trace_cursor *cursor,
     record->block = (uint32_t)take(trace, cursor, limit);
     record->generation = record->crossing ? (uint32_t)take(trace, cursor, UINT32_MAX) : 0;
     if (names_block && operation != TRACE_FREE) {
-        record->size = take(trace, cursor, PTRDIFF_MAX);
+        record->size = take(trace, cursor, trace->header.live_peak + 1);
     }
     if (operation == TRACE_ALIGNED) {
         record->alignment = (unsigned char)take(trace, cursor, ALIGNMENT_MOST + 1);

@@ -23,7 +23,7 @@
 
 #define EXPORT __attribute__((visibility("default")))
 #define ARENA_BYTES 65536
-#define ARENA_ALIGNMENT 16
+#define ARENA_ALIGNMENT ((size_t)16)
 
 static struct {
     void *(*malloc)(size_t);
@@ -43,7 +43,7 @@ static _Atomic size_t arena_used;
 
 /* The size stands before the block, for realloc. */
 static void *arena_allocate(size_t size) {
-    size_t whole = (size + 2 * ARENA_ALIGNMENT - 1) & ~(size_t)(ARENA_ALIGNMENT - 1);
+    size_t whole = (size + 2 * ARENA_ALIGNMENT - 1) & ~(ARENA_ALIGNMENT - 1);
     size_t at = size <= ARENA_BYTES ? atomic_fetch_add(&arena_used, whole) : ARENA_BYTES;
     if (at + whole > ARENA_BYTES) {
         errno = ENOMEM;
@@ -58,18 +58,22 @@ static bool is_in_arena(const void *block) {
     return (uintptr_t)block - (uintptr_t)arena < ARENA_BYTES;
 }
 
+static void say(const char *text) {
+    if (write(2, text, strlen(text)) < 0) {
+        return; /* There is nobody to tell. */
+    }
+}
+
 static _Noreturn void fail(const char *name) {
-    static const char text[] = "quarry_trace: the allocator has no function ";
-    ssize_t ignored = write(2, text, sizeof text - 1);
-    ignored = write(2, name, strlen(name));
-    ignored = write(2, "\n", 1);
-    (void)ignored;
+    say("quarry_trace: the allocator has no function ");
+    say(name);
+    say("\n");
     abort();
 }
 
-static void find(void *pointer, const char *name, bool needed) {
+static void find(void *pointer, const char *name) {
     void *function = dlsym(RTLD_NEXT, name);
-    if (function == NULL && needed) {
+    if (function == NULL) {
         fail(name);
     }
     memcpy(pointer, &function, sizeof function);
@@ -85,15 +89,15 @@ static bool ready(void) {
         return false;
     }
     searching = true;
-    find(&next.free, "free", true);
-    find(&next.calloc, "calloc", true);
-    find(&next.realloc, "realloc", true);
-    find(&next.memalign, "memalign", false);
-    find(&next.aligned_alloc, "aligned_alloc", false);
-    find(&next.posix_memalign, "posix_memalign", false);
-    find(&next.valloc, "valloc", false);
-    find(&next.pvalloc, "pvalloc", false);
-    find(&next.malloc, "malloc", true);
+    find(&next.free, "free");
+    find(&next.calloc, "calloc");
+    find(&next.realloc, "realloc");
+    find(&next.memalign, "memalign");
+    find(&next.aligned_alloc, "aligned_alloc");
+    find(&next.posix_memalign, "posix_memalign");
+    find(&next.valloc, "valloc");
+    find(&next.pvalloc, "pvalloc");
+    find(&next.malloc, "malloc");
     atomic_store_explicit(&found, true, memory_order_release);
     return true;
 }
@@ -166,29 +170,29 @@ EXPORT void *realloc(void *block, size_t size) {
 }
 
 /* Aligned blocks are never needed before the search is over. */
-static bool enter_aligned(bool exists, const char *name) {
-    if (!ready() || !exists) {
-        fail(name);
+static bool enter_aligned(void) {
+    if (!ready()) {
+        fail("for aligned blocks yet");
     }
     return rawlog_enter();
 }
 
 EXPORT void *memalign(size_t alignment, size_t size) {
-    if (!enter_aligned(next.memalign != NULL, "memalign")) {
+    if (!enter_aligned()) {
         return next.memalign(alignment, size);
     }
     return record(RAW_ALIGNED, size, next.memalign(alignment, size), alignment);
 }
 
 EXPORT void *aligned_alloc(size_t alignment, size_t size) {
-    if (!enter_aligned(next.aligned_alloc != NULL, "aligned_alloc")) {
+    if (!enter_aligned()) {
         return next.aligned_alloc(alignment, size);
     }
     return record(RAW_ALIGNED, size, next.aligned_alloc(alignment, size), alignment);
 }
 
 EXPORT int posix_memalign(void **out, size_t alignment, size_t size) {
-    if (!enter_aligned(next.posix_memalign != NULL, "posix_memalign")) {
+    if (!enter_aligned()) {
         return next.posix_memalign(out, alignment, size);
     }
     int error = next.posix_memalign(out, alignment, size);
@@ -197,14 +201,14 @@ EXPORT int posix_memalign(void **out, size_t alignment, size_t size) {
 }
 
 EXPORT void *valloc(size_t size) {
-    if (!enter_aligned(next.valloc != NULL, "valloc")) {
+    if (!enter_aligned()) {
         return next.valloc(size);
     }
     return record(RAW_ALIGNED, size, next.valloc(size), (size_t)sysconf(_SC_PAGESIZE));
 }
 
 EXPORT void *pvalloc(size_t size) {
-    if (!enter_aligned(next.pvalloc != NULL, "pvalloc")) {
+    if (!enter_aligned()) {
         return next.pvalloc(size);
     }
     size_t page = (size_t)sysconf(_SC_PAGESIZE);

@@ -145,6 +145,21 @@ static void log_path(char *out, const char *directory, const struct log *log) {
     join_path(out, "%s/%s", directory, name);
 }
 
+/* False if the name is not that of a log. */
+static bool parse_log_name(const char *name, struct log *log) {
+    static const char prefix[] = "raw.";
+    char *end = NULL;
+    if (strncmp(name, prefix, sizeof prefix - 1) != 0) {
+        return false;
+    }
+    log->pid = (unsigned)strtoul(name + sizeof prefix - 1, &end, 10);
+    if (*end != '.') {
+        return false;
+    }
+    log->image = (unsigned)strtoul(end + 1, &end, 10);
+    return strcmp(end, ".raw") == 0;
+}
+
 static size_t list_logs(const char *directory, struct log *logs) {
     size_t count = 0;
     char path[PATH_MAX];
@@ -155,8 +170,7 @@ static size_t list_logs(const char *directory, struct log *logs) {
     }
     for (struct dirent *entry; (entry = readdir(open_directory)) != NULL;) {
         struct log log = {0};
-        int end = 0;
-        if (sscanf(entry->d_name, "raw.%u.%u.raw%n", &log.pid, &log.image, &end) < 2 || end == 0) {
+        if (!parse_log_name(entry->d_name, &log)) {
             continue;
         }
         if (count == LOGS_MOST) {

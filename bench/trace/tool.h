@@ -23,6 +23,9 @@ void tool_unmap(void *memory, size_t bytes);
 /* The table with room for at least `wanted` entries, its content kept; *room grows by doubling. */
 void *tool_grow(void *table, size_t *room, size_t wanted, size_t entry_bytes);
 
+/* A name from a file, made fit for a terminal: other bytes than printable ASCII become '?'. */
+void tool_clean(char *text, size_t room);
+
 /* A line on the terminal, at most once a second, with the share done and the time left. */
 void tool_progress(const char *what, uint64_t done, uint64_t total);
 void tool_progress_end(void);

@@ -120,6 +120,8 @@ void writer_close(struct writer *writer, struct trace_header *header) {
     header->version = TRACE_VERSION;
     header->threads = writer->threads;
     header->records = writer->records;
+    header->check =
+        trace_check((const unsigned char *)header, offsetof(struct trace_header, check));
     rewind(writer->file);
     write_bytes(writer, header, sizeof *header);
     if (fclose(writer->file) != 0) {
