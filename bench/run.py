@@ -211,7 +211,7 @@ def collect(session: Session, options: argparse.Namespace) -> dict[str, Any]:
         "failures": session.failures,
         "instructions": {},
     }
-    if not options.no_counts and shutil.which("valgrind") and not options.cases:
+    if not options.no_counts and not options.cases:
         for item in session.allocators:
             session.progress.step(f"counting instructions under {item.name}")
             try:

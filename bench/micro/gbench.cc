@@ -21,25 +21,22 @@ namespace {
 // How long each benchmark repeats at scale 1.
 constexpr double SECONDS = 0.08;
 
-const char USAGE[] =
-    "usage: %s [--scale F] [--report FILE] [--list] [--filter REGEX]\n"
-    "Times operations of the allocator that is preloaded.\n"
-    "  --scale F       repeat for F times as long as usual (1)\n"
-    "  --report FILE   also write lines ns.NAME=NANOSECONDS\n"
-    "  --list          name the benchmarks and run none\n"
-    "  --filter REGEX  run only those whose name matches\n";
+const char USAGE[] = "usage: %s [--scale F] [--report FILE] [--list] [--filter REGEX]\n"
+                     "Times operations of the allocator that is preloaded.\n"
+                     "  --scale F       repeat for F times as long as usual (1)\n"
+                     "  --report FILE   also write lines ns.NAME=NANOSECONDS\n"
+                     "  --list          name the benchmarks and run none\n"
+                     "  --filter REGEX  run only those whose name matches\n";
 
 double min_time = SECONDS;
 
-[[noreturn]] void complain(const char *program, const std::string &what)
-{
+[[noreturn]] void complain(const char *program, const std::string &what) {
     std::fprintf(stderr, "%s: %s; try --help\n", program, what.c_str());
     std::exit(2);
 }
 
 // What Google Benchmark adds to a name, and nobody compares.
-std::string short_name(const benchmark::BenchmarkReporter::Run &run)
-{
+std::string short_name(const benchmark::BenchmarkReporter::Run &run) {
     std::string name = run.run_name.function_name;
     if (!run.run_name.threads.empty() && run.threads > 1)
         name += "/" + run.run_name.threads;
@@ -47,11 +44,11 @@ std::string short_name(const benchmark::BenchmarkReporter::Run &run)
 }
 
 class FileReporter : public benchmark::ConsoleReporter {
-public:
-    explicit FileReporter(const std::string &path) : ConsoleReporter(OO_Tabular), path_(path) {}
+  public:
+    explicit FileReporter(const std::string &path) : ConsoleReporter(OO_Tabular), path_(path) {
+    }
 
-    void ReportRuns(const std::vector<Run> &runs) override
-    {
+    void ReportRuns(const std::vector<Run> &runs) override {
         ConsoleReporter::ReportRuns(runs);
         for (const Run &run : runs) {
             if (run.error_occurred || run.run_type != Run::RT_Iteration)
@@ -63,8 +60,7 @@ public:
         }
     }
 
-    bool write() const
-    {
+    bool write() const {
         if (path_.empty())
             return true;
         std::ofstream file(path_);
@@ -73,9 +69,8 @@ public:
         return file.good();
     }
 
-private:
-    void add(const std::string &key, double value)
-    {
+  private:
+    void add(const std::string &key, double value) {
         char number[32];
         std::snprintf(number, sizeof(number), "%.6g", value);
         lines_ += key + "=" + number + "\n";
@@ -89,8 +84,7 @@ struct Options {
     std::string report, filter;
 };
 
-double parse_scale(const char *program, const char *text)
-{
+double parse_scale(const char *program, const char *text) {
     char *end = nullptr;
     const double scale = std::strtod(text, &end);
     if (*text == '\0' || *end != '\0' || !(scale > 0 && scale <= 100))
@@ -98,8 +92,7 @@ double parse_scale(const char *program, const char *text)
     return scale;
 }
 
-Options parse(int argc, char **argv)
-{
+Options parse(int argc, char **argv) {
     Options options;
     for (int i = 1; i < argc; i++) {
         const std::string word = argv[i];
@@ -126,72 +119,63 @@ Options parse(int argc, char **argv)
 
 } // namespace
 
-static benchmark::internal::Benchmark *add(const char *name, gbench_function *function, long argument)
-{
+static benchmark::internal::Benchmark *add(const char *name, gbench_function *function,
+                                           long argument) {
     const std::string full = std::string(name) + "/" + std::to_string(argument);
-    return benchmark::RegisterBenchmark(full.c_str(), [function, argument](benchmark::State &state) {
-        gbench bench{state};
-        function(&bench, argument);
-    })->UseRealTime();
+    return benchmark::RegisterBenchmark(full.c_str(),
+                                        [function, argument](benchmark::State &state) {
+                                            gbench bench{state};
+                                            function(&bench, argument);
+                                        })
+        ->UseRealTime();
 }
 
 extern "C" {
 
-void gbench_add_threads(const char *name, gbench_function *function, long argument, int threads)
-{
+void gbench_add_threads(const char *name, gbench_function *function, long argument, int threads) {
     add(name, function, argument)->MinTime(min_time)->Threads(threads);
 }
 
-void gbench_add(const char *name, gbench_function *function, long argument)
-{
+void gbench_add(const char *name, gbench_function *function, long argument) {
     gbench_add_threads(name, function, argument, 1);
 }
 
-void gbench_add_fixed(const char *name, gbench_function *function, long argument, long operations)
-{
+void gbench_add_fixed(const char *name, gbench_function *function, long argument, long operations) {
     add(name, function, argument)->Iterations(operations);
 }
 
-bool gbench_go(gbench *bench, long operations)
-{
+bool gbench_go(gbench *bench, long operations) {
     return bench->state.KeepRunningBatch(operations);
 }
 
-void gbench_pause(gbench *bench)
-{
+void gbench_pause(gbench *bench) {
     bench->state.PauseTiming();
 }
 
-void gbench_resume(gbench *bench)
-{
+void gbench_resume(gbench *bench) {
     bench->state.ResumeTiming();
 }
 
-void gbench_figure(gbench *bench, const char *kind, double total)
-{
+void gbench_figure(gbench *bench, const char *kind, double total) {
     bench->state.counters[kind] = benchmark::Counter(total, benchmark::Counter::kAvgIterations);
 }
 
-int gbench_thread(const gbench *bench)
-{
+int gbench_thread(const gbench *bench) {
     return bench->state.thread_index();
 }
 
-void gbench_skip(gbench *bench, const char *why)
-{
+void gbench_skip(gbench *bench, const char *why) {
     bench->state.SkipWithError(why);
 }
 
-void gbench_fail(const char *what)
-{
+void gbench_fail(const char *what) {
     std::fprintf(stderr, "%s failed\n", what);
     std::exit(1);
 }
 
 } // extern "C"
 
-int main(int argc, char **argv)
-{
+int main(int argc, char **argv) {
     const Options options = parse(argc, argv);
     char flag[] = "--benchmark_list_tests=true";
     char *words[] = {argv[0], options.list ? flag : nullptr, nullptr};

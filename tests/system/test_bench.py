@@ -4,6 +4,7 @@
 """The benchmark runner: verdicts are right for known distributions, results are complete, and what
 is wrong is said in one line.  No time is ever asserted."""
 import csv
+import importlib.util
 import json
 import os
 import random
@@ -219,6 +220,14 @@ def test_run(folder):
     tap.equal("CSV: a line per case and allocator", len(rows), 6)
     tap.check("tables: every part", all(words in result.stdout for words in (
         "geometric mean", "Micro-benchmarks", "System calls", "All figures")), result.stdout)
+    has_matplotlib = importlib.util.find_spec("matplotlib") or tap.run(
+        "/usr/bin/python3", "-c", "import matplotlib").returncode == 0
+    if has_matplotlib:
+        tap.check("pictures: time and memory, cases", all(
+            "<svg" in Path(out, f"{name}.svg").read_text(encoding="utf-8")
+            for name in ("time-memory", "cases")), os.listdir(out))
+    else:
+        message_check("pictures: time and memory, cases", result, 0, "python3-matplotlib")
     tap.equal("nothing is left in the temporary directory",
               [name for name in os.listdir(folder) if name.startswith("quarry-bench-")], [])
 
