@@ -11,8 +11,9 @@
 #help:   JOBS=N                       how many commands and tests at once (all processors, 2 tests)
 #help:   BENCH=OPTIONS                passed to bench/run.py, as in BENCH='larson --runs 9'
 #help:   V=1                          show whole commands
-#help:   PREFIX=/usr/local DESTDIR=   where to install; also LIBDIR, INCLUDEDIR, MANDIR
+#help:   PREFIX=/usr/local DESTDIR=   where to install; also BINDIR, LIBDIR, INCLUDEDIR, MANDIR
 PREFIX ?= /usr/local
+BINDIR ?= $(PREFIX)/bin
 LIBDIR ?= $(PREFIX)/lib
 INCLUDEDIR ?= $(PREFIX)/include
 MANDIR ?= $(PREFIX)/share/man
@@ -305,16 +306,22 @@ SHARED_FILE := libquarry.so.$(VERSION)
 MAN_PAGES := $(wildcard docs/man/*.[1-8])
 man_path = $(MANDIR)/man$(patsubst .%,%,$(suffix $1))/$(notdir $1)
 CMAKEDIR := $(LIBDIR)/cmake/quarry
+# The tools look for the libraries that they preload in ../libexec/quarry, from where they are.
+LIBEXECDIR := $(dir $(BINDIR))libexec/quarry
+TOOLS := $(filter-out %.so,$(TRACE))
+RECORDING_LIBRARY := $(filter %.so,$(TRACE))
 INSTALLED := $(addprefix $(LIBDIR)/,$(SHARED_FILE) $(SONAME) libquarry.so libquarry.a \
   pkgconfig/quarry.pc) $(INCLUDEDIR)/quarry.h \
   $(CMAKEDIR)/quarry-config.cmake $(CMAKEDIR)/quarry-config-version.cmake \
+  $(addprefix $(BINDIR)/,$(notdir $(TOOLS))) \
+  $(addprefix $(LIBEXECDIR)/,libquarry.so $(notdir $(RECORDING_LIBRARY))) \
   $(foreach m,$(MAN_PAGES),$(call man_path,$m))
 fill_in = sed -e 's|@VERSION@|$(VERSION)|g' -e 's|@PREFIX@|$(PREFIX)|g' -e 's|@LIBDIR@|$(LIBDIR)|g' \
   -e 's|@INCLUDEDIR@|$(INCLUDEDIR)|g' -e 's|@SHARED_FILE@|$(SHARED_FILE)|g' -e 's|@SONAME@|$(SONAME)|g' \
   -e "s|@INCLUDE_FROM_CMAKE@|$$(realpath -ms --relative-to=$(CMAKEDIR) $(INCLUDEDIR))|g"
 
-#help:   install       library, header, manual pages, pkg-config and CMake files
-install: all
+#help:   install       library, header, tools, manual pages, pkg-config and CMake files
+install: all $(TRACE)
 	install -d $(sort $(addprefix $(DESTDIR),$(dir $(INSTALLED))))
 	install -m 755 build/release/libquarry.so $(DESTDIR)$(LIBDIR)/$(SHARED_FILE)
 	ln -sf $(SHARED_FILE) $(DESTDIR)$(LIBDIR)/$(SONAME)
@@ -325,12 +332,15 @@ install: all
 	$(fill_in) tools/pkg/quarry-config.cmake.in >$(DESTDIR)$(CMAKEDIR)/quarry-config.cmake
 	$(fill_in) tools/pkg/quarry-config-version.cmake.in \
 	  >$(DESTDIR)$(CMAKEDIR)/quarry-config-version.cmake
+	install -m 755 $(TOOLS) $(DESTDIR)$(BINDIR)
+	install -m 755 $(RECORDING_LIBRARY) $(DESTDIR)$(LIBEXECDIR)
+	ln -sf $(LIBDIR)/$(SONAME) $(DESTDIR)$(LIBEXECDIR)/libquarry.so
 	$(foreach m,$(MAN_PAGES),install -m 644 $m $(DESTDIR)$(call man_path,$m);)
 
 #help:   uninstall     removes what install has written, given the same variables
 uninstall:
 	rm -f $(addprefix $(DESTDIR),$(INSTALLED))
-	-@rmdir $(DESTDIR)$(CMAKEDIR)
+	-@rmdir $(DESTDIR)$(CMAKEDIR) $(DESTDIR)$(LIBEXECDIR)
 
 #help:   clean         removes build/; no other target ever does
 clean:

@@ -73,10 +73,10 @@ static void set_preload(const struct recording *recording) {
     char both[3 * PATH_MAX];
     const char *before = getenv("LD_PRELOAD");
     find_library(recorder, "libquarry_trace.so", "libquarry_trace.so",
-                 "../lib/quarry/libquarry_trace.so");
+                 "../libexec/quarry/libquarry_trace.so");
     if (recording->library == NULL) {
         find_library(allocator, "libquarry.so", "../../release/libquarry.so",
-                     "../lib/libquarry.so");
+                     "../libexec/quarry/libquarry.so");
     } else if (recording->library[0] != '\0') {
         make_absolute(allocator, recording->library);
         if (access(allocator, R_OK) != 0) {

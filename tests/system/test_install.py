@@ -27,13 +27,16 @@ def files_in(tree):
                   for at, _, names in os.walk(tree) for name in names)
 
 
-def files_wanted(library, header="include", manual="share/man"):
+def files_wanted(library, header="include", manual="share/man", prefix=""):
     pages = [f"{manual}/man{page[-1]}/{os.path.basename(page)}"
              for page in glob.glob(os.path.join(tap.ROOT, "docs", "man", "*.[1-8]"))]
     names = ["libquarry.a", "libquarry.so", "libquarry.so." + MAJOR, "libquarry.so." + VERSION,
              "pkgconfig/quarry.pc", "cmake/quarry/quarry-config.cmake",
              "cmake/quarry/quarry-config-version.cmake"]
-    return sorted([f"{library}/{name}" for name in names] + [f"{header}/quarry.h"] + pages)
+    tools = [prefix + name for name in ("bin/quarry_trace", "bin/quarry_replay",
+                                        "libexec/quarry/libquarry_trace.so",
+                                        "libexec/quarry/libquarry.so")]
+    return sorted([f"{library}/{name}" for name in names] + [f"{header}/quarry.h"] + pages + tools)
 
 
 def prints_version(name, *program, **options):
@@ -87,6 +90,15 @@ def check_cmake(prefix, work):
         prints_version(f"a program that CMake built runs ({program})", os.path.join(build, program))
 
 
+def check_tools(prefix, work):
+    """The installed tools find each other and the library."""
+    trace = os.path.join(work, "true.trace")
+    tap.succeeds("the installed quarry_trace records", os.path.join(prefix, "bin", "quarry_trace"),
+                 "-o", trace, "--", "ls", work)
+    tap.succeeds("the installed quarry_replay replays",
+                 os.path.join(prefix, "bin", "quarry_replay"), trace)
+
+
 with tempfile.TemporaryDirectory() as work:
     prefix = os.path.join(work, "prefix")
     make("make install PREFIX works", "install", PREFIX=prefix)
@@ -96,13 +108,15 @@ with tempfile.TemporaryDirectory() as work:
               os.path.join(prefix, "lib", "libquarry.so." + VERSION))
     check_compilers(prefix, work)
     check_cmake(prefix, work)
+    check_tools(prefix, work)
     neighbour = os.path.join(prefix, "lib", "pkgconfig", "other.pc")
     with open(neighbour, "w", encoding="utf-8"):
         pass
     make("make uninstall works", "uninstall", PREFIX=prefix)
     tap.equal("it removes every file, and no other", files_in(prefix), ["lib/pkgconfig/other.pc"])
     tap.check("it removes the directory that is its own",
-              not os.path.exists(os.path.join(prefix, "lib", "cmake", "quarry")))
+              not os.path.exists(os.path.join(prefix, "lib", "cmake", "quarry"))
+              and not os.path.exists(os.path.join(prefix, "libexec", "quarry")))
 
 with tempfile.TemporaryDirectory() as work:
     stage = os.path.join(work, "stage")
@@ -110,7 +124,7 @@ with tempfile.TemporaryDirectory() as work:
              "INCLUDEDIR": "/usr/include/quarry", "MANDIR": "/usr/man"}
     make("make install DESTDIR works", "install", **where)
     tap.equal("it installs below DESTDIR, in the directories asked for", files_in(stage),
-              files_wanted(f"usr/lib/{MULTIARCH}", "usr/include/quarry", "usr/man"))
+              files_wanted(f"usr/lib/{MULTIARCH}", "usr/include/quarry", "usr/man", "usr/"))
     mentions = [name for name in files_in(stage) if name.endswith((".pc", ".cmake"))
                 and stage in open(os.path.join(stage, name), encoding="utf-8").read()]
     tap.equal("no file mentions DESTDIR", mentions, [])
