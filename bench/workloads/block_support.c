@@ -33,7 +33,7 @@ static uint64_t next_random(struct worker *worker) {
 
 void draw_restart(struct worker *worker, uint64_t number) {
     worker->random = mix64(settings.seed * 1000003 + number) | 1;
-    worker->serial = (uint32_t)mix64(number);
+    worker->serial = (uint32_t)(worker->random >> 32);
 }
 
 uint32_t draw_below(struct worker *worker, uint32_t bound) {

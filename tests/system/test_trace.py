@@ -279,7 +279,8 @@ def test_command_lines(folder):
             ((RECORD, "--convert", "x"), 2, "needs -o FILE"),
             ((RECORD, "--dump", "/nonexistent"), 1, "cannot read /nonexistent"),
             ((RECORD, "--dump", folder), 1, "not a regular file"),
-            ((RECORD, "-o", os.path.join(folder, "made.trace"), "--", "true"), 1, "is there already"),
+            ((RECORD, "-o", os.path.join(folder, "made.trace"), "--", "true"), 1,
+             "is there already"),
             ((REPLAY,), 2, "give the name of one trace"),
             ((REPLAY, "--idle", "x", "y"), 2, "--idle 'x': give"),
             ((REPLAY, "/nonexistent"), 1, "cannot read /nonexistent")):
@@ -292,7 +293,7 @@ def test_command_lines(folder):
         with open(os.path.join(tap.ROOT, "docs", "man", os.path.basename(tool) + ".1"),
                   encoding="utf-8") as file:
             page = file.read()
-        options = [word for word in result.stdout.split() if word.startswith("--") and len(word) > 2]
+        options = [word for word in result.stdout.split() if len(word) > 2 and word[:2] == "--"]
         missing = [word for word in options if f"Fl -{word[2:]}" not in page and word != "--help"]
         tap.equal(f"{os.path.basename(tool)}: the manual page has every option", missing, [])
 
