@@ -298,8 +298,8 @@ def test_command_lines(folder):
         tap.equal(f"{os.path.basename(tool)}: the manual page has every option", missing, [])
 
 
-for test in (test_calls, test_threads, test_ends, test_processes, test_limit, test_raw, test_garbled,
-             test_refusals, test_wrong_allocators, test_command_lines):
+for test in (test_calls, test_threads, test_ends, test_processes, test_limit, test_raw,
+             test_garbled, test_refusals, test_wrong_allocators, test_command_lines):
     with tempfile.TemporaryDirectory() as temporary:
         test(temporary)
 tap.done()
