@@ -7,16 +7,20 @@
  *
  * LAYOUT   slots    [ NULL | o1 | o2 | ... | on |    |    ]
  *                     ^ sentinel             ^ top     ^ end = slots + capacity
- *          An empty bin takes half a stack from the slabs; a full one gives its older half back,
- *          because what was freed last is warm.
+ *          An empty bin takes half a stack from the slabs, a full one gives its older half back, for
+ *          what was freed last is warm; deep ones take and give less at a time.
  *
- * STATES   of a bin: capacity 0 (cold) -> 8 -> 16 -> 32 -> 64 (beyond 8: 32 KiB at most) -> 0
- *          Capacity is earned by slow operations and lost by idleness: EARN_FIRST of them for the
- *          first step, EARN_NEXT for each further one, EARN_HARD while the capacities of all
- *          threads together exceed the budget of max(256 KiB, live/32).  Every IDLE_TICKS slow
- *          operations of the thread, bins that stand where they stood are emptied.  So a thread
- *          that did a little of everything holds nothing but this table (1.7 KB).
- *          of a cache: in use by one thread <-> unused, for the next thread
+ * STATES   of a bin: capacity 0 (cold) -> 8 -> 16 -> 32 -> 64 -> 128 -> ... 2047 -> 0
+ *          Up to 64 objects and 32 KiB capacity is earned by slow operations: EARN_FIRST of them for
+ *          the first step, EARN_NEXT for each further one.  Beyond, up to 1 MiB, by regret: objects
+ *          that were taken back from the slabs after a spill.  A bin whose two sides alternate in
+ *          batches grows until a batch fits; one that only fills or only drains does not.  While the
+ *          capacities of all threads together exceed the budget of max(4 MiB, live/32), each step
+ *          by use costs EARN_HARD, and there is none by regret.
+ *          Every IDLE_TICKS slow operations of the thread, bins that stand where they stood are
+ *          emptied.  So a thread that did a little of everything holds nothing but this table.
+ *          of a cache: in use by one thread <-> unused, for the next thread.  The last KEPT_WARM that
+ *          were left keep their capacities (not their objects): threads replace one another.
  *          of cache_tls: &cold_cache (none yet, or left) <-> own cache -> &dead_cache (for good)
  *
  * INVARIANTS
@@ -49,14 +53,20 @@
 
 enum {
     CAPACITY_FIRST = 8,
-    CAPACITY_MAX = 64,
-    CAPACITY_MAX_BYTES = 32768,
+    CAPACITY_STEADY = 64,
+    CAPACITY_STEADY_BYTES = 32 * 1024,
+    CAPACITY_MAX = 2047, /* with the sentinel, one block of META_BLOCK_MAX */
+    CAPACITY_MAX_BYTES = 1024 * 1024,
+    REFILL_MAX = 64,
+    SPILL_MAX = 128,
     EARN_FIRST = 64, /* what a program does once or twice is checked exactly: see docs/decisions */
     EARN_NEXT = 4,
+    EARN_REGRET = 2, /* times the capacity */
     EARN_HARD = 512,
     IDLE_TICKS = 1024,
     EXIT_ROUNDS = 3, /* PTHREAD_DESTRUCTOR_ITERATIONS - 1 */
-    BUDGET_MIN = 256 * 1024,
+    KEPT_WARM = 8,
+    BUDGET_MIN = 4 * 1024 * 1024,
 };
 
 static void *no_slots[1];
@@ -74,7 +84,8 @@ __thread struct cache *cache_tls = &cold_cache;
 
 static struct lock registry_lock = LOCK_INITIALISER(LOCK_REGISTRY);
 struct cache *cache_registry;
-static size_t capacity_bytes; /* of all bins together */
+static size_t capacity_bytes; /* of all bins of caches in use */
+static unsigned unused_warm;  /* unused caches that have kept their capacities */
 static bool enabled = true;
 static size_t capacity_max = CAPACITY_MAX, size_max = SMALL_MAX;
 static pthread_key_t exit_key;
@@ -100,11 +111,40 @@ void cache_set_size_limit(size_t bytes) {
     STORE_RELAXED(size_max, bytes);
 }
 
+static void add_capacity_bytes(size_t bytes) {
+    if (lock_single_thread())
+        STORE_RELAXED(capacity_bytes, capacity_bytes + bytes);
+    else
+        __atomic_fetch_add(&capacity_bytes, bytes, __ATOMIC_RELAXED);
+}
+
+static size_t held_bytes(unsigned class_index, unsigned capacity) {
+    return capacity * ((size_t)size_classes[class_index].size + sizeof(void *));
+}
+
+static size_t held_by(const struct cache *cache) {
+    size_t bytes = 0;
+    for (unsigned i = 1; i < CLASS_COUNT; i++)
+        bytes += held_bytes(i, cache->state[i].capacity);
+    return bytes;
+}
+
+/* An unused cache, a warm one if there is one. */
 static struct cache *find_unused(void) {
-    for (struct cache *cache = cache_registry; cache; cache = cache->next)
-        if (!cache->in_use)
-            return cache;
-    return NULL;
+    struct cache *found = NULL;
+    for (struct cache *cache = cache_registry; cache && !(found && found->warm);
+         cache = cache->next)
+        if (!cache->in_use && (!found || cache->warm))
+            found = cache;
+    return found;
+}
+
+static void use_again(struct cache *cache) {
+    unused_warm -= cache->warm;
+    cache->warm = 0;
+    cache->epoch = LOAD_RELAXED(epoch);
+    cache->in_use = 1;
+    add_capacity_bytes(held_by(cache));
 }
 
 /* Without the key nobody would tell us of a thread's end, so there would be no cache. */
@@ -114,8 +154,7 @@ static struct cache *make_cache(void) {
     lock_take(&registry_lock);
     struct cache *cache = find_unused();
     if (cache) {
-        cache->epoch = LOAD_RELAXED(epoch);
-        cache->in_use = 1;
+        use_again(cache);
     } else {
         cache = meta_take(sizeof *cache);
         if (cache) {
@@ -165,23 +204,13 @@ static size_t slot_bytes(unsigned capacity) {
     return (capacity + 1u) * sizeof(void *);
 }
 
-static size_t held_bytes(unsigned class_index, unsigned capacity) {
-    return capacity * ((size_t)size_classes[class_index].size + sizeof(void *));
-}
-
-static unsigned capacity_limit(unsigned class_index) {
+/* How many objects, at most count and bytes in all, the options allow. */
+static unsigned capacity_limit(unsigned class_index, size_t count, size_t bytes) {
     size_t size = size_classes[class_index].size;
     if (size > LOAD_RELAXED(size_max))
         return 0;
-    size_t objects = max_size(CAPACITY_FIRST, CAPACITY_MAX_BYTES / size);
+    size_t objects = min_size(count, max_size(CAPACITY_FIRST, bytes / size));
     return (unsigned)min_size(LOAD_RELAXED(capacity_max), objects);
-}
-
-static void add_capacity_bytes(size_t bytes) {
-    if (lock_single_thread())
-        STORE_RELAXED(capacity_bytes, capacity_bytes + bytes);
-    else
-        __atomic_fetch_add(&capacity_bytes, bytes, __ATOMIC_RELAXED);
 }
 
 /* Moves the objects of a bin to a stack of another capacity that can hold them.  While they move
@@ -200,6 +229,7 @@ static bool resize_bin(struct cache *cache, unsigned class_index, unsigned capac
     STORE_RELEASE(*bin_top, fresh + depth);
     cache->state[class_index].capacity = (uint16_t)capacity;
     cache->state[class_index].slow_ops = 0;
+    cache->state[class_index].regret = 0;
     if (old_capacity)
         meta_give(old, slot_bytes(old_capacity));
     add_capacity_bytes(held_bytes(class_index, capacity) - held_bytes(class_index, old_capacity));
@@ -210,37 +240,49 @@ static bool budget_exceeded(void) {
     return LOAD_RELAXED(capacity_bytes) > max_size(BUDGET_MIN, page_live_bytes() / 32);
 }
 
-static void earn(struct cache *cache, unsigned class_index) {
-    struct bin_state *state = &cache->state[class_index];
-    unsigned limit = capacity_limit(class_index);
-    if (state->capacity >= limit || !LOAD_RELAXED(enabled))
-        return;
+/* The step to the next capacity below a limit. */
+static void grow_bin(struct cache *cache, unsigned class_index, unsigned limit) {
+    unsigned capacity = cache->state[class_index].capacity;
+    unsigned wanted = capacity ? 2 * capacity : CAPACITY_FIRST;
+    if (capacity < limit && LOAD_RELAXED(enabled))
+        resize_bin(cache, class_index, (unsigned)min_size(wanted, limit));
+}
+
+static void earn_by_use(struct cache *cache, unsigned class_index) {
+    const struct bin_state *state = &cache->state[class_index];
     unsigned price = state->capacity ? EARN_NEXT : EARN_FIRST;
-    if (state->slow_ops < price || (state->slow_ops < EARN_HARD && budget_exceeded()))
-        return;
-    unsigned capacity = state->capacity ? 2u * state->capacity : CAPACITY_FIRST;
-    resize_bin(cache, class_index, (unsigned)min_size(capacity, limit));
+    if (state->slow_ops >= price && (state->slow_ops >= EARN_HARD || !budget_exceeded()))
+        grow_bin(cache, class_index,
+                 capacity_limit(class_index, CAPACITY_STEADY, CAPACITY_STEADY_BYTES));
+}
+
+/* count objects came from the slabs.  What had been spilled before need not have been. */
+static void earn_by_regret(struct cache *cache, unsigned class_index, unsigned count) {
+    struct bin_state *state = &cache->state[class_index];
+    unsigned missed = (unsigned)min_size(count, state->spilled);
+    state->spilled = (uint16_t)(state->spilled - missed);
+    state->regret = (uint16_t)min_size(state->regret + missed, UINT16_MAX);
+    if (state->regret >= EARN_REGRET * state->capacity && !budget_exceeded())
+        grow_bin(cache, class_index, capacity_limit(class_index, CAPACITY_MAX, CAPACITY_MAX_BYTES));
 }
 
 /* ---- spilling ------------------------------------------------------------------------------------ */
 
-/* Gives the count oldest objects of a bin to the slabs. */
+/* Gives the count oldest objects of a bin to the slabs.  While they are under way the bin is empty:
+ * a cut loses objects rather than having them twice. */
 static void spill(struct cache *cache, unsigned class_index, unsigned count) {
     void ***bin_top = &cache->top[class_index];
-    void *batch[CAPACITY_MAX], *kept[CAPACITY_MAX];
     void **slots = slots_of(cache, class_index);
     size_t rest = (size_t)(*bin_top - slots) - count;
-    memcpy(batch, slots + 1, count * sizeof *batch);
-    memcpy(kept, slots + 1 + count, rest * sizeof *kept);
-    STORE_RELEASE(*bin_top, slots);
-    memcpy(slots + 1, kept, rest * sizeof *kept);
-    STORE_RELEASE(*bin_top, slots + rest);
     unsigned wrong = 0;
-    enum slab_status status = slab_give(class_index, batch, count, &wrong);
+    STORE_RELEASE(*bin_top, slots);
+    enum slab_status status = slab_give(class_index, slots + 1, count, &wrong);
     /* All of them were objects of the class when they were pushed.  One whose slab has closed since
      * was freed twice: the slab closed because its first free brought it back. */
     if (UNLIKELY(status != SLAB_OK))
-        report_slab_misuse("free", batch[wrong], status == SLAB_FOREIGN ? SLAB_FREE : status);
+        report_slab_misuse("free", slots[1 + wrong], status == SLAB_FOREIGN ? SLAB_FREE : status);
+    memmove(slots + 1, slots + 1 + count, rest * sizeof *slots);
+    STORE_RELEASE(*bin_top, slots + rest);
 }
 
 static void spill_all(struct cache *cache, unsigned class_index) {
@@ -249,11 +291,16 @@ static void spill_all(struct cache *cache, unsigned class_index) {
         spill(cache, class_index, (unsigned)depth);
 }
 
-void cache_flush(void) {
-    struct cache *cache = present_cache();
-    for (unsigned i = 1; cache && i < CLASS_COUNT; i++)
+static void flush_cache(struct cache *cache) {
+    for (unsigned i = 1; i < CLASS_COUNT; i++)
         if (cache->state[i].capacity)
             spill_all(cache, i);
+}
+
+void cache_flush(void) {
+    struct cache *cache = present_cache();
+    if (cache)
+        flush_cache(cache);
 }
 
 /* Takes the capacity from bins that nobody used since the last look. */
@@ -266,6 +313,7 @@ static void drop_idle(struct cache *cache) {
         if (!state->busy && state->seen == depth) {
             spill_all(cache, i);
             resize_bin(cache, i, 0);
+            state->spilled = 0;
         }
         state->seen = (uint16_t)depth;
         state->busy = 0;
@@ -277,7 +325,7 @@ static void count_slow_op(struct cache *cache, unsigned class_index) {
     state->busy = 1;
     if (state->slow_ops < UINT16_MAX)
         state->slow_ops++;
-    earn(cache, class_index);
+    earn_by_use(cache, class_index);
     if (++cache->ticks % IDLE_TICKS == 0)
         drop_idle(cache);
 }
@@ -291,11 +339,12 @@ void *cache_take(unsigned class_index) {
         count_slow_op(cache, class_index);
     if (!cache || cache->state[class_index].capacity < 2)
         return slab_take(class_index, &object, 1) ? object : NULL;
-    void ***bin_top = &cache->top[class_index];
-    void **top = *bin_top;
+    void **top = cache->top[class_index];
     if (*top == NULL) {
-        top += slab_take(class_index, top + 1, cache->state[class_index].capacity / 2u);
-        STORE_RELEASE(*bin_top, top);
+        size_t wanted = min_size(cache->state[class_index].capacity / 2u, REFILL_MAX);
+        unsigned count = slab_take(class_index, top + 1, (unsigned)wanted);
+        STORE_RELEASE(cache->top[class_index], top + count);
+        earn_by_regret(cache, class_index, count);
     }
     return cache_pop(class_index);
 }
@@ -308,7 +357,11 @@ enum slab_status cache_give(unsigned class_index, void *object) {
     if (!cache || !cache->state[class_index].capacity)
         return slab_give(class_index, &object, 1, &wrong);
     if (!cache_push(class_index, object)) {
-        spill(cache, class_index, (cache->state[class_index].capacity + 1u) / 2);
+        unsigned half = (cache->state[class_index].capacity + 1u) / 2;
+        unsigned count = (unsigned)min_size(half, SPILL_MAX);
+        spill(cache, class_index, count);
+        struct bin_state *state = &cache->state[class_index];
+        state->spilled = (uint16_t)min_size(state->spilled + count, UINT16_MAX);
         cache_push(class_index, object);
     }
     return SLAB_OK;
@@ -316,14 +369,19 @@ enum slab_status cache_give(unsigned class_index, void *object) {
 
 /* ---- thread exit --------------------------------------------------------------------------------- */
 
+/* Leaves the cache to the next thread, as warm as it is unless there are enough such. */
 static void retire(struct cache *cache) {
-    for (unsigned i = 1; i < CLASS_COUNT; i++)
-        if (cache->state[i].capacity) {
-            spill_all(cache, i);
-            resize_bin(cache, i, 0);
-        }
-    memset(cache->state, 0, sizeof cache->state);
+    flush_cache(cache);
     lock_take(&registry_lock);
+    bool keep = unused_warm < KEPT_WARM;
+    lock_drop(&registry_lock);
+    for (unsigned i = 1; i < CLASS_COUNT && !keep; i++)
+        if (cache->state[i].capacity)
+            resize_bin(cache, i, 0);
+    add_capacity_bytes(0 - held_by(cache));
+    lock_take(&registry_lock);
+    cache->warm = keep;
+    unused_warm += keep;
     cache->in_use = 0;
     lock_drop(&registry_lock);
 }
@@ -371,6 +429,7 @@ static void adopt(struct cache *cache) {
         add_capacity_bytes(0 - held_bytes(i, cache->state[i].capacity));
     }
     memset(cache->state, 0, sizeof cache->state);
+    cache->warm = 0;
     cache->in_use = 0;
 }
 
@@ -387,9 +446,11 @@ void cache_repair(void) {
     size_t bytes = 0;
     if (lock_broken(&registry_lock))
         lock_repair(&registry_lock); /* a cache is linked by its last store */
-    for (const struct cache *cache = cache_registry; cache; cache = cache->next)
-        for (unsigned i = 1; i < CLASS_COUNT; i++)
-            bytes += held_bytes(i, cache->state[i].capacity);
+    unused_warm = 0;
+    for (const struct cache *cache = cache_registry; cache; cache = cache->next) {
+        bytes += cache->in_use ? held_by(cache) : 0;
+        unused_warm += cache->warm;
+    }
     STORE_RELAXED(capacity_bytes, bytes); /* a cut between a capacity and this sum would stay */
     STORE_RELAXED(epoch, epoch + 1);
 }

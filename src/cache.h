@@ -20,6 +20,8 @@ struct bin_state {
     uint16_t slow_ops; /* slow operations since the capacity last changed */
     uint16_t seen;     /* depth at the last look for idle bins */
     uint16_t busy;     /* there was a slow operation since then */
+    uint16_t spilled;  /* objects given to the slabs and not asked for again since */
+    uint16_t regret;   /* those that were asked for again, since the capacity last changed */
 };
 
 /* Bin 0 stays both empty and full: NULL, foreign and large pointers end up there. */
@@ -32,34 +34,40 @@ struct cache {
     uint32_t in_use;    /* guarded by the registry's lock */
     uint32_t epoch;     /* the number of forks when its thread last looked */
     uint32_t ticks;     /* slow operations, for the look for idle bins */
+    uint32_t warm;      /* not in use, but its bins have their capacities; guarded as in_use */
 };
 
 /* Initially a static cache without capacity, so that no path tests for NULL. */
 extern __thread struct cache *cache_tls
     __attribute__((tls_model("initial-exec"), visibility("hidden")));
 
-/* An object of the class, or NULL where the bin is empty.  The top is read again to be changed, so
- * that it is one instruction on the bin. */
-static ALWAYS_INLINE void *cache_pop(unsigned class_index) {
+/* Moves the top of a bin by one slot: one instruction on memory, without an address computed first. */
+static ALWAYS_INLINE void bin_move_top(struct cache *cache, size_t class_index, long slots) {
+    ORDER_STORES();
+#if defined(__x86_64__) && !defined(QUARRY_DEBUG) /* tracers see compiled stores only */
+    __asm__("addq %1, %0" : "+m"(cache->top[class_index]) : "i"(slots * 8) : "cc");
+#else
+    cache->top[class_index] += slots;
+#endif
+}
+
+/* An object of the class, or NULL where the bin is empty. */
+static ALWAYS_INLINE void *cache_pop(size_t class_index) {
     struct cache *cache = cache_tls;
-    void **top = cache->top[class_index];
-    void *object = *top;
-    if (LIKELY(object != NULL)) {
-        ORDER_STORES();
-        cache->top[class_index]--;
-    }
+    void *object = *cache->top[class_index];
+    if (LIKELY(object != NULL))
+        bin_move_top(cache, class_index, -1);
     return object;
 }
 
 /* False, and nothing done, where the bin is full.  The slot is written before the top (fork.c). */
-static ALWAYS_INLINE bool cache_push(unsigned class_index, void *object) {
+static ALWAYS_INLINE bool cache_push(size_t class_index, void *object) {
     struct cache *cache = cache_tls;
     void **top = cache->top[class_index];
     if (UNLIKELY(top == cache->end[class_index]))
         return false;
     STORE_PLAIN(top[1], object);
-    ORDER_STORES();
-    cache->top[class_index]++;
+    bin_move_top(cache, class_index, 1);
     return true;
 }
 

@@ -12,7 +12,7 @@
 #include "base.h"
 #include "lock.h"
 
-#define META_BLOCK_MAX ((size_t)8192)
+#define META_BLOCK_MAX ((size_t)16384)
 
 void *meta_take(size_t bytes);
 void meta_give(void *block, size_t bytes);

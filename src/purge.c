@@ -13,8 +13,8 @@
  *          M_TRIM_THRESHOLD set:   T is that value; purging goes down to max(3/4 T, M_TOP_PAD).
  *                                  -1: never.
  *          default:                T = max(1 MiB, live/8, B), purging goes down to 3/4 T.
- *          B grows by each purged page that is taken again, and halves with every second between
- *          purges; it never exceeds three quarters of the largest heap so far.  So a heap that
+ *          B grows by each purged page that is taken again, and halves with every second; it never
+ *          exceeds the largest heap so far.  So a heap that
  *          empties once is trimmed by its last frees, a heap that breathes keeps what it will want
  *          again, and one that breathes slowly pays a few percent of the time for giving back.
  *
@@ -32,6 +32,7 @@
  *          next explicit trim, which tries again.
  */
 #include "purge.h"
+#include "lock.h"
 #include "os.h"
 #include "page_internal.h"
 
@@ -66,6 +67,15 @@ void purge_spend(uint64_t ns) {
     __atomic_fetch_sub(&S.credit_ns, (int64_t)ns, __ATOMIC_RELAXED);
 }
 
+void purge_spend_calls(size_t calls, size_t pages) {
+    uint64_t call_ns = PURGE_CALL_NS + (lock_single_thread() ? 0 : SHOOTDOWN_NS);
+    purge_spend(calls * call_ns + pages * PURGE_NS);
+}
+
+void purge_spend_faults(size_t pages) {
+    purge_spend(pages * FAULT_NS);
+}
+
 /* Credits what the process has worked since the last time, at most a burst. */
 static void earn_credit(void) {
     uint64_t used = os_cpu_ns(),
@@ -95,22 +105,23 @@ size_t page_hole_bound(size_t otherwise) {
     return LOAD_RELAXED(S.trim_threshold_set) ? LOAD_RELAXED(S.trim_threshold_bytes) : otherwise;
 }
 
-/* Clean pages were taken: up to the number purged, that was in vain, and the budget grows. */
-void purge_note_taken(size_t clean_pages) {
-    size_t retaken = min_size(clean_pages, S.purged_outstanding);
-    if (retaken == 0)
-        return;
-    S.purged_outstanding -= retaken;
-    purge_spend(retaken * FAULT_NS);
-    STORE_RELAXED(S.budget_pages, min_size(S.budget_pages + retaken, S.peak_zone_pages / 4 * 3));
-}
-
 static void age_budget(void) {
     uint64_t now = os_clock_ns(), halvings = (now - S.budget_ns) / BUDGET_HALF_LIFE_NS;
     if (halvings == 0)
         return;
     S.budget_ns = now;
     STORE_RELAXED(S.budget_pages, halvings < 64 ? S.budget_pages >> halvings : 0);
+}
+
+/* Clean pages were taken: up to the number purged, that was in vain, and the budget grows. */
+void purge_note_taken(size_t clean_pages) {
+    size_t retaken = min_size(clean_pages, S.purged_outstanding);
+    if (retaken == 0)
+        return;
+    S.purged_outstanding -= retaken;
+    purge_spend_faults(retaken);
+    age_budget();
+    STORE_RELAXED(S.budget_pages, min_size(S.budget_pages + retaken, S.peak_zone_pages));
 }
 
 /* The highest of the largest dirty blocks that consists of whole system pages, with the dirty
@@ -145,7 +156,7 @@ static bool purge_extent(struct extent extent) {
     extent_remove(extent);
     pagemap_set_head(region, page, head_make(HEAD_CONT, pages)); /* taken, yet no block */
     lock_drop(&S.lock);
-    purge_spend(PURGE_CALL_NS + pages * PURGE_NS);
+    purge_spend_calls(1, pages);
     bool gone = os_purge((void *)extent.start, extent.end - extent.start);
     lock_take(&S.lock);
     pagemap_set_head(region, page, head_make(HEAD_FREE, 0));

@@ -10,14 +10,21 @@
 
 /* What things cost.  Constants rather than a clock around the work, which would charge the budget
  * what other processes take. */
-#define PURGE_CALL_NS ((uint64_t)500) /* a system call that purges */
-#define PURGE_NS ((uint64_t)270)      /* a page purged */
-#define FAULT_NS ((uint64_t)1350)     /* a page touched for the first time */
+#define PURGE_CALL_NS ((uint64_t)700)      /* a system call that purges */
+#define SHOOTDOWN_NS ((uint64_t)12 * 1000) /* the same, where other processors are interrupted */
+#define PURGE_NS ((uint64_t)230)           /* a page purged */
+#define FAULT_NS ((uint64_t)1350)          /* a page touched for the first time */
 
 #define BURST_NS \
-    ((uint64_t)20 * 1000 * 1000) /* the credit at first, and what may be earned at once */
+    ((uint64_t)30 * 1000 * 1000) /* the credit at first, and what may be earned at once */
 
 void purge_spend(uint64_t ns);
+
+/* Charges system calls that purged so many pages together. */
+void purge_spend_calls(size_t calls, size_t pages);
+
+/* Charges pages that were purged and are wanted again. */
+void purge_spend_faults(size_t pages);
 
 /* Whether there is credit left.  Lock-free. */
 bool purge_affordable(void);

@@ -72,9 +72,10 @@ static uint32_t take_holes(struct slab_class *class, const struct size_class *sh
     return holes;
 }
 
-static uint32_t purge_holes(const struct slab *slab, uint32_t holes) {
+/* Returns the pages that are gone; *calls counts what it took. */
+static uint32_t purge_holes(const struct slab *slab, uint32_t holes, size_t *calls) {
     uint32_t gone = 0;
-    while (holes) {
+    for (; holes; ++*calls) {
         unsigned first = bit_lowest(holes);
         uint64_t beyond = ~(uint64_t)holes & ~bit_mask(first);
         unsigned end = bit_lowest(beyond);
@@ -101,7 +102,7 @@ static size_t return_holes(struct slab_class *class, unsigned class_index, struc
     return pages << PAGE_SHIFT;
 }
 
-static size_t trim_slab(struct slab *slab, unsigned class_index) {
+static size_t trim_slab(struct slab *slab, unsigned class_index, size_t *calls) {
     struct slab_class *class = &slab_classes[class_index];
     uint32_t holes = 0;
     lock_take(&class->lock);
@@ -111,7 +112,7 @@ static size_t trim_slab(struct slab *slab, unsigned class_index) {
     lock_drop(&class->lock);
     if (!holes)
         return 0;
-    uint32_t gone = purge_holes(slab, holes);
+    uint32_t gone = purge_holes(slab, holes, calls);
     lock_take(&class->lock);
     size_t bytes = return_holes(class, class_index, slab, holes, gone, were_clean);
     lock_drop(&class->lock);
@@ -119,7 +120,7 @@ static size_t trim_slab(struct slab *slab, unsigned class_index) {
 }
 
 /* Searches the slabs of one class, or of all (0). */
-static size_t trim_slabs(unsigned only_class) {
+static size_t trim_slabs(unsigned only_class, size_t *calls) {
     size_t bytes = 0;
     if (os_page_bytes() != PAGE_BYTES)
         return 0; /* holes are tracked per granule; larger system pages would need all of theirs */
@@ -128,26 +129,27 @@ static size_t trim_slabs(unsigned only_class) {
         for (uint32_t slot = 0; slot < LOAD_RELAXED(region->slots_used); slot++) {
             unsigned class_index = LOAD_RELAXED(region->slab[slot].class_index);
             if (class_index != 0 && (only_class == 0 || class_index == only_class))
-                bytes += trim_slab(&region->slab[slot], class_index);
+                bytes += trim_slab(&region->slab[slot], class_index, calls);
         }
     }
     return bytes;
 }
 
 size_t slab_trim(void) {
-    return trim_slabs(0);
+    size_t calls = 0;
+    return trim_slabs(0, &calls);
 }
 
 size_t slab_trim_class(unsigned class_index) {
-    size_t bytes = trim_slabs(class_index);
-    purge_spend((bytes >> PAGE_SHIFT) * PURGE_NS);
+    size_t calls = 0, bytes = trim_slabs(class_index, &calls);
+    purge_spend_calls(calls, bytes >> PAGE_SHIFT);
     return bytes;
 }
 
 void slab_holes_retaken(struct slab_class *class, size_t pages) {
     pages = min_size(pages, class->holes_outstanding);
     class->holes_outstanding -= pages;
-    purge_spend(pages * FAULT_NS);
+    purge_spend_faults(pages);
 }
 
 bool slab_has_fallen(struct slab_class *class, const struct size_class *shape) {

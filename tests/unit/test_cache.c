@@ -8,6 +8,7 @@
 #include "api.h"
 #include "cache.h"
 #include "lock.h"
+#include "meta.h"
 
 #include <pthread.h>
 #include <semaphore.h>
@@ -40,14 +41,21 @@ static void use_slowly(unsigned class_index, size_t pairs) {
     }
 }
 
-/* Takes and frees batches until the bin has all it can earn. */
+/* Takes a batch and frees it. */
+static void use_batch(unsigned class_index, size_t count) {
+    static __thread void *objects[5000];
+    must(count <= COUNT_OF(objects));
+    for (size_t i = 0; i < count; i++)
+        objects[i] = take(class_index);
+    for (size_t i = 0; i < count; i++)
+        api_free(objects[i]);
+}
+
+/* Uses a bin until it has all that use earns, and fills it. */
 static void warm_up(unsigned class_index) {
-    void *objects[300];
-    for (size_t round = 0; round < 30; round++) {
-        for (size_t i = 0; i < COUNT_OF(objects); i++)
-            objects[i] = take(class_index);
-        for (size_t i = 0; i < COUNT_OF(objects); i++)
-            api_free(objects[i]);
+    for (size_t i = 0; i < 3; i++) {
+        use_slowly(class_index, 100);
+        use_batch(class_index, 30);
     }
 }
 
@@ -94,18 +102,53 @@ static void capacity_is_earned_step_by_step(void) {
     must(capacity_of(4) == 64 && capacity_of(5) == 0);
 }
 
-static void capacity_ends_at_64_objects_and_beyond_8_at_32_kib(void) {
+static unsigned steady_capacity(unsigned class_index) {
+    size_t limit = 32 * KIB / size_classes[class_index].size;
+    return (unsigned)(limit < 8 ? 8 : limit > 64 ? 64 : limit);
+}
+
+static void use_alone_earns_64_objects_and_beyond_8_only_32_kib(void) {
     for (unsigned i = 1; i < CLASS_COUNT; i++) {
-        size_t limit = 32 * KIB / size_classes[i].size;
-        limit = limit < 8 ? 8 : limit;
-        warm_up(i);
-        cache_flush();
-        must(capacity_of(i) <= (limit < 64 ? limit : 64));
-        cache_count(&counts);
-        if (counts.capacity_bytes < 200 * KIB)
-            must(capacity_of(i) == (limit < 64 ? limit : 64));
+        use_slowly(i, 2000);
+        must(capacity_of(i) == steady_capacity(i));
     }
     must_be_sound();
+}
+
+static size_t free_in_slabs(unsigned class_index) {
+    slab_count(class_index, &slab);
+    return slab.free_objects;
+}
+
+static void batches_deepen_a_bin_until_they_fit(void) {
+    static const unsigned classes[] = {4, 16, 32}; /* 64, 256 and 1024 bytes */
+    for (size_t i = 0; i < COUNT_OF(classes); i++) {
+        for (size_t round = 0; round < 12; round++)
+            use_batch(classes[i], 1000);
+        must(capacity_of(classes[i]) >= 1000);
+        size_t before = free_in_slabs(classes[i]);
+        use_batch(classes[i], 1000);
+        must(free_in_slabs(classes[i]) == before);
+    }
+    for (size_t round = 0; round < 30; round++) {
+        use_batch(40, 1000); /* 2048 bytes: they would need 2 MiB */
+        use_batch(1, 5000);
+    }
+    must(capacity_of(40) == 512 && capacity_of(1) == 2047);
+    must_be_sound();
+}
+
+/* What is only taken, or only given, would not be served better by a deeper bin. */
+static void streams_do_not_deepen_a_bin(void) {
+    static void *objects[20000];
+    use_slowly(4, 200);
+    for (size_t i = 0; i < COUNT_OF(objects); i++)
+        objects[i] = take(4);
+    must(capacity_of(4) == 64);
+    for (size_t i = 0; i < COUNT_OF(objects); i++)
+        api_free(objects[i]);
+    must(capacity_of(4) == 64);
+    must_be_consistent(4, 0);
 }
 
 static void the_fast_path_touches_nothing_else(void) {
@@ -172,19 +215,17 @@ static void a_bin_in_use_is_kept(void) {
 
 /* No bin pays the price that is due beyond the budget, so the budget holds. */
 static void the_budget_limits_all_bins_together(void) {
-    for (size_t round = 0; round < 200; round++)
-        for (unsigned i = 1; i < CLASS_COUNT; i++)
-            use_slowly(i, 1);
+    for (size_t round = 0; round < 30; round++)
+        for (unsigned i = 50; i < CLASS_COUNT; i++)
+            use_batch(i, MIB / size_classes[i].size);
     cache_count(&counts);
-    must(counts.capacity_bytes > 100 * KIB);
-    must(counts.capacity_bytes <= 256 * KIB + 33 * KIB); /* the step that exceeded it */
+    must(counts.capacity_bytes > 4 * MIB);
+    must(counts.capacity_bytes <= 4 * MIB + 512 * KIB + 40 * KIB); /* the step that exceeded it */
     must(counts.cached_bytes <= counts.capacity_bytes);
-    unsigned poorest = CLASS_COUNT - 1;
-    while (capacity_of(poorest))
-        poorest--;
-    must(poorest > 0);
-    use_slowly(poorest, 600); /* it is worth it */
-    must(capacity_of(poorest) > 0);
+    use_slowly(4, 100);
+    must(capacity_of(4) == 0);
+    use_slowly(4, 600);
+    must(capacity_of(4) > 0); /* it is worth it */
 }
 
 static void options_limit_capacity(void) {
@@ -249,6 +290,27 @@ static void a_thread_leaves_nothing_behind(void) {
     must(registered_caches() == 1); /* each used what the last one left */
 }
 
+static unsigned capacity_at_first;
+
+static void *look_at_the_cache(void *argument) {
+    (void)argument;
+    use_slowly(19, 1);
+    capacity_at_first = capacity_of(19);
+    must(capacity_of(30) == 0);
+    return NULL;
+}
+
+static void a_thread_starts_as_warm_as_another_one_ended(void) {
+    pthread_t thread;
+    must(pthread_create(&thread, NULL, warm_up_in_thread, NULL) == 0);
+    must(pthread_join(thread, NULL) == 0);
+    must(pthread_create(&thread, NULL, look_at_the_cache, NULL) == 0);
+    must(pthread_join(thread, NULL) == 0);
+    must(capacity_at_first == 64);
+    must_cache_nothing();
+    must(counts.capacity_bytes == 0);
+}
+
 static sem_t warm, finish;
 
 static void *hold_a_cache(void *argument) {
@@ -288,12 +350,36 @@ static void a_fork_child_gets_what_others_had_cached(void) {
         must(pthread_join(threads[i], NULL) == 0);
 }
 
+static void few_unused_caches_stay_warm(void) {
+    enum { THREADS = 20, KEPT = 8 };
+    pthread_t threads[THREADS];
+    sem_init(&warm, 0, 0);
+    sem_init(&finish, 0, 0);
+    for (size_t i = 0; i < THREADS; i++)
+        must(pthread_create(&threads[i], NULL, hold_a_cache, NULL) == 0);
+    for (size_t i = 0; i < THREADS; i++)
+        sem_wait(&warm);
+    for (size_t i = 0; i < THREADS; i++)
+        sem_post(&finish);
+    for (size_t i = 0; i < THREADS; i++)
+        must(pthread_join(threads[i], NULL) == 0);
+    size_t caches = 0, keeping = 0;
+    for (const struct cache *cache = cache_registry; cache; cache = cache->next) {
+        caches++;
+        keeping += cache->state[19].capacity != 0;
+    }
+    must(caches == THREADS && keeping == KEPT);
+    must_cache_nothing();
+}
+
 /* ---- refusals and wrong pointers ----------------------------------------------------------------- */
 
 static void without_memory_for_a_cache_slabs_serve(void) {
     void *object = NULL;
     must(slab_take(4, &object, 1) == 1); /* a slab there is; tables there are not */
     fake_os.fail_kinds = FAKE_MEMORY;
+    while (meta_take(64) != NULL)
+        ;
     use_slowly(4, 100);
     must_cache_nothing();
     must(counts.caches == 0);
@@ -379,7 +465,9 @@ static void random_use_matches_the_model(void) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         body_test(capacity_is_earned_step_by_step),
-        body_test(capacity_ends_at_64_objects_and_beyond_8_at_32_kib),
+        body_test(use_alone_earns_64_objects_and_beyond_8_only_32_kib),
+        body_test(batches_deepen_a_bin_until_they_fit),
+        body_test(streams_do_not_deepen_a_bin),
         body_test(the_fast_path_touches_nothing_else),
         body_test(bins_end_where_they_end),
         body_test(capacity_is_lost_by_idleness),
@@ -388,6 +476,8 @@ int main(void) {
         body_test(options_limit_capacity),
         body_test(flushing_empties_every_bin),
         body_test(a_thread_leaves_nothing_behind),
+        body_test(a_thread_starts_as_warm_as_another_one_ended),
+        body_test(few_unused_caches_stay_warm),
         body_test(a_fork_child_gets_what_others_had_cached),
         body_test(without_memory_for_a_cache_slabs_serve),
         body_test(without_memory_what_is_cached_is_given),
