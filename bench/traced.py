@@ -60,7 +60,7 @@ def _case(program: Case, seconds: float) -> Case:
     return Case(
         name=f"replay-{program.name}",
         group="trace",
-        summary=f"the allocations alone of: {program.summary}",
+        summary=f"the allocations of {program.name}'s task, recorded and replayed",
         seconds=seconds,
         command=command,
         prepare=lambda place: record(program, place),
