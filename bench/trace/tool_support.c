@@ -83,7 +83,9 @@ void *tool_grow(void *table, size_t *room, size_t wanted, size_t entry_bytes) {
 void tool_clean(char *text, size_t room) {
     text[room - 1] = '\0';
     for (char *at = text; *at != '\0'; at++) {
-        *at = *at >= ' ' && *at <= '~' ? *at : '?';
+        if (*at < ' ' || *at > '~') {
+            *at = '?';
+        }
     }
 }
 
