@@ -14,7 +14,7 @@
 
 #define BLOCKS 5000
 #define REPLACED_PER_THREAD 20000
-#define GENERATIONS 1000
+#define GENERATIONS 600
 #define LEAST 10
 #define MOST 500
 

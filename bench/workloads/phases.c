@@ -32,6 +32,16 @@ static void grow(struct worker *worker, size_t phase, size_t bytes) {
     }
 }
 
+/* While it is large, the program replaces some of what it holds since the phase began. */
+static void replace_some(struct worker *worker, size_t phase, size_t from) {
+    size_t count = block_count - from;
+    for (size_t i = 0; i < count / 4; i++) {
+        void **place = &blocks[from + draw_below(worker, (uint32_t)count)];
+        block_drop(worker, *place);
+        *place = block_new(worker, draw_size(worker, sizes[phase].least, sizes[phase].most));
+    }
+}
+
 /* Others have been allocated in between, so they go in no particular order. */
 static void shrink(struct worker *worker) {
     for (size_t i = block_count; i > 1; i--) {
@@ -49,13 +59,9 @@ static void shrink(struct worker *worker) {
 static void work(struct worker *worker) {
     size_t bytes = workload_scaled(BYTES);
     for (size_t phase = 0; phase < PHASES; phase++) {
+        size_t before = block_count;
         grow(worker, phase, bytes);
-        /* While it is large, the program replaces some of what it holds. */
-        for (size_t i = 0; i < block_count / 4; i++) {
-            void **place = &blocks[draw_below(worker, (uint32_t)block_count)];
-            block_drop(worker, *place);
-            *place = block_new(worker, draw_size(worker, sizes[phase].least, sizes[phase].most));
-        }
+        replace_some(worker, phase, before);
         shrink(worker);
     }
 }
