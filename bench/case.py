@@ -131,18 +131,18 @@ def _workload(
 
 
 WORKLOADS = (
-    _workload("larson", "a server whose blocks pass from thread to thread", 2.0, 2),
-    _workload("larson-16", "the same with more threads than processors", 2.0, 16, "larson"),
-    _workload("mstress", "threads that keep, swap and drop blocks of skewed sizes", 2.0, 2),
-    _workload("mstress-8", "the same with more threads than processors", 2.0, 8, "mstress"),
+    _workload("larson", "a server whose blocks pass from thread to thread", 1.5, 2),
+    _workload("larson-16", "the same with more threads than processors", 4.0, 16, "larson"),
+    _workload("mstress", "threads that keep, swap and drop blocks of skewed sizes", 1.5, 2),
+    _workload("mstress-8", "the same with more threads than processors", 1.5, 8, "mstress"),
     _workload("xmalloc", "half of the threads allocate, the others free", 2.0, 2),
     _workload("cache-scratch", "passive false sharing: one's block freed by another", 2.0, 2),
-    _workload("sh8", "a mix of sizes, orders of freeing and threads", 2.0, 8),
+    _workload("sh8", "a mix of sizes, orders of freeing and threads", 2.5, 8),
     _workload("fragmentation", "one heap, its live set drifting in size and lifetime", 2.0),
     _workload("server", "many clients with sessions of random length, a pool of threads", 2.0, 4),
-    _workload("phases", "a heap that grows, shrinks, and grows with other sizes", 2.0),
-    _workload("redis-like", "a table of values of mixed sizes, rewritten and expired", 2.0),
-    _workload("compiler-like", "many small blocks bumped per unit, all dropped at its end", 2.0),
+    _workload("phases", "a heap that grows, shrinks, and grows with other sizes", 1.5),
+    _workload("redis-like", "a table of values of mixed sizes, rewritten and expired", 2.5),
+    _workload("compiler-like", "many small blocks bumped per unit, all dropped at its end", 1.5),
 )
 
 

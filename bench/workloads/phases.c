@@ -14,18 +14,19 @@
 #define BLOCKS_MOST 2000000
 
 static void **blocks;
-static size_t block_count;
+static size_t block_count, blocks_most;
 
 static const struct {
     size_t least, most;
 } sizes[PHASES] = {{16, 512}, {400, 4096}, {16, 128}, {2048, 65536}, {32, 2048}};
 
 static void setup(void) {
-    blocks = workload_reserve(BLOCKS_MOST * sizeof(void *));
+    blocks_most = workload_scaled(BLOCKS_MOST);
+    blocks = workload_reserve(blocks_most * sizeof(void *));
 }
 
 static void grow(struct worker *worker, size_t phase, size_t bytes) {
-    for (size_t grown = 0; grown < bytes && block_count < BLOCKS_MOST;) {
+    for (size_t grown = 0; grown < bytes && block_count < blocks_most;) {
         size_t size = draw_size(worker, sizes[phase].least, sizes[phase].most);
         blocks[block_count++] = block_new(worker, size);
         grown += size;
