@@ -5,11 +5,12 @@ import os
 import subprocess
 import sys
 import tempfile
+from pathlib import Path
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path[:0] = [os.path.dirname(HERE), os.path.join(HERE, "..", "..", "bench")]
 import tap
-from case import WORKLOADS, Path, Place, read_report
+from case import WORKLOADS, Place, read_report
 
 PROGRAMS = {case.files[0].name for case in WORKLOADS}
 LIBRARIES = {"glibc": None, "quarry": tap.LIBRARY,
