@@ -57,8 +57,8 @@ enum {
     CAPACITY_STEADY_BYTES = 32 * 1024,
     CAPACITY_MAX = 2047, /* with the sentinel, one block of META_BLOCK_MAX */
     CAPACITY_MAX_BYTES = 1024 * 1024,
-    REFILL_MAX = 64,
-    SPILL_MAX = 128,
+    BATCH_MAX = 128,
+    BATCH_BYTES = 64 * 1024,
     EARN_FIRST = 64, /* what a program does once or twice is checked exactly: see docs/decisions */
     EARN_NEXT = 4,
     EARN_REGRET = 2, /* times the capacity */
@@ -268,27 +268,45 @@ static void earn_by_regret(struct cache *cache, unsigned class_index, unsigned c
 
 /* ---- spilling ------------------------------------------------------------------------------------ */
 
-/* Gives the count oldest objects of a bin to the slabs.  While they are under way the bin is empty:
- * a cut loses objects rather than having them twice. */
-static void spill(struct cache *cache, unsigned class_index, unsigned count) {
-    void ***bin_top = &cache->top[class_index];
-    void **slots = slots_of(cache, class_index);
-    size_t rest = (size_t)(*bin_top - slots) - count;
+/* How many objects move between a bin and the slabs at once: as many as a cut may lose. */
+static size_t batch_limit(unsigned class_index) {
+    return min_size(BATCH_MAX,
+                    max_size(CAPACITY_FIRST / 2, BATCH_BYTES / size_classes[class_index].size));
+}
+
+/* Gives objects that are no longer in the bin to the slabs. */
+static void give_batch(unsigned class_index, void *const *batch, size_t count) {
     unsigned wrong = 0;
-    STORE_RELEASE(*bin_top, slots);
-    enum slab_status status = slab_give(class_index, slots + 1, count, &wrong);
+    enum slab_status status = slab_give(class_index, batch, (unsigned)count, &wrong);
     /* All of them were objects of the class when they were pushed.  One whose slab has closed since
      * was freed twice: the slab closed because its first free brought it back. */
     if (UNLIKELY(status != SLAB_OK))
-        report_slab_misuse("free", slots[1 + wrong], status == SLAB_FOREIGN ? SLAB_FREE : status);
-    memmove(slots + 1, slots + 1 + count, rest * sizeof *slots);
-    STORE_RELEASE(*bin_top, slots + rest);
+        report_slab_misuse("free", batch[wrong], status == SLAB_FOREIGN ? SLAB_FREE : status);
+}
+
+/* Gives the oldest objects of a full bin to the slabs.  While the others move down the bin is empty:
+ * a cut loses objects rather than having them twice. */
+static unsigned spill(struct cache *cache, unsigned class_index) {
+    void *batch[BATCH_MAX];
+    void **slots = slots_of(cache, class_index);
+    size_t depth = (size_t)(cache->top[class_index] - slots);
+    size_t count = min_size((depth + 1) / 2, batch_limit(class_index));
+    memcpy(batch, slots + 1, count * sizeof *batch);
+    STORE_RELEASE(cache->top[class_index], slots);
+    memmove(slots + 1, slots + 1 + count, (depth - count) * sizeof *slots);
+    STORE_RELEASE(cache->top[class_index], slots + depth - count);
+    give_batch(class_index, batch, count);
+    return (unsigned)count;
 }
 
 static void spill_all(struct cache *cache, unsigned class_index) {
-    size_t depth = (size_t)(cache->top[class_index] - slots_of(cache, class_index));
-    if (depth)
-        spill(cache, class_index, (unsigned)depth);
+    void **slots = slots_of(cache, class_index);
+    size_t depth;
+    while ((depth = (size_t)(cache->top[class_index] - slots)) != 0) {
+        size_t count = min_size(depth, batch_limit(class_index));
+        STORE_RELEASE(cache->top[class_index], slots + depth - count);
+        give_batch(class_index, slots + 1 + depth - count, count);
+    }
 }
 
 static void flush_cache(struct cache *cache) {
@@ -341,7 +359,7 @@ void *cache_take(unsigned class_index) {
         return slab_take(class_index, &object, 1) ? object : NULL;
     void **top = cache->top[class_index];
     if (*top == NULL) {
-        size_t wanted = min_size(cache->state[class_index].capacity / 2u, REFILL_MAX);
+        size_t wanted = min_size(cache->state[class_index].capacity / 2u, batch_limit(class_index));
         unsigned count = slab_take(class_index, top + 1, (unsigned)wanted);
         STORE_RELEASE(cache->top[class_index], top + count);
         earn_by_regret(cache, class_index, count);
@@ -357,9 +375,7 @@ enum slab_status cache_give(unsigned class_index, void *object) {
     if (!cache || !cache->state[class_index].capacity)
         return slab_give(class_index, &object, 1, &wrong);
     if (!cache_push(class_index, object)) {
-        unsigned half = (cache->state[class_index].capacity + 1u) / 2;
-        unsigned count = (unsigned)min_size(half, SPILL_MAX);
-        spill(cache, class_index, count);
+        unsigned count = spill(cache, class_index);
         struct bin_state *state = &cache->state[class_index];
         state->spilled = (uint16_t)min_size(state->spilled + count, UINT16_MAX);
         cache_push(class_index, object);
