@@ -25,7 +25,7 @@
 
 #define S page_state
 
-enum { GATHER_TRIES = 24 };
+enum { GATHER_TRIES = 8 };
 
 /* ---- the buddy sets, by address ---------------------------------------------------------------- */
 
@@ -47,10 +47,9 @@ static bool extent_holding(uintptr_t address, struct extent *block) {
     return dirty;
 }
 
-bool extent_beside(uintptr_t address, bool *dirty, struct extent *block) {
-    struct region *region = pagemap_region(address);
-    if (!region)
-        return false;
+/* The free block of a region that begins or ends with the page of an address. */
+static bool beside_in(const struct region *region, uintptr_t address, bool *dirty,
+                      struct extent *block) {
     unsigned page = pagemap_page(region, address);
     int order = buddy_bounded(&region->dirty, page);
     *dirty = order >= 0;
@@ -61,24 +60,39 @@ bool extent_beside(uintptr_t address, bool *dirty, struct extent *block) {
     return order >= 0;
 }
 
+bool extent_beside(uintptr_t address, bool *dirty, struct extent *block) {
+    const struct region *region = pagemap_region(address);
+    return region && beside_in(region, address, dirty, block);
+}
+
+/* The region of an address, mostly the one at hand. */
+static const struct region *region_near(const struct region *region, uintptr_t address) {
+    return address - region->base < REGION_BYTES ? region : pagemap_region(address);
+}
+
 /* The free pages around a free page, extended until want_bytes are found. */
 struct extent extent_around(uintptr_t address, size_t want_bytes, bool one_region,
                             bool dirty_only) {
     struct extent extent = {address, address}, block;
+    const struct region *home = pagemap_region(address), *region = home;
     bool dirty;
-    if (extent_beside(address, &dirty, &block) && (dirty || !dirty_only))
+    if (beside_in(region, address, &dirty, &block) && (dirty || !dirty_only))
         extent = block;
     while (extent.end - extent.start < want_bytes) {
         if (one_region && extent.end % REGION_BYTES == 0)
             break;
-        if (!extent_beside(extent.end, &dirty, &block) || (dirty_only && !dirty))
+        region = region_near(region, extent.end);
+        if (!region || !beside_in(region, extent.end, &dirty, &block) || (dirty_only && !dirty))
             break;
         extent.end = block.end;
     }
+    region = home;
     while (extent.end - extent.start < want_bytes) {
         if (one_region && extent.start % REGION_BYTES == 0)
             break;
-        if (!extent_beside(extent.start - 1, &dirty, &block) || (dirty_only && !dirty))
+        region = region_near(region, extent.start - 1);
+        if (!region || !beside_in(region, extent.start - 1, &dirty, &block) ||
+            (dirty_only && !dirty))
             break;
         extent.start = block.start;
     }

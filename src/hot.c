@@ -6,7 +6,9 @@
  *          and cutting it again costs ten times as much as keeping it as it is for a while.
  *
  * LAYOUT   A ring of HOT_RUNS entries of at most HOT_MAX_PAGES pages each.  A run enters over the
- *          oldest entry, which is merged; a request takes the newest entry of exactly its length.
+ *          oldest entry, which is merged, as are others where all together would hold more than half of
+ *          what may stay dirty.  A word for each length tells which entries hold such runs;
+ *          a request takes the newest of them.
  *
  * STATES   allocated (HEAD_RUN n) -> hot (HEAD_CONT n: taken, yet no block) -> allocated, or free
  *
@@ -20,27 +22,40 @@
  */
 #include "page_internal.h"
 
+#include <string.h>
+
 #define S page_state
 
+_Static_assert(HOT_RUNS == 64, "one word per length has a bit for each entry");
+
+/* Empties an entry; a fork child takes it for free only while it is there. */
+static struct extent leave(unsigned index) {
+    struct extent run = S.hot[index];
+    size_t pages = (run.end - run.start) >> PAGE_SHIFT;
+    S.hot[index] = (struct extent){0, 0};
+    S.hot_of[pages] &= ~((uint64_t)1 << index);
+    STORE_RELAXED(S.hot_pages, S.hot_pages - pages);
+    return run;
+}
+
 bool hot_take(size_t pages, size_t align_bytes, struct extent *run) {
-    for (unsigned i = 1; i <= HOT_RUNS; i++) {
-        struct extent *entry = &S.hot[(S.hot_next - i) % HOT_RUNS];
-        if (entry->end - entry->start != pages << PAGE_SHIFT || entry->start % align_bytes != 0)
+    unsigned oldest = S.hot_next % HOT_RUNS;
+    uint64_t word = S.hot_of[pages];
+    uint64_t by_age = oldest ? word >> oldest | word << (HOT_RUNS - oldest) : word;
+    for (; by_age; by_age &= ~((uint64_t)1 << bit_highest(by_age))) {
+        unsigned index = (bit_highest(by_age) + oldest) % HOT_RUNS;
+        if (S.hot[index].start % align_bytes != 0)
             continue;
-        *run = *entry;
-        *entry = (struct extent){0, 0};
-        STORE_RELAXED(S.hot_pages, S.hot_pages - pages);
+        *run = leave(index);
         return true;
     }
     return false;
 }
 
-static void merge(struct extent *entry) {
-    struct extent run = *entry;
-    if (!run.start)
+static void merge(unsigned index) {
+    if (!S.hot[index].start)
         return;
-    *entry = (struct extent){0, 0};
-    STORE_RELAXED(S.hot_pages, S.hot_pages - ((run.end - run.start) >> PAGE_SHIFT));
+    struct extent run = leave(index);
     run_set_heads(run, HEAD_FREE);
     extent_insert(run, true);
 }
@@ -48,19 +63,22 @@ static void merge(struct extent *entry) {
 void hot_give(struct extent run) {
     struct region *region = pagemap_region(run.start);
     uint32_t pages = (uint32_t)((run.end - run.start) >> PAGE_SHIFT);
-    struct extent *entry = &S.hot[S.hot_next % HOT_RUNS];
-    merge(entry);
+    size_t most = purge_bound_pages() / 2; /* else the next purge would merge them all */
+    for (unsigned i = 0; i < HOT_RUNS && S.hot_pages > 0 && S.hot_pages + pages > most; i++)
+        merge((S.hot_next + i) % HOT_RUNS);
+    unsigned index = S.hot_next++ % HOT_RUNS;
+    merge(index);
     pagemap_set_head(region, pagemap_page(region, run.start), head_make(HEAD_CONT, pages));
-    *entry = run;
+    S.hot[index] = run;
+    S.hot_of[pages] |= (uint64_t)1 << index;
     STORE_RELAXED(S.hot_pages, S.hot_pages + pages);
-    S.hot_next++;
 }
 
 bool hot_merge_all(void) {
     if (S.hot_pages == 0)
         return false;
     for (unsigned i = 0; i < HOT_RUNS; i++)
-        merge(&S.hot[i]);
+        merge(i);
     return true;
 }
 
@@ -73,5 +91,6 @@ void hot_repair(void) {
             pagemap_head(run.start) == head_make(HEAD_CONT, (uint32_t)pages))
             run_set_heads(run, HEAD_FREE);
     }
+    memset(S.hot_of, 0, sizeof S.hot_of);
     S.hot_pages = 0;
 }

@@ -14,7 +14,7 @@ struct extent {
     uintptr_t start, end;
 };
 
-enum { HOT_RUNS = 16, HOT_MAX_PAGES = 64 };
+enum { HOT_RUNS = 64, HOT_MAX_PAGES = 64 };
 
 struct page_state {
     struct lock lock;
@@ -22,8 +22,9 @@ struct page_state {
     size_t dirty_pages, clean_pages;    /* in the buddy sets */
 
     /* hot.c */
-    struct extent hot[HOT_RUNS]; /* start 0: no entry */
-    unsigned hot_next;
+    struct extent hot[HOT_RUNS];        /* start 0: no entry */
+    uint64_t hot_of[HOT_MAX_PAGES + 1]; /* by length in pages: bit i says hot[i] */
+    unsigned hot_next;                  /* the next entry to be written, of all ever */
     size_t hot_pages;
 
     /* zone.c */

@@ -123,7 +123,7 @@ static void every_hole_is_found(void) {
 static void a_hot_run_is_taken_whole(void) {
     uintptr_t runs[HOT_RUNS + 4];
     for (size_t i = 0; i < COUNT_OF(runs); i++)
-        runs[i] = take_dirty(3 + i % 2);
+        runs[i] = take_dirty(1 + i % 2);
     uint64_t calls = fake_os.calls;
     for (size_t i = 0; i < COUNT_OF(runs); i++)
         must(page_run_give(runs[i]));
@@ -131,11 +131,22 @@ static void a_hot_run_is_taken_whole(void) {
     must(page_live_bytes() == 0); /* hot is free, and dirty */
     struct page_counts counts;
     page_count(&counts);
-    must(counts.dirty_bytes == (3 + 4) * PAGE_BYTES * COUNT_OF(runs) / 2);
+    must(counts.dirty_bytes == (1 + 2) * PAGE_BYTES * COUNT_OF(runs) / 2);
     for (size_t i = COUNT_OF(runs); i-- > COUNT_OF(runs) - HOT_RUNS;)
-        must_take(runs[i], 3 + i % 2, false); /* the newest of its length first */
+        must_take(runs[i], 1 + i % 2, false); /* the newest of its length first */
     must(fake_os.calls == calls);
     must_be_sound();
+}
+
+static void hot_runs_leave_room_below_the_bound(void) {
+    uintptr_t runs[40];
+    for (size_t i = 0; i < COUNT_OF(runs); i++)
+        runs[i] = take_dirty(10);
+    for (size_t i = 0; i < COUNT_OF(runs); i++) {
+        must(page_run_give(runs[i]));
+        must(page_state.hot_pages >= 10 && page_state.hot_pages <= purge_bound_pages() / 2);
+        must_be_sound();
+    }
 }
 
 static void a_hot_run_of_another_alignment_is_not_taken(void) {
@@ -291,6 +302,7 @@ int main(void) {
         body_test(long_runs_cross_regions),
         body_test(every_hole_is_found),
         body_test(a_hot_run_is_taken_whole),
+        body_test(hot_runs_leave_room_below_the_bound),
         body_test(a_hot_run_of_another_alignment_is_not_taken),
         body_test(hot_runs_merge_when_they_are_needed),
         body_test(dirty_is_preferred_to_clean),
