@@ -139,7 +139,7 @@ static void a_hot_run_is_taken_whole(void) {
 }
 
 static void hot_runs_leave_room_below_the_bound(void) {
-    uintptr_t runs[40];
+    uintptr_t runs[25];
     for (size_t i = 0; i < COUNT_OF(runs); i++)
         runs[i] = take_dirty(10);
     for (size_t i = 0; i < COUNT_OF(runs); i++) {
