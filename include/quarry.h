@@ -102,6 +102,51 @@ QUARRY_API void quarry_malloc_stats(void);
 /* Writes the state as XML to stream.  options must be 0; any other value returns EINVAL. */
 QUARRY_API int quarry_malloc_info(int options, FILE *stream);
 
+/* ---- Figures ------------------------------------------------------------------------------------
+ * docs/STATS.md defines each figure and says how far it may be trusted while threads run. */
+
+#define QUARRY_STATS_VERSION 1
+
+/* Fields are only ever added, at the end; their meaning changes only with the version. */
+struct quarry_stats {
+    uint32_t version; /* QUARRY_STATS_VERSION of the library */
+    uint32_t bytes;   /* how many bytes of this structure it has filled in */
+    /* The heap: heap = live + cached + free objects + dirty + clean. */
+    uint64_t heap_bytes, heap_peak_bytes;
+    uint64_t live_bytes, cached_bytes, free_object_bytes, dirty_bytes, clean_bytes;
+    uint64_t top_bytes;
+    /* Blocks that are mappings of their own. */
+    uint64_t mapped_bytes, mapped_peak_bytes, mapped_blocks, mapped_peak_blocks;
+    /* The allocator itself. */
+    uint64_t metadata_bytes, caches, cache_capacity_bytes;
+    /* Giving back. */
+    uint64_t bound_bytes, purged_bytes, trimmed_bytes, purge_refused;
+    /* The ledger: each resident byte once, and what is live and not resident. */
+    uint64_t resident_live_bytes, resident_cached_bytes, resident_free_bytes;
+    uint64_t resident_dirty_bytes, resident_metadata_bytes, resident_bytes;
+    uint64_t untouched_bytes;
+};
+
+/* Fills in the first bytes of *stats, at most what the library knows; returns how many these are.
+ * Call it as quarry_stats(&stats, sizeof stats). */
+QUARRY_API size_t quarry_stats(struct quarry_stats *stats, size_t bytes);
+
+/* A size class; taken objects are live or in threads' caches. */
+struct quarry_class_stats {
+    uint64_t size;
+    uint64_t slabs, partial_slabs;
+    uint64_t taken_objects, cached_objects, free_objects;
+};
+
+/* Fills in up to count classes, smallest first; returns how many there are. */
+QUARRY_API size_t quarry_class_stats(struct quarry_class_stats *classes, size_t count);
+
+enum quarry_format { QUARRY_TEXT, QUARRY_JSON, QUARRY_OPENMETRICS };
+
+/* Writes all figures to stream; returns 0, or EINVAL if there is no such format.  They are read
+ * before anything is written: stdio may allocate. */
+QUARRY_API int quarry_write_stats(FILE *stream, enum quarry_format format);
+
 /* ---- Looking from outside ----------------------------------------------------------------------
  * quarry_public tells a debugger or a monitor where the allocator's own structures lie and how they
  * are laid out: addresses, offsets, strides and constants by name (docs/FORMATS.md lists them).  It

@@ -5,7 +5,9 @@
  * One arena is reported.  Blocks in threads' caches count as in use, as glibc counts its own.
  */
 #include "api.h"
+#include "figures.h"
 #include "heap.h"
+#include "option.h"
 #include "os.h"
 #include "report.h"
 #include "stats.h"
@@ -62,6 +64,15 @@ static void write_heading(const char *text) {
     os_write_error(line.text, line.length);
 }
 
+/* Behind glibc's lines, in the same form. */
+static void write_own_figures(void) {
+    struct quarry_stats stats;
+    quarry_stats(&stats, sizeof stats);
+    write_heading("Quarry:\n");
+    for (unsigned i = 0; i < figure_count; i++)
+        write_figure(figure_table[i].name, figure_value(&figure_table[i], &stats));
+}
+
 void api_malloc_stats(void) {
     struct stats stats;
     heap_enter();
@@ -75,6 +86,7 @@ void api_malloc_stats(void) {
     write_figure("in use bytes    ", (uint32_t)(in_use + stats.mapping.bytes));
     write_figure("max mmap regions", (uint32_t)stats.mapping.peak_count);
     write_figure("max mmap bytes  ", stats.mapping.peak_bytes);
+    write_own_figures();
 }
 
 static void print_sizes(FILE *stream, const struct stats *stats) {
@@ -107,13 +119,29 @@ static void print_system(FILE *stream, const struct stats *stats) {
             stats->page.zone_bytes);
 }
 
+/* In an element of its own at the end, which readers of glibc's format pass over. */
+static void print_own(FILE *stream, const struct quarry_stats *stats) {
+    fprintf(stream, "<quarry version=\"%s\">\n", quarry_version());
+    for (unsigned i = 0; i < figure_count; i++)
+        fprintf(stream, "<figure name=\"%s\" value=\"%llu\"/>\n", figure_table[i].name,
+                (unsigned long long)figure_value(&figure_table[i], stats));
+    for (unsigned i = 0; i < option_count; i++) {
+        long value;
+        if (option_is_set(i, &value))
+            fprintf(stream, "<option name=\"%s\" value=\"%ld\"/>\n", option_table[i].name, value);
+    }
+    fputs("</quarry>\n", stream);
+}
+
 /* The figures are read before anything is printed: stdio may allocate. */
 int api_malloc_info(int options, FILE *stream) {
     struct stats stats;
+    struct quarry_stats own;
     if (options != 0)
         return EINVAL;
     heap_enter();
     stats_read(&stats);
+    quarry_stats(&own, sizeof own);
     fputs("<malloc version=\"1\">\n<heap nr=\"0\">\n", stream);
     print_sizes(stream, &stats);
     print_totals(stream, &stats);
@@ -123,6 +151,7 @@ int api_malloc_info(int options, FILE *stream) {
     fprintf(stream, "<total type=\"mmap\" count=\"%zu\" size=\"%zu\"/>\n", stats.mapping.count,
             stats.mapped_bytes);
     print_system(stream, &stats);
+    print_own(stream, &own);
     fputs("</malloc>\n", stream);
     return 0;
 }

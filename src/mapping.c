@@ -177,6 +177,16 @@ uintptr_t mapping_around(uintptr_t address, size_t *bytes) {
     return 0;
 }
 
+size_t mapping_copy(size_t *slot, struct mapping_entry *out, size_t max) {
+    size_t count = 0;
+    lock_take(&lock);
+    for (; mapping_table && *slot < mapping_table->slots && count < max; ++*slot)
+        if (mapping_table->entry[*slot].address > GONE)
+            out[count++] = mapping_table->entry[*slot];
+    lock_drop(&lock);
+    return count;
+}
+
 void mapping_count(struct mapping_counts *out) {
     lock_take(&lock);
     *out = counts;

@@ -37,6 +37,10 @@ void *mapping_resize(void *block, size_t bytes);
 /* The start and size of the block that holds an address; 0 if none does.  Slow, takes no lock. */
 uintptr_t mapping_around(uintptr_t address, size_t *bytes);
 
+/* Copies up to max blocks from *slot of the table on and moves *slot behind them; returns how many,
+ * 0 at the end.  Start with *slot = 0.  Where the table is replaced meanwhile some may be missed. */
+size_t mapping_copy(size_t *slot, struct mapping_entry *out, size_t max);
+
 struct mapping_counts {
     size_t count, bytes;           /* live */
     size_t peak_count, peak_bytes; /* since start */

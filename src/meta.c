@@ -2,8 +2,8 @@
  *
  * meta: memory for tables.
  *
- * LAYOUT   chunks of META_CHUNK bytes from the kernel, cut from the front in multiples of a cache
- *          line; a block given back goes to the list of its size.
+ * LAYOUT   chunks of META_CHUNK bytes from the kernel, linked through their first line for those who
+ *          count them, cut behind it in multiples of a cache line; a block given back goes to the list of its size.
  * FAILURE  NULL where the kernel refuses.
  * SEE      The page map's regions and the class map are mapped by pagemap.c itself.
  */
@@ -13,7 +13,7 @@
 
 #include <string.h>
 
-enum { META_CHUNK = 64 * 1024, META_SIZES = META_BLOCK_MAX / CACHE_LINE + 1 };
+enum { META_SIZES = META_BLOCK_MAX / CACHE_LINE + 1 };
 
 struct free_block {
     struct free_block *next;
@@ -22,15 +22,18 @@ struct free_block {
 static struct lock lock = LOCK_INITIALISER(LOCK_META);
 static struct free_block *free_list[META_SIZES]; /* guarded by lock, as all below */
 static char *chunk_next, *chunk_end;
-static size_t mapped_bytes;
+static struct meta_chunk *chunks; /* never unmapped: read without the lock */
+static size_t mapped_bytes, large_bytes;
 
 static void *cut_from_chunk(size_t bytes) {
     if ((size_t)(chunk_end - chunk_next) < bytes) {
-        char *chunk = os_map(META_CHUNK);
+        struct meta_chunk *chunk = os_map(META_CHUNK);
         if (!chunk)
             return NULL;
-        chunk_next = chunk;
-        chunk_end = chunk + META_CHUNK;
+        chunk->next = chunks;
+        STORE_RELEASE(chunks, chunk);
+        chunk_next = (char *)chunk + CACHE_LINE;
+        chunk_end = (char *)chunk + META_CHUNK;
         __atomic_fetch_add(&mapped_bytes, META_CHUNK, __ATOMIC_RELAXED);
     }
     void *block = chunk_next;
@@ -38,11 +41,16 @@ static void *cut_from_chunk(size_t bytes) {
     return block;
 }
 
+static void count_large(size_t bytes) {
+    __atomic_fetch_add(&mapped_bytes, bytes, __ATOMIC_RELAXED);
+    __atomic_fetch_add(&large_bytes, bytes, __ATOMIC_RELAXED);
+}
+
 void *meta_take(size_t bytes) {
     if (bytes > META_BLOCK_MAX) {
         void *block = os_map(round_up(bytes, os_page_bytes()));
         if (block)
-            __atomic_fetch_add(&mapped_bytes, round_up(bytes, os_page_bytes()), __ATOMIC_RELAXED);
+            count_large(round_up(bytes, os_page_bytes()));
         return block;
     }
     bytes = round_up(bytes, CACHE_LINE);
@@ -61,7 +69,7 @@ void *meta_take(size_t bytes) {
 
 void meta_give(void *block, size_t bytes) {
     if (bytes > META_BLOCK_MAX) {
-        __atomic_fetch_sub(&mapped_bytes, round_up(bytes, os_page_bytes()), __ATOMIC_RELAXED);
+        count_large(0 - round_up(bytes, os_page_bytes()));
         os_unmap(block, round_up(bytes, os_page_bytes()));
         return;
     }
@@ -75,6 +83,14 @@ void meta_give(void *block, size_t bytes) {
 
 size_t meta_mapped_bytes(void) {
     return LOAD_RELAXED(mapped_bytes);
+}
+
+const struct meta_chunk *meta_chunks(void) {
+    return LOAD_ACQUIRE(chunks);
+}
+
+size_t meta_large_bytes(void) {
+    return LOAD_RELAXED(large_bytes);
 }
 
 void meta_repair(void) {

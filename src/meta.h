@@ -13,12 +13,22 @@
 #include "lock.h"
 
 #define META_BLOCK_MAX ((size_t)16384)
+#define META_CHUNK ((size_t)64 * 1024)
 
 void *meta_take(size_t bytes);
 void meta_give(void *block, size_t bytes);
 
 /* Bytes mapped for tables taken through this module. */
 size_t meta_mapped_bytes(void);
+
+/* The chunks that blocks are cut from, newest first, each META_CHUNK bytes from its header on; and
+ * the bytes of the larger blocks. */
+struct meta_chunk {
+    struct meta_chunk *next;
+};
+
+const struct meta_chunk *meta_chunks(void);
+size_t meta_large_bytes(void);
 
 /* Fork repair: forgets the free lists (their blocks leak) if another thread was cut in here. */
 void meta_repair(void);

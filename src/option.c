@@ -127,14 +127,31 @@ static bool parse_word(const char *words, const char *text, const char *end, lon
     return false;
 }
 
+/* What the user set, for those who report it; written by mallopt of any thread. */
+static struct {
+    long value;
+    bool is_set;
+} settings[sizeof option_table / sizeof option_table[0]];
+
+static void apply(const struct option *option, long value) {
+    size_t i = (size_t)(option - option_table);
+    STORE_RELAXED(settings[i].value, value);
+    STORE_RELEASE(settings[i].is_set, true);
+    option->apply((size_t)value);
+}
+
+bool option_is_set(unsigned index, long *value) {
+    bool is_set = LOAD_ACQUIRE(settings[index].is_set);
+    *value = LOAD_RELAXED(settings[index].value);
+    return is_set;
+}
+
 static void apply_text(const struct option *option, const char *text, const char *end) {
     long number;
-    if (parse_word(option->words, text, end, &number)) {
-        option->apply((size_t)number);
-        return;
-    }
-    if (parse_number(text, end, &number) && number >= option->minimum && number <= option->maximum)
-        option->apply((size_t)number);
+    if (parse_word(option->words, text, end, &number) ||
+        (parse_number(text, end, &number) && number >= option->minimum &&
+         number <= option->maximum))
+        apply(option, number);
 }
 
 static void read_variables(void) {
@@ -192,7 +209,7 @@ int option_set(int number, int value) {
             continue;
         if (value < option->minimum || value > option->maximum)
             return 0;
-        option->apply((size_t)(long)value);
+        apply(option, value);
     }
     return 1;
 }

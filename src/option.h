@@ -27,6 +27,9 @@ void option_init(void);
 /* Sets what the environment said, where it was not there yet at the first allocation. */
 void option_late(void);
 
+/* Whether the user set an option (by index in the table), and to what, last of all. */
+bool option_is_set(unsigned index, long *value);
+
 /* mallopt: 1 if accepted (unknown parameters are, as in glibc), 0 if the value is out of range. */
 int option_set(int number, int value);
 

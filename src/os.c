@@ -117,6 +117,10 @@ bool os_purge(void *address, size_t bytes) {
     return call(SYS_madvise, (long)address, (long)bytes, MADV_DONTNEED, 0, 0, 0) == 0;
 }
 
+bool os_resident(void *address, size_t bytes, uint8_t *pages) {
+    return call(SYS_mincore, (long)address, (long)bytes, (long)pages, 0, 0, 0) == 0;
+}
+
 bool os_populate(void *address, size_t bytes) {
     return call(SYS_madvise, (long)address, (long)bytes, MADV_POPULATE_WRITE, 0, 0, 0) == 0;
 }

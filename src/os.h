@@ -39,6 +39,10 @@ void *os_remap(void *address, size_t old_bytes, size_t new_bytes, bool may_move)
  * false (mlocked memory, an exotic kernel) leaves content and residency unknown. */
 bool os_purge(void *address, size_t bytes);
 
+/* Tells for each system page of a range whether it is resident: bit 0 of its byte.  False where the
+ * kernel does not say, as for a range that is not wholly mapped. */
+bool os_resident(void *address, size_t bytes, uint8_t *pages);
+
 /* Makes a range resident and writable at once; false if that failed or is not supported. */
 bool os_populate(void *address, size_t bytes);
 

@@ -243,7 +243,7 @@ static void stats_have_the_format(void) {
         "^(Arena [0-9]+:\nsystem bytes     = [ 0-9]{9}[0-9]\nin use bytes     = [ 0-9]{9}[0-9]\n)+"
         "Total \\(incl\\. mmap\\):\nsystem bytes     = [ 0-9]{9}[0-9]\n"
         "in use bytes     = [ 0-9]{9}[0-9]\nmax mmap regions = [ 0-9]{9}[0-9]\n"
-        "max mmap bytes   = [ 0-9]{9}[0-9]+\n$";
+        "max mmap bytes   = [ 0-9]{9}[0-9]+\n(Quarry:\n([a-z_]+ = [ 0-9]{9}[0-9]+\n)+)?$";
     char text[8192];
     regex_t regex;
     void *mapped = t_malloc(40 * MIB);

@@ -298,6 +298,10 @@ bool os_purge(void *address, size_t bytes) {
     return done;
 }
 
+bool os_resident(void *address, size_t bytes, uint8_t *pages) {
+    return mincore(address, bytes, pages) == 0;
+}
+
 bool os_populate(void *address, size_t bytes) {
     uintptr_t start = (uintptr_t)address;
     bool fails = enter(FAKE_POPULATE, start, bytes);

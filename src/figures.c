@@ -1,0 +1,132 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * figures: the public statistics.
+ *
+ * PURPOSE  One snapshot behind every output: the structure, text, JSON, OpenMetrics, malloc_stats and
+ *          malloc_info.  docs/STATS.md has a line for each row of the table; a test compares them.
+ */
+#include "figures.h"
+
+#include "heap.h"
+#include "ledger.h"
+#include "stats.h"
+
+#include <string.h>
+
+#define FIGURE(field, kind, help) \
+    { #field, kind, offsetof(struct quarry_stats, field), help }
+
+const struct figure figure_table[] = {
+    FIGURE(heap_bytes, FIGURE_BYTES, "obtained for the zones: the break and mapped zones"),
+    FIGURE(heap_peak_bytes, FIGURE_BYTES, "the most that this has been"),
+    FIGURE(live_bytes, FIGURE_BYTES, "of the heap, held by the program, with rounding"),
+    FIGURE(cached_bytes, FIGURE_BYTES, "of the heap, objects in threads' caches"),
+    FIGURE(free_object_bytes, FIGURE_BYTES, "of the heap, free objects in slabs"),
+    FIGURE(dirty_bytes, FIGURE_BYTES, "of the heap, free pages that were used before"),
+    FIGURE(clean_bytes, FIGURE_BYTES, "of the heap, free pages that are not resident"),
+    FIGURE(top_bytes, FIGURE_BYTES, "of the free pages, those at the top of the break"),
+    FIGURE(mapped_bytes, FIGURE_BYTES, "in blocks that are mappings of their own"),
+    FIGURE(mapped_peak_bytes, FIGURE_BYTES, "the most that this has been"),
+    FIGURE(mapped_blocks, FIGURE_COUNT, "blocks that are mappings of their own"),
+    FIGURE(mapped_peak_blocks, FIGURE_COUNT, "the most that there have been"),
+    FIGURE(metadata_bytes, FIGURE_BYTES, "mapped for the allocator's tables, resident or not"),
+    FIGURE(caches, FIGURE_COUNT, "threads that have a cache"),
+    FIGURE(cache_capacity_bytes, FIGURE_BYTES, "what all caches may hold when they are full"),
+    FIGURE(bound_bytes, FIGURE_BYTES, "free resident memory that is tolerated now"),
+    FIGURE(purged_bytes, FIGURE_BYTES_EVER, "given back page by page since the start"),
+    FIGURE(trimmed_bytes, FIGURE_BYTES_EVER, "given back by lowering the break since the start"),
+    FIGURE(purge_refused, FIGURE_COUNT, "1: the kernel keeps pages (mlock), the bound is void"),
+    FIGURE(resident_live_bytes, FIGURE_BYTES, "resident, held by the program"),
+    FIGURE(resident_cached_bytes, FIGURE_BYTES, "resident, objects in threads' caches"),
+    FIGURE(resident_free_bytes, FIGURE_BYTES, "resident, free beside what is held on the page"),
+    FIGURE(resident_dirty_bytes, FIGURE_BYTES, "resident, whole pages that nobody holds"),
+    FIGURE(resident_metadata_bytes, FIGURE_BYTES, "resident, the allocator's tables"),
+    FIGURE(resident_bytes, FIGURE_BYTES, "resident, the sum of these five"),
+    FIGURE(untouched_bytes, FIGURE_BYTES, "held by the program and not resident"),
+};
+
+const unsigned figure_count = sizeof figure_table / sizeof figure_table[0];
+
+uint64_t figure_value(const struct figure *figure, const struct quarry_stats *stats) {
+    uint64_t value;
+    memcpy(&value, (const char *)stats + figure->offset, sizeof value);
+    return value;
+}
+
+static void fill_heap(struct quarry_stats *out) {
+    struct stats stats;
+    stats_read(&stats);
+    size_t used = stats.page.zone_bytes - stats.free_bytes;
+    out->heap_bytes = stats.page.zone_bytes;
+    out->heap_peak_bytes = stats.page.peak_zone_bytes;
+    out->cached_bytes = min_size(stats.cache.cached_bytes, used);
+    out->live_bytes = used - out->cached_bytes;
+    out->free_object_bytes = stats.free_object_bytes;
+    out->dirty_bytes = stats.page.dirty_bytes;
+    out->clean_bytes = stats.page.clean_bytes;
+    out->top_bytes = stats.page.top_bytes;
+    out->mapped_bytes = stats.mapping.bytes;
+    out->mapped_peak_bytes = stats.mapping.peak_bytes;
+    out->mapped_blocks = stats.mapping.count;
+    out->mapped_peak_blocks = stats.mapping.peak_count;
+    out->metadata_bytes = stats.metadata_bytes;
+    out->caches = stats.cache.caches;
+    out->cache_capacity_bytes = stats.cache.capacity_bytes;
+    out->bound_bytes = page_trim_bound();
+    out->purged_bytes = stats.page.purged_bytes;
+    out->trimmed_bytes = stats.page.trimmed_bytes;
+    out->purge_refused = stats.page.purge_refused;
+}
+
+/* That a cached object is resident is an estimate, and a good one: it was used a moment ago. */
+static void fill_ledger(struct quarry_stats *out) {
+    struct ledger ledger;
+    ledger_read(&ledger);
+    out->resident_cached_bytes = min_size(out->cached_bytes, ledger.live);
+    out->resident_live_bytes = ledger.live - out->resident_cached_bytes;
+    out->resident_free_bytes = ledger.free;
+    out->resident_dirty_bytes = ledger.dirty;
+    out->resident_metadata_bytes = ledger.metadata;
+    out->resident_bytes = ledger.live + ledger.free + ledger.dirty + ledger.metadata;
+    out->untouched_bytes = ledger.untouched;
+}
+
+size_t quarry_stats(struct quarry_stats *stats, size_t bytes) {
+    struct quarry_stats all = {.version = QUARRY_STATS_VERSION};
+    heap_enter();
+    all.bytes = (uint32_t)min_size(bytes, sizeof all);
+    fill_heap(&all);
+    fill_ledger(&all);
+    memcpy(stats, &all, all.bytes);
+    return all.bytes;
+}
+
+/* Other threads' bins are read while they change: a bin in between two states counts as empty. */
+static size_t cached_objects(unsigned class_index) {
+    size_t objects = 0;
+    for (const struct cache *cache = LOAD_ACQUIRE(cache_registry); cache; cache = cache->next) {
+        unsigned capacity = LOAD_RELAXED(cache->state[class_index].capacity);
+        size_t room =
+            (size_t)(LOAD_RELAXED(cache->end[class_index]) - LOAD_RELAXED(cache->top[class_index]));
+        if (LOAD_RELAXED(cache->in_use) && room <= capacity)
+            objects += capacity - room;
+    }
+    return objects;
+}
+
+size_t quarry_class_stats(struct quarry_class_stats *classes, size_t count) {
+    heap_enter();
+    for (unsigned i = 1; i < CLASS_COUNT && i <= count; i++) {
+        struct slab_counts slab;
+        slab_count(i, &slab);
+        classes[i - 1] = (struct quarry_class_stats){
+            .size = size_classes[i].size,
+            .slabs = slab.slabs,
+            .partial_slabs = slab.partial_slabs,
+            .taken_objects = slab.objects - slab.free_objects,
+            .free_objects = slab.free_objects,
+        };
+        classes[i - 1].cached_objects = min_size(cached_objects(i), classes[i - 1].taken_objects);
+    }
+    return CLASS_COUNT - 1;
+}

@@ -1,0 +1,26 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * figures.h: the public statistics, and the one table that all their writers go through.
+ */
+#ifndef QUARRY_FIGURES_H
+#define QUARRY_FIGURES_H
+
+#include "base.h"
+
+#include <quarry.h>
+
+enum figure_kind { FIGURE_BYTES, FIGURE_COUNT, FIGURE_BYTES_EVER };
+
+struct figure {
+    const char *name;      /* of the field of struct quarry_stats */
+    enum figure_kind kind; /* EVER: it only grows */
+    size_t offset;
+    const char *help;
+};
+
+extern const struct figure figure_table[];
+extern const unsigned figure_count;
+
+uint64_t figure_value(const struct figure *figure, const struct quarry_stats *stats);
+
+#endif
