@@ -1,0 +1,158 @@
+# SPDX-License-Identifier: MIT
+"""Finds an exported object in a running process, as debuggers do: ELF and /proc/PID/maps.
+
+The dynamic symbols are read from the process itself, so that a library whose file was replaced or
+deleted since is found all the same. Static programs have none: there the symbol table of the
+executable is read, through /proc/PID/exe.
+"""
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from . import memory, procfs
+
+_PT_LOAD, _PT_DYNAMIC = 1, 2
+_DT_STRTAB, _DT_SYMTAB, _DT_GNU_HASH = 5, 6, 0x6FFFFEF5
+_SHT_SYMTAB = 2
+_ET_EXEC = 2
+_SYMBOL = 24  # bytes of an entry
+
+
+@dataclass
+class Found:
+    """Where a symbol lies, and the file that has it."""
+
+    address: int
+    path: str
+
+
+def find(pid: int, symbol: str, areas: list[procfs.Area]) -> Found | None:
+    """The address of an object in the process; None where nothing in it exports the name."""
+    for path, base in _candidates(areas):
+        try:
+            address = _in_image(pid, base, symbol)
+        except memory.Unreadable:
+            address = 0
+        if address:
+            return Found(address, path)
+    return _in_executable(pid, symbol, areas)
+
+
+def _candidates(areas: list[procfs.Area]) -> Iterator[tuple[str, int]]:
+    """Files with code in the process and where their first bytes are; likely ones first."""
+    first: dict[str, int] = {}
+    code = set()
+    for area in areas:
+        if area.path:
+            if area.offset == 0:
+                first.setdefault(area.path, area.start)
+            if "x" in area.mode:
+                code.add(area.path)
+    paths = [path for path in first if path in code]
+    for path in sorted(paths, key=lambda path: "quarry" not in path.rpartition("/")[2]):
+        yield path, first[path]
+
+
+def _in_image(pid: int, base: int, symbol: str) -> int:
+    """The symbol's address by the dynamic section of the image at base; 0 if it is not there."""
+    header = memory.read(pid, base, 64)
+    if header[:5] != b"\x7fELF\x02":
+        return 0
+    table, entry_bytes, count = (*struct.unpack_from("<Q", header, 32),
+                                 *struct.unpack_from("<HH", header, 54))
+    dynamic, bias = 0, None
+    for i in range(count):
+        kind, _, _, address = struct.unpack("<IIQQ", memory.read(
+            pid, base + table + i * entry_bytes, 24))
+        if kind == _PT_LOAD and bias is None:
+            bias = base - address
+        if kind == _PT_DYNAMIC:
+            dynamic = address
+    if not dynamic or bias is None:
+        return 0
+    tags = _dynamic_tags(pid, dynamic + bias)
+    if not {_DT_STRTAB, _DT_SYMTAB, _DT_GNU_HASH} <= set(tags):
+        return 0
+    # ld.so writes addresses over the offsets, except where the section is read-only.
+    hashes, symbols, strings = (tags[tag] + (bias if tags[tag] < bias else 0)
+                                for tag in (_DT_GNU_HASH, _DT_SYMTAB, _DT_STRTAB))
+    value = _by_hash(pid, hashes, symbols, strings, symbol)
+    return value + bias if value else 0
+
+
+def _dynamic_tags(pid: int, address: int) -> dict[int, int]:
+    tags = {}
+    while True:
+        tag, value = memory.numbers(pid, address, "QQ")
+        if tag == 0 or len(tags) > 200:
+            return tags
+        tags[tag] = value
+        address += 16
+
+
+def _by_hash(pid: int, hashes: int, symbols: int, strings: int, symbol: str) -> int:
+    """The value of a symbol by the GNU hash table; 0 if it is not there or not defined."""
+    wanted = 5381
+    for letter in symbol.encode():
+        wanted = (wanted * 33 + letter) & 0xFFFFFFFF
+    buckets, offset, bloom, _ = memory.numbers(pid, hashes, "IIII")
+    start = hashes + 16 + bloom * 8
+    index = memory.numbers(pid, start + wanted % buckets * 4, "I")[0]
+    while index >= offset:
+        value = memory.numbers(pid, start + buckets * 4 + (index - offset) * 4, "I")[0]
+        if value | 1 == wanted | 1:
+            name, section, address = _symbol(memory.read(pid, symbols + index * _SYMBOL, _SYMBOL))
+            text = memory.read(pid, strings + name, len(symbol) + 1)
+            if section and text == symbol.encode() + b"\0":
+                return address
+        if value & 1:
+            break
+        index += 1
+    return 0
+
+
+def _symbol(entry: bytes) -> tuple[int, int, int]:
+    """Name offset, section and value of a symbol table entry."""
+    name, _, _, section, value = struct.unpack_from("<IBBHQ", entry)
+    return name, section, value
+
+
+def _in_executable(pid: int, symbol: str, areas: list[procfs.Area]) -> Found | None:
+    """By the full symbol table of the executable, if it was not stripped."""
+    try:
+        with open(f"/proc/{pid}/exe", "rb") as file:
+            data = file.read()
+    except OSError:
+        return None
+    if data[:5] != b"\x7fELF\x02" or symbol.encode() not in data:
+        return None
+    value = _by_sections(data, symbol)
+    if not value:
+        return None
+    area = areas[0]  # the executable is the lowest mapping of its process, or has fixed addresses
+    kind = struct.unpack_from("<H", data, 16)[0]
+    path = next((a.path for a in areas if a.path), "")
+    if kind != _ET_EXEC:
+        area = next((a for a in areas if a.path and a.offset == 0), areas[0])
+        value += area.start
+    return Found(value, path)
+
+
+def _by_sections(data: bytes, symbol: str) -> int:
+    sections = struct.unpack_from("<Q", data, 40)[0]
+    entry_bytes, count = struct.unpack_from("<HH", data, 58)
+
+    def section(number: int) -> tuple[int, ...]:
+        return struct.unpack_from("<IIQQQQIIQQ", data, sections + number * entry_bytes)
+
+    for number in range(count):
+        _, kind, _, _, start, size, link, *_ = section(number)
+        if kind != _SHT_SYMTAB:
+            continue
+        strings, string_bytes = section(link)[4:6]
+        place = data.find(b"\0" + symbol.encode() + b"\0", strings, strings + string_bytes)
+        for at in range(start, start + size, _SYMBOL):
+            name, defined, value = _symbol(data[at:at + _SYMBOL])
+            if defined and strings + name == place + 1:
+                return value
+    return 0

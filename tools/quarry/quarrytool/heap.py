@@ -1,0 +1,286 @@
+# SPDX-License-Identifier: MIT
+"""Reads Quarry's structures in a running process, by what docs/FORMATS.md promises.
+
+The process runs on meanwhile: figures of one structure may be a batch of objects older than those of
+another. On a process that stands still they are exact.
+"""
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from . import elf, memory, procfs
+from .errors import NoQuarry, ToolError
+
+MAGIC = b"QUARRY1\0"
+VERSION = 1
+ABSENT, FREE, RUN, CONT, SLAB = range(5)
+_NAME_BYTES = 32
+_MAX_FIELDS = 4096
+
+
+@dataclass
+class Shape:
+    """A size class: bytes per object, objects and pages per slab."""
+
+    size: int
+    objects: int
+    pages: int
+
+
+@dataclass
+class ClassCounts:
+    """A size class now: its slabs, their free objects, what caches hold and may hold."""
+
+    shape: Shape
+    slabs: int
+    free_objects: int
+    cached: int
+    capacity: int
+
+    @property
+    def objects(self) -> int:
+        """All objects of the slabs."""
+        return self.slabs * self.shape.objects
+
+    @property
+    def live(self) -> int:
+        """Objects that the program holds."""
+        return max(self.objects - self.free_objects - self.cached, 0)
+
+
+@dataclass
+class Slab:
+    """A slab: bit i of free says that object i is free and in the slab."""
+
+    base: int
+    class_index: int
+    free: int
+    clean_pages: int
+
+
+@dataclass
+class Region:
+    """32 MiB of address space: one head word per page, the free blocks by order."""
+
+    address: int
+    base: int
+    heads: tuple[int, ...]
+    dirty_blocks: tuple[int, ...]
+    clean_blocks: tuple[int, ...]
+    slabs: list[Slab] = field(default_factory=list)
+
+
+@dataclass
+class Totals:
+    """The heap in bytes, from counters alone."""
+
+    zones: int = 0
+    dirty: int = 0
+    clean: int = 0
+    runs: int = 0
+    slabs: int = 0
+    mappings: int = 0
+    mapping_count: int = 0
+    live: int = 0
+    free_objects: int = 0
+    cached: int = 0
+    purged_ever: int = 0
+    trimmed_ever: int = 0
+
+
+class Heap:
+    """The allocator in one process."""
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+        areas = procfs.areas(pid)
+        found = elf.find(pid, "quarry_public", areas)
+        if found is None:
+            raise NoQuarry(f"process {pid} ({procfs.command(pid)}) does not use Quarry, or is static "
+                           "and stripped; start it by 'quarry run -- COMMAND'")
+        self.path = found.path
+        magic, version, count, fields = memory.numbers(pid, found.address, "8sIIQ")
+        if magic != MAGIC or version != VERSION or count > _MAX_FIELDS:
+            raise ToolError(f"process {pid}: its Quarry ({found.path}) has quarry_public version "
+                            f"{version}; this tool knows version {VERSION}: use the tool that was "
+                            "installed with that library")
+        data = memory.read(pid, fields, count * (_NAME_BYTES + 8))
+        self.field = {name.split(b"\0")[0].decode(): value
+                      for name, value in struct.iter_unpack(f"<{_NAME_BYTES}sQ", data)}
+        self.page_bytes = self.count("page_bytes")
+        self._shapes: list[Shape] = []
+
+    def count(self, name: str) -> int:
+        """A constant of the allocator."""
+        return self.field["count." + name]
+
+    def offset(self, name: str) -> int:
+        """Where a field lies in its structure; name is STRUCTURE.FIELD."""
+        return self.field["offset." + name]
+
+    def number(self, address: int, form: str = "Q") -> int:
+        """One number of the process."""
+        return memory.numbers(self.pid, address, form)[0]
+
+    def page_state(self, name: str) -> int:
+        """A word of the page layer's state."""
+        return self.number(self.field["address.page_state"] + self.offset("page_state." + name))
+
+    # ---- size classes and caches ----
+
+    def shapes(self) -> list[Shape]:
+        """The size classes; all zero before the first allocation."""
+        if not self._shapes or not self._shapes[-1].size:
+            stride, classes = self.field["stride.size_class"], self.count("classes")
+            data = memory.read(self.pid, self.field["address.size_classes"], stride * classes)
+            self._shapes = [Shape(self._at(data, i * stride, "size_class.size", "I"),
+                                  self._at(data, i * stride, "size_class.objects", "H"),
+                                  self._at(data, i * stride, "size_class.pages", "H"))
+                            for i in range(classes)]
+        return self._shapes
+
+    def _at(self, data: bytes, start: int, name: str, form: str = "Q") -> int:
+        """A field of a structure that begins at an offset of a copy."""
+        return struct.unpack_from("<" + form, data, start + self.offset(name))[0]
+
+    def classes(self) -> list[ClassCounts]:
+        """The counts of every class, by index; class 0 is none."""
+        shapes = self.shapes()
+        stride = self.field["stride.slab_class"]
+        data = memory.read(self.pid, self.field["address.slab_classes"], stride * len(shapes))
+        result = [ClassCounts(shape, self._at(data, i * stride, "slab_class.slabs"),
+                              self._at(data, i * stride, "slab_class.free_objects"), 0, 0)
+                  for i, shape in enumerate(shapes)]
+        for cache in self._caches():
+            for i in range(1, len(shapes)):
+                depth, capacity, _ = self._bin(cache, i)
+                result[i].cached += depth
+                result[i].capacity = max(result[i].capacity, capacity)
+        return result
+
+    def _caches(self) -> Iterator[bytes]:
+        """Copies of the threads' caches that are in use."""
+        address = self.number(self.field["address.caches"])
+        for _ in range(1 << 20):
+            if not address:
+                return
+            cache = memory.read(self.pid, address, self.field["stride.cache"])
+            if self._at(cache, 0, "cache.in_use", "I"):
+                yield cache
+            address = self._at(cache, 0, "cache.next")
+
+    def _bin(self, cache: bytes, index: int) -> tuple[int, int, int]:
+        """Depth, capacity and top of a cache's stack."""
+        top = struct.unpack_from("<Q", cache, self.offset("cache.top") + 8 * index)[0]
+        end = struct.unpack_from("<Q", cache, self.offset("cache.end") + 8 * index)[0]
+        state = self.offset("cache.state") + index * self.field["stride.bin_state"]
+        capacity = self._at(cache, state, "bin_state.capacity", "H")
+        return min(max(capacity - (end - top) // 8, 0), capacity), capacity, top
+
+    def cached_objects(self) -> Iterator[int]:
+        """The addresses of what lies in caches."""
+        for cache in self._caches():
+            for index in range(1, len(self.shapes())):
+                depth, _, top = self._bin(cache, index)
+                if depth:
+                    yield from memory.numbers(self.pid, top - 8 * (depth - 1), f"{depth}Q")
+
+    # ---- pages ----
+
+    def regions(self, with_slabs: bool = True) -> Iterator[Region]:
+        """Every region; a slab is in the list if its descriptor and head words name each other."""
+        count = self.number(self.field["address.region_count"], "I")
+        pages = self.count("region_pages")
+        if not count:
+            return
+        for address in memory.numbers(self.pid, self.field["address.regions"], f"{count}Q"):
+            base = self.number(address + self.offset("region.base"))
+            heads = memory.numbers(self.pid, address + self.offset("region.head"), f"{pages}I")
+            region = Region(address, base, heads, self._blocks(address, "region.dirty"),
+                            self._blocks(address, "region.clean"))
+            if with_slabs:
+                region.slabs = list(self._slabs(region))
+            yield region
+
+    def _blocks(self, region: int, name: str) -> tuple[int, ...]:
+        """Free blocks per order of a region's set."""
+        return memory.numbers(self.pid, region + self.offset(name) + self.offset("buddy.count"),
+                              f"{self.count('orders')}I")
+
+    def _slabs(self, region: Region) -> Iterator[Slab]:
+        used = self.number(region.address + self.offset("region.slots_used"), "I")
+        stride, words = self.field["stride.slab"], self.count("slab_words")
+        data = memory.read(self.pid, region.address + self.offset("region.slab"), stride * used)
+        for slot in range(used):
+            start = slot * stride
+            class_index = self._at(data, start, "slab.class_index", "B")
+            base = self._at(data, start, "slab.base")
+            page = (base - region.base) // self.page_bytes
+            if (class_index and 0 <= page < len(region.heads)
+                    and self.head(region.heads[page]) == (SLAB, slot)):
+                word = start + self.offset("slab.word")
+                yield Slab(base, class_index, int.from_bytes(data[word:word + 8 * words], "little"),
+                           self._at(data, start, "slab.clean_pages", "I"))
+
+    def head(self, word: int) -> tuple[int, int]:
+        """Kind and argument of a head word."""
+        shift = self.count("head_shift")
+        return word >> shift, word & ((1 << shift) - 1)
+
+    # ---- mappings and tables ----
+
+    def mappings(self) -> list[tuple[int, int]]:
+        """(address, bytes) of each block that is a mapping of its own."""
+        table = self.number(self.field["address.mappings"])
+        if not table:
+            return []
+        slots = self.number(table + self.offset("mapping_table.slots"))
+        stride = self.field["stride.mapping_entry"]
+        data = memory.read(self.pid, table + self.offset("mapping_table.entry"), slots * stride)
+        pairs = [(self._at(data, i * stride, "mapping_entry.address"),
+                  self._at(data, i * stride, "mapping_entry.bytes")) for i in range(slots)]
+        return sorted(pair for pair in pairs if pair[0] > 1)
+
+    def tables(self) -> list[tuple[int, int]]:
+        """(start, end) of what is known to be the allocator's own: map, regions, caches."""
+        window = self.field["address.window"]
+        class_map = self.number(window + self.offset("window.class_map"))
+        limit = self.number(window + self.offset("window.limit"))
+        spans = [(class_map, class_map + limit)] if class_map else []
+        count = self.number(self.field["address.region_count"], "I")
+        if count:
+            regions = memory.numbers(self.pid, self.field["address.regions"], f"{count}Q")
+            spans += [(region, region + self.field["stride.region"]) for region in regions]
+        cache = self.number(self.field["address.caches"])
+        while cache:
+            spans.append((cache, cache + self.field["stride.cache"]))
+            ends = memory.numbers(self.pid, cache + self.offset("cache.end"),
+                                  f"{self.count('classes')}Q")
+            spans += [(end - 4096, end) for end in ends if abs(end - cache) < 1 << 20 and end > cache]
+            cache = self.number(cache + self.offset("cache.next"))
+        table = self.number(self.field["address.mappings"])
+        if table:
+            slots = self.number(table + self.offset("mapping_table.slots"))
+            spans.append((table, table + slots * self.field["stride.mapping_entry"]))
+        return spans
+
+    def totals(self) -> Totals:
+        """The heap by its counters: cheap enough for many times a second."""
+        page, totals = self.page_bytes, Totals()
+        totals.zones = self.page_state("zone_pages") * page
+        totals.dirty = (self.page_state("dirty_pages") + self.page_state("hot_pages")) * page
+        totals.clean = self.page_state("clean_pages") * page
+        totals.purged_ever = self.page_state("purged_total") * page
+        totals.trimmed_ever = self.page_state("trimmed_total") * page
+        live = 0
+        for counts in self.classes():
+            totals.slabs += counts.slabs * counts.shape.pages * page
+            totals.free_objects += counts.free_objects * counts.shape.size
+            totals.cached += counts.cached * counts.shape.size
+            live += counts.live * counts.shape.size
+        mappings = self.mappings()
+        totals.mapping_count = len(mappings)
+        totals.mappings = sum(size for _, size in mappings)
+        totals.runs = max(totals.zones - totals.dirty - totals.clean - totals.slabs, 0)
+        totals.live = live + totals.runs + totals.mappings
+        return totals

@@ -1,0 +1,182 @@
+# SPDX-License-Identifier: MIT
+"""quarry run: start a program on Quarry; a short summary when it ends."""
+import argparse
+import os
+import resource
+import signal
+import sys
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, NoReturn
+
+from . import heap, show
+from .errors import ToolError
+from .tracer import Outcome, Tracer
+
+# Flag, variable or tunable, metavar, what it does: docs/OPTIONS.md.
+OPTIONS = (
+    ("--trim-threshold", "MALLOC_TRIM_THRESHOLD_", "BYTES", "dirty free memory to keep; -1: all"),
+    ("--top-pad", "MALLOC_TOP_PAD_", "BYTES", "to ask for beyond the need, and to leave"),
+    ("--mmap-threshold", "MALLOC_MMAP_THRESHOLD_", "BYTES", "larger blocks are mappings"),
+    ("--mmap-max", "MALLOC_MMAP_MAX_", "N", "mappings at most"),
+    ("--perturb", "MALLOC_PERTURB_", "BYTE", "overwrite freed memory"),
+    ("--tcache-count", "glibc.malloc.tcache_count", "N", "objects a thread caches of one size"),
+    ("--tcache-max", "glibc.malloc.tcache_max", "BYTES", "largest objects that threads cache"),
+    ("--check", "QUARRY_CHECK", "0|1", "1: report every wrong free at once"),
+    ("--foreign", "QUARRY_FOREIGN", "WHAT", "pointers of other allocators: abort, leak or libc"),
+)
+
+
+def find_library(given: str | None = None) -> str:
+    """The library to preload: the one given, of the environment, installed, or built."""
+    here = Path(os.path.realpath(sys.argv[0])).parent
+    places = [given or os.environ.get("QUARRY_LIBRARY"), here.parent / "libexec/quarry/libquarry.so",
+              here.parents[1] / "build/release/libquarry.so"]
+    if given or places[0]:
+        places = places[:1]
+    for place in places:
+        if place and Path(place).is_file():
+            return os.path.realpath(place)
+    raise ToolError(f"{places[0] or 'libquarry.so'}: there is no such library; build it by 'make', "
+                    "or name it by --library")
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """The allocator's options as flags."""
+    group = parser.add_argument_group("options of the allocator (docs/OPTIONS.md)")
+    for flag, _, metavar, about in OPTIONS:
+        group.add_argument(flag, metavar=metavar, help=about)
+    group.add_argument("--library", metavar="FILE", help="preload this build of Quarry")
+
+
+def environment(arguments: argparse.Namespace) -> dict[str, str]:
+    """The environment under which a command uses Quarry with the options given."""
+    result = dict(os.environ)
+    result["LD_PRELOAD"] = " ".join(filter(None, (find_library(arguments.library),
+                                                  result.get("LD_PRELOAD"))))
+    tunables = list(filter(None, [result.get("GLIBC_TUNABLES")]))
+    for flag, name, _, _ in OPTIONS:
+        value = getattr(arguments, flag[2:].replace("-", "_"))
+        if value is not None and name.startswith("glibc."):
+            tunables.append(f"{name}={value}")
+        elif value is not None:
+            result[name] = value
+    if tunables:
+        result["GLIBC_TUNABLES"] = ":".join(tunables)
+    return result
+
+
+def add_parser(verbs: Any) -> None:
+    """Declare the verb."""
+    parser = verbs.add_parser(
+        "run", help="run a program on Quarry, with a summary at its end",
+        description="Runs a command with Quarry preloaded. At its end a summary is written to stderr: "
+        "peaks, page faults, the system calls that move memory, bytes given back. The exit status, or "
+        "the signal, is the command's; 127 where it cannot be started.")
+    parser.add_argument("--quiet", "-q", action="store_true", help="no summary, no tracing")
+    parser.add_argument("--no-calls", action="store_true",
+                        help="do not count system calls: nothing but forks and ends is intercepted")
+    parser.add_argument("--json", action="store_true", help="the summary as JSON")
+    parser.add_argument("-o", "--output", metavar="FILE", help="write the summary there")
+    add_options(parser)
+    parser.add_argument("command", nargs=argparse.REMAINDER, metavar="-- COMMAND",
+                        help="the program and its arguments")
+    parser.set_defaults(run=main)
+
+
+def command_of(arguments: argparse.Namespace) -> list[str]:
+    """The command behind the options."""
+    command = arguments.command
+    if command[:1] == ["--"]:
+        command = command[1:]
+    if not command:
+        raise ToolError("no command given; usage: quarry run [OPTIONS] -- COMMAND [ARGUMENT ...]")
+    return list(command)
+
+
+def main(arguments: argparse.Namespace) -> int:
+    """The verb; does not return where the command was killed by a signal."""
+    command, variables = command_of(arguments), environment(arguments)
+    if arguments.quiet:
+        _become(command, variables)
+    output = None
+    if arguments.output:
+        try:
+            output = open(arguments.output, "w", encoding="utf-8")
+        except OSError as error:
+            raise ToolError(f"{arguments.output}: {error.strerror}") from None
+    last: dict[str, Any] = {}
+    started = time.monotonic()
+    tracer = Tracer(command, variables, not arguments.no_calls, lambda pid: _look(pid, last))
+    outcome = tracer.follow()
+    if not tracer.started:
+        return finish(outcome.status)
+    figures = _figures(outcome, last, time.monotonic() - started)
+    stream = output or sys.stderr
+    if arguments.json:
+        show.print_json(figures, stream)
+    else:
+        print(_text(figures), file=stream)
+    return finish(outcome.status)
+
+
+def _become(command: list[str], variables: dict[str, str]) -> NoReturn:
+    try:
+        os.execvpe(command[0], command, variables)
+    except OSError as error:
+        print(f"quarry: {command[0]}: {error.strerror}", file=sys.stderr)
+    sys.exit(127)
+
+
+def finish(status: int) -> int:
+    """The exit status of the command; where a signal killed it, the same signal ends this."""
+    if os.WIFSIGNALED(status):
+        sys.stderr.flush()
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        if os.WTERMSIG(status) != signal.SIGKILL:
+            signal.signal(os.WTERMSIG(status), signal.SIG_DFL)
+        os.kill(os.getpid(), os.WTERMSIG(status))
+    return os.waitstatus_to_exitcode(status)
+
+
+def _look(pid: int, last: dict[str, Any]) -> None:
+    """What the allocator has to say as the process ends."""
+    try:
+        last.update(asdict(heap.Heap(pid).totals()))
+    except ToolError:
+        pass
+
+
+def _figures(outcome: Outcome, last: dict[str, Any], wall_s: float) -> dict[str, Any]:
+    return {
+        "wall_s": round(wall_s, 3), "cpu_s": round(outcome.cpu_s, 3),
+        "processes": outcome.processes, "peak_vss": outcome.peak_vss, "peak_rss": outcome.peak_rss,
+        "minor_faults": outcome.minor_faults, "major_faults": outcome.major_faults,
+        "calls": {name: outcome.calls[name] for name in ("brk", "mmap", "munmap", "mremap", "madvise")}
+        if outcome.counted else None,
+        "returned": {"munmap": outcome.unmapped, "madvise": outcome.advised, "brk": outcome.lowered}
+        if outcome.counted else None,
+        "quarry": last or None,
+    }
+
+
+def _text(figures: dict[str, Any]) -> str:
+    text = (f"quarry: peak {show.size(figures['peak_vss'])} virtual, {show.size(figures['peak_rss'])} "
+            f"resident; {figures['minor_faults']} page faults, {figures['major_faults']} from disk; "
+            f"{figures['cpu_s']:.2f} s CPU in {figures['wall_s']:.2f} s")
+    if figures["processes"] > 1:
+        text += f"; {figures['processes']} processes"
+    if figures["calls"]:
+        text += "\nquarry: calls: " + ", ".join(f"{n} {c}" for c, n in figures["calls"].items())
+        text += "\nquarry: given back: " + ", ".join(
+            f"{show.size(count)} by {name}" for name, count in figures["returned"].items())
+    if figures["quarry"]:
+        heap_end = figures["quarry"]
+        text += (f"\nquarry: heap at the end: {show.size(heap_end['live'])} live, "
+                 f"{show.size(heap_end['free_objects'])} free in slabs, {show.size(heap_end['cached'])}"
+                 f" cached, {show.size(heap_end['dirty'])} dirty")
+    else:
+        text += ("\nquarry: the program did not use Quarry: it is static, set-user-ID, or has a malloc "
+                 "of its own; 'quarry doctor' tells more")
+    return text
