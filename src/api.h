@@ -45,6 +45,15 @@ static ALWAYS_INLINE void api_free(void *block) {
         api_free_slow(block);
 }
 
+size_t api_usable_size_slow(void *block);
+
+/* Not checked further where the class is known: nothing is changed, and some programs (redis, sqlite,
+ * ruby) ask for each block that they take and free. */
+static ALWAYS_INLINE size_t api_malloc_usable_size(void *block) {
+    unsigned class_index = pagemap_class(block);
+    return LIKELY(class_index != 0) ? size_classes[class_index].size : api_usable_size_slow(block);
+}
+
 void *api_calloc(size_t count, size_t size);
 void *api_realloc(void *block, size_t size);
 void api_free_sized(void *block, size_t size);
@@ -53,7 +62,6 @@ void *api_memalign(size_t alignment, size_t size);
 int api_posix_memalign(void **out, size_t alignment, size_t size);
 void *api_valloc(size_t size);
 void *api_pvalloc(size_t size);
-size_t api_malloc_usable_size(void *block);
 int api_mallopt(int param, int value);
 int api_malloc_trim(size_t pad);
 struct mallinfo2 api_mallinfo2(void);

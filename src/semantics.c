@@ -86,7 +86,7 @@ void *api_pvalloc(size_t size) {
     return aligned(os_page_bytes(), round_up(max_size(size, 1), os_page_bytes()));
 }
 
-size_t api_malloc_usable_size(void *block) {
+size_t api_usable_size_slow(void *block) {
     return block ? heap_usable(block, "malloc_usable_size") : 0;
 }
 
