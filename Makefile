@@ -308,12 +308,17 @@ man_path = $(MANDIR)/man$(patsubst .%,%,$(suffix $1))/$(notdir $1)
 CMAKEDIR := $(LIBDIR)/cmake/quarry
 # The tools look for the libraries that they preload in ../libexec/quarry, from where they are.
 LIBEXECDIR := $(dir $(BINDIR))libexec/quarry
+# The command quarry is a script that finds its modules in ../share/quarry, from where it is.
+QUARRY_TOOL := tools/quarry/quarry
+QUARRY_MODULES := $(wildcard tools/quarry/quarrytool/*.py)
+MODULEDIR := $(dir $(BINDIR))share/quarry/quarrytool
 TOOLS := $(filter-out %.so,$(TRACE))
 RECORDING_LIBRARY := $(filter %.so,$(TRACE))
 INSTALLED := $(addprefix $(LIBDIR)/,$(SHARED_FILE) $(SONAME) libquarry.so libquarry.a \
   pkgconfig/quarry.pc) $(INCLUDEDIR)/quarry.h \
   $(CMAKEDIR)/quarry-config.cmake $(CMAKEDIR)/quarry-config-version.cmake \
-  $(addprefix $(BINDIR)/,$(notdir $(TOOLS))) \
+  $(addprefix $(BINDIR)/,$(notdir $(TOOLS) $(QUARRY_TOOL))) \
+  $(addprefix $(MODULEDIR)/,$(notdir $(QUARRY_MODULES))) \
   $(addprefix $(LIBEXECDIR)/,libquarry.so $(notdir $(RECORDING_LIBRARY))) \
   $(foreach m,$(MAN_PAGES),$(call man_path,$m))
 fill_in = sed -e 's|@VERSION@|$(VERSION)|g' -e 's|@PREFIX@|$(PREFIX)|g' -e 's|@LIBDIR@|$(LIBDIR)|g' \
@@ -332,7 +337,8 @@ install: all $(TRACE)
 	$(fill_in) tools/pkg/quarry-config.cmake.in >$(DESTDIR)$(CMAKEDIR)/quarry-config.cmake
 	$(fill_in) tools/pkg/quarry-config-version.cmake.in \
 	  >$(DESTDIR)$(CMAKEDIR)/quarry-config-version.cmake
-	install -m 755 $(TOOLS) $(DESTDIR)$(BINDIR)
+	install -m 755 $(TOOLS) $(QUARRY_TOOL) $(DESTDIR)$(BINDIR)
+	install -m 644 $(QUARRY_MODULES) $(DESTDIR)$(MODULEDIR)
 	install -m 755 $(RECORDING_LIBRARY) $(DESTDIR)$(LIBEXECDIR)
 	ln -sf $(LIBDIR)/$(SONAME) $(DESTDIR)$(LIBEXECDIR)/libquarry.so
 	$(foreach m,$(MAN_PAGES),install -m 644 $m $(DESTDIR)$(call man_path,$m);)
@@ -340,7 +346,8 @@ install: all $(TRACE)
 #help:   uninstall     removes what install has written, given the same variables
 uninstall:
 	rm -f $(addprefix $(DESTDIR),$(INSTALLED))
-	-@rmdir $(DESTDIR)$(CMAKEDIR) $(DESTDIR)$(LIBEXECDIR)
+	-@rmdir $(DESTDIR)$(CMAKEDIR) $(DESTDIR)$(LIBEXECDIR) $(DESTDIR)$(MODULEDIR) \
+	  $(DESTDIR)$(dir $(MODULEDIR))
 
 #help:   clean         removes build/; no other target ever does
 clean:

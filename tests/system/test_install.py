@@ -33,9 +33,11 @@ def files_wanted(library, header="include", manual="share/man", prefix=""):
     names = ["libquarry.a", "libquarry.so", "libquarry.so." + MAJOR, "libquarry.so." + VERSION,
              "pkgconfig/quarry.pc", "cmake/quarry/quarry-config.cmake",
              "cmake/quarry/quarry-config-version.cmake"]
-    tools = [prefix + name for name in ("bin/quarry_trace", "bin/quarry_replay",
+    tools = [prefix + name for name in ("bin/quarry", "bin/quarry_trace", "bin/quarry_replay",
                                         "libexec/quarry/libquarry_trace.so",
                                         "libexec/quarry/libquarry.so")]
+    tools += [f"{prefix}share/quarry/quarrytool/{os.path.basename(module)}" for module in glob.glob(
+        os.path.join(tap.ROOT, "tools", "quarry", "quarrytool", "*.py"))]
     return sorted([f"{library}/{name}" for name in names] + [f"{header}/quarry.h"] + pages + tools)
 
 
@@ -97,6 +99,9 @@ def check_tools(prefix, work):
                  "-o", trace, "--", "ls", work)
     tap.succeeds("the installed quarry_replay replays",
                  os.path.join(prefix, "bin", "quarry_replay"), trace)
+    ran = tap.run(os.path.join(prefix, "bin", "quarry"), "run", "--", "ls", work)
+    tap.check("the installed quarry finds its modules and the library", ran.returncode == 0
+              and "heap at the end" in ran.stderr, ran.stderr)
 
 
 with tempfile.TemporaryDirectory() as work:
@@ -116,7 +121,8 @@ with tempfile.TemporaryDirectory() as work:
     tap.equal("it removes every file, and no other", files_in(prefix), ["lib/pkgconfig/other.pc"])
     tap.check("it removes the directory that is its own",
               not os.path.exists(os.path.join(prefix, "lib", "cmake", "quarry"))
-              and not os.path.exists(os.path.join(prefix, "libexec", "quarry")))
+              and not os.path.exists(os.path.join(prefix, "libexec", "quarry"))
+              and not os.path.exists(os.path.join(prefix, "share", "quarry")))
 
 with tempfile.TemporaryDirectory() as work:
     stage = os.path.join(work, "stage")

@@ -4,10 +4,10 @@ import argparse
 import os
 import sys
 
-from . import kernel_formats, run
+from . import kernel_formats, run, why
 from .errors import ToolError
 
-VERBS = (run, kernel_formats)
+VERBS = (run, kernel_formats, why)
 
 
 def parser() -> argparse.ArgumentParser:

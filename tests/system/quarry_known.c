@@ -1,0 +1,74 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * A program that does exactly what it is told, to be looked at by the command quarry.
+ *
+ * usage: quarry_known hold          allocates, touches and frees; says "ready"; ends with status 7
+ *                                   at the end of its input
+ *        quarry_known calls N       N times mmap, madvise and munmap of 64 KiB
+ *        quarry_known steps         grows by 8 MiB, frees it, five times, a fifth of a second each
+ */
+#include "self_check.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+enum { BLOCKS = 10000, BLOCK_BYTES = 1000, CALL_BYTES = 65536, STEPS = 5, STEP_BLOCKS = 8192 };
+
+#define MAPPING_BYTES ((size_t)40 << 20)
+
+static int hold(void) {
+    static char *blocks[BLOCKS];
+    for (int i = 0; i < BLOCKS; i++) {
+        blocks[i] = malloc(BLOCK_BYTES);
+        MUST(blocks[i] != NULL);
+        memset(blocks[i], 1, BLOCK_BYTES);
+    }
+    for (int i = 0; i < BLOCKS; i += 2)
+        free(blocks[i]);
+    char *mapping = malloc(MAPPING_BYTES), *run = malloc(100000), byte;
+    MUST(mapping && run);
+    memset(mapping, 1, MAPPING_BYTES / 2);
+    memset(run, 1, 100000);
+    say("ready\n");
+    while (read(STDIN_FILENO, &byte, 1) > 0)
+        continue;
+    return 7;
+}
+
+static int make_calls(int count) {
+    for (int i = 0; i < count; i++) {
+        char *memory =
+            mmap(NULL, CALL_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        MUST(memory != MAP_FAILED);
+        MUST(madvise(memory, CALL_BYTES, MADV_DONTNEED) == 0);
+        MUST(munmap(memory, CALL_BYTES) == 0);
+    }
+    return 0;
+}
+
+static int take_steps(void) {
+    static char *blocks[STEP_BLOCKS];
+    for (int step = 0; step < STEPS; step++) {
+        for (int i = 0; i < STEP_BLOCKS; i++) {
+            blocks[i] = malloc(1024);
+            MUST(blocks[i] != NULL);
+            memset(blocks[i], 1, 1024);
+        }
+        usleep(100000);
+        for (int i = 0; i < STEP_BLOCKS; i++)
+            free(blocks[i]);
+        usleep(100000);
+    }
+    return 0;
+}
+
+int main(int argc, char **argv) {
+    if (argc == 2 && strcmp(argv[1], "hold") == 0)
+        return hold();
+    if (argc == 3 && strcmp(argv[1], "calls") == 0)
+        return make_calls(atoi(argv[2]));
+    if (argc == 2 && strcmp(argv[1], "steps") == 0)
+        return take_steps();
+    return 2;
+}

@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: MIT
+"""What the tests of the command quarry share: the tool, and a program whose memory is known."""
+import json
+import os
+import subprocess
+
+import tap
+
+TOOL = os.path.join(tap.ROOT, "tools", "quarry", "quarry")
+PROGRAM = os.path.join(tap.BUILD, "system", "quarry_known")
+ENVIRONMENT = {"QUARRY_LIBRARY": tap.LIBRARY}
+# Of tests/system/quarry_known.c.
+BLOCKS, BLOCK_CLASS, MAPPING, RUN = 5000, 1024, 40 << 20, 100000
+
+
+def tool(*words, **options):
+    """Runs the command quarry."""
+    return tap.run(TOOL, *words, **ENVIRONMENT, **options)
+
+
+def reads(name, *words):
+    """A test that a verb succeeds with --json; returns what it printed, {} where it did not."""
+    result = tap.succeeds(name, TOOL, *words, "--json", **ENVIRONMENT)
+    try:
+        return json.loads(result.stdout)
+    except ValueError:
+        return {}
+
+
+def refuses(name, says, *words):
+    """A test that the tool gives one line that says something, and status 1."""
+    result = tool(*words)
+    lines = result.stderr.splitlines()
+    tap.check(name, result.returncode == 1 and len(lines) == 1 and says in lines[0]
+              and not result.stdout,
+              f"exit status {result.returncode}\n{result.stdout}{result.stderr}")
+
+
+class Known:
+    """The program, holding what it was told to; usable as a context."""
+
+    def __init__(self, preload=tap.LIBRARY):
+        environment = dict(os.environ, LD_PRELOAD=preload)
+        self.process = subprocess.Popen([PROGRAM, "hold"], stdin=subprocess.PIPE,
+                                        stdout=subprocess.PIPE, text=True, env=environment)
+        self.pid = str(self.process.pid)
+        if self.process.stdout.readline() != "ready\n":
+            raise EOFError(f"{PROGRAM} did not get ready")
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.process.stdin.close()
+        self.process.stdout.close()
+        self.process.wait(60)

@@ -1,0 +1,165 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: MIT
+"""quarry run, slabinfo, buddyinfo and why agree with what a program did, and with the kernel."""
+import json
+import os
+import re
+import signal
+import sys
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+sys.path[:0] = [os.path.dirname(HERE), HERE]
+import outside
+import tap
+from quarry_tool import (BLOCK_CLASS, BLOCKS, MAPPING, PROGRAM, RUN, Known, reads, refuses, tool)
+
+COLUMNS = ("name", "active_objs", "num_objs", "objsize", "objperslab", "pagesperslab", "limit",
+           "batchcount", "sharedfactor", "active_slabs", "num_slabs", "sharedavail")
+SLAB_LINE = re.compile(r"(\S+) +" + r" +".join([r"(\d+)"] * 5) + r" : tunables +" +
+                       r" +".join([r"(\d+)"] * 3) + r" : slabdata +" + r" +".join([r"(\d+)"] * 3))
+# As the kernel prints them (mm/slab_common.c, slabinfo version 2.1).
+SLAB_HEADER = [
+    "slabinfo - version: 2.1",
+    "# name            <active_objs> <num_objs> <objsize> <objperslab> <pagesperslab>"
+    " : tunables <limit> <batchcount> <sharedfactor> : slabdata <active_slabs> <num_slabs>"
+    " <sharedavail>"]
+
+
+def check_slabinfo(known):
+    lines = tool("slabinfo", known.pid).stdout.splitlines()
+    tap.equal("slabinfo begins as the kernel's does", lines[:2], SLAB_HEADER)
+    rows = [SLAB_LINE.fullmatch(line) for line in lines[2:]]
+    tap.check("every line is one of /proc/slabinfo", rows and all(rows), "\n".join(lines))
+    parsed = {row[4]: dict(zip(COLUMNS, row.groups())) for row in rows if row}
+    row = parsed.get(str(BLOCK_CLASS), {})
+    tap.equal("its blocks are the active objects", row.get("active_objs"), str(BLOCKS))
+    tap.check("slabs times objects is the number of objects", row and int(row["num_objs"]) == int(
+        row["num_slabs"]) * int(row["objperslab"]), row)
+    shown = reads("slabinfo as JSON", "slabinfo", known.pid).get("classes", [])
+    tap.equal("the same figures as JSON", {str(c["objsize"]): {k: str(v) for k, v in c.items()}
+                                           for c in shown}, parsed)
+
+
+def check_buddyinfo(known):
+    lines = tool("buddyinfo", known.pid).stdout.splitlines()
+    rows = [re.fullmatch(r"Node (\d+), zone +(\w+) ((?: *\d+ )+)", line) for line in lines]
+    tap.check("every line is one of /proc/buddyinfo", rows and all(rows), "\n".join(lines))
+    pages = {row[2]: sum(int(count) << order for order, count in enumerate(row[3].split()))
+             for row in rows if row}
+    heap = outside.Heap(int(known.pid), os.path.realpath(tap.LIBRARY))
+    tap.equal("the blocks add up to the free pages", pages, {
+        name.title(): heap.variable("page_state", name + "_pages") for name in ("dirty", "clean")})
+    heap.close()
+    nodes = reads("buddyinfo by region, as JSON", "buddyinfo", known.pid, "--regions").get("nodes", [])
+    tap.equal("regions add up to the whole", {name.title(): sum(
+        count << order for node in nodes for order, count in enumerate(node[name]))
+        for name in ("dirty", "clean")}, pages)
+
+
+def rollup(pid):
+    with open(f"/proc/{pid}/smaps_rollup", encoding="ascii") as file:
+        return int(re.search(r"^Rss: +(\d+) kB", file.read(), re.MULTILINE)[1]) * 1024
+
+
+def check_why(known):
+    account = reads("why", "why", known.pid)
+    line = {line["key"]: line["bytes"] for line in account.get("lines", [])}
+    near = max(rollup(known.pid) // 100, 256 << 10)
+    tap.check("the lines add up to smaps_rollup", line and abs(
+        sum(line.values()) - rollup(known.pid)) <= near, f"{account}\n{rollup(known.pid)}")
+    small, large = BLOCKS * BLOCK_CLASS, MAPPING // 2 + RUN
+
+    def within(key, low, slack):
+        tap.check(f"{key}: what the program did", low <= line.get(key, 0) <= low + slack,
+                  f"{line.get(key)}, expected {low} to {low + slack}")
+
+    within("live", small, 64 << 10)
+    within("live_runs", large, 64 << 10)
+    # Freed blocks lie beside live ones, or in its cache; all the pages that the blocks took are there.
+    tap.check("freed neighbours are free on live pages, or cached",
+              small - (64 << 10) <= line.get("fragments", 0) + line.get("cached", 0)
+              <= small + (256 << 10), line)
+    tap.check("half of the mapping was never touched", MAPPING // 2 <= account.get(
+        "live_not_resident", 0) <= MAPPING // 2 + (64 << 10), account.get("live_not_resident"))
+    text = tool("why", known.pid, COLUMNS="60").stdout
+    tap.check("the text fits the width", "live objects" in text and max(
+        map(len, text.splitlines())) <= 60, text)
+
+
+def check_without_quarry():
+    with Known(preload="") as plain:
+        account = reads("why of a program on glibc", "why", plain.pid)
+        tap.check("its lines add up, too", abs(account.get("difference", 1 << 60)) <= 256 << 10
+                  and account.get("quarry", 1) is None, account)
+        for verb in ("slabinfo", "buddyinfo"):
+            refuses(f"{verb} says that it does not use Quarry", "does not use Quarry", verb, plain.pid)
+
+
+def check_run():
+    def counted(count):
+        result = tool("run", "--json", "--", PROGRAM, "calls", str(count))
+        return json.loads(result.stderr) if result.returncode == 0 else {"calls": None}
+
+    none, many = counted(0), counted(50)
+    if many["calls"] is None:
+        tap.skip("run counts system calls", "no seccomp here")
+    else:
+        for name in ("mmap", "madvise", "munmap"):
+            tap.equal(f"run counts {name}", many["calls"][name] - none["calls"][name], 50)
+        for name in ("madvise", "munmap"):
+            tap.equal(f"run adds up what {name} gave back",
+                      many["returned"][name] - none["returned"][name], 50 * 65536)
+    result = tool("run", "--json", "--", PROGRAM, "hold")
+    figures = json.loads(result.stderr)
+    tap.equal("the exit status is the program's", result.returncode, 7)
+    held = 2 * BLOCKS * BLOCK_CLASS + MAPPING // 2 + RUN
+    tap.check("peaks are what it held", held <= figures["peak_rss"] <= held + (8 << 20)
+              and figures["peak_vss"] >= held + MAPPING // 2, figures)
+    live = BLOCKS * BLOCK_CLASS + MAPPING + RUN
+    tap.check("what it held at its end is live", live <= figures["quarry"]["live"] <= live + (
+        64 << 10), figures)
+    result = tool("run", "--", "sh", "-c", "kill -TERM $$")
+    tap.equal("a signal is the program's", result.returncode, -signal.SIGTERM)
+    result = tool("run", "--", "sh", "-c", "cat /proc/self/environ", "--tcache-max=1")
+    tap.check("what follows the program is the program's", "tcache" not in result.stdout)
+    result = tool("run", "--quiet", "--perturb=9", "--tcache-max=1", "--", "env")
+    tap.check("options become variables and tunables", "MALLOC_PERTURB_=9\n" in result.stdout and
+              "glibc.malloc.tcache_max=1" in result.stdout and not result.stderr,
+              result.stdout + result.stderr)
+    result = tool("run", "--", "/nonexistent")
+    tap.check("a program that cannot be started: 127", result.returncode == 127
+              and "/nonexistent: No such file" in result.stderr, result.stderr)
+    refuses("a library that is not there", "--library", "run", "--library=/nonexistent", "--", "true")
+    refuses("no command", "usage", "run")
+
+
+def check_refusals():
+    with Known() as known:
+        gone = known.pid
+        if os.geteuid() == 0:
+            result = tap.run("setpriv", "--reuid=65534", "--clear-groups", "/usr/bin/python3", "-B",
+                             *tool_words("why", known.pid))
+            tap.check("a refusal is told", result.returncode == 1 and "owner, or root" in
+                      result.stderr and len(result.stderr.splitlines()) == 1, result.stderr)
+        else:
+            tap.skip("a refusal is told", "not root: no process of another user to look at")
+    for verb in ("why", "slabinfo", "buddyinfo"):
+        refuses(f"{verb}: a process that has ended", "there is none", verb, gone)
+    result = tool("why", "pid")
+    tap.check("a wrong command line: status 2", result.returncode == 2, result.stderr)
+
+
+def tool_words(*words):
+    """The tool as arguments of Python; a path that others may not read would hide the refusal."""
+    return ("-c", "import sys; sys.path.insert(0, sys.argv.pop(1)); from quarrytool import cli; "
+            "sys.exit(cli.main(sys.argv[1:]))", os.path.join(tap.ROOT, "tools", "quarry"), *words)
+
+
+with Known() as process:
+    check_slabinfo(process)
+    check_buddyinfo(process)
+    check_why(process)
+check_without_quarry()
+check_run()
+check_refusals()
+tap.done()
