@@ -156,7 +156,7 @@ static struct cache *make_cache(void) {
     if (cache) {
         use_again(cache);
     } else {
-        cache = meta_take(sizeof *cache);
+        cache = meta_take_ready(sizeof *cache);
         if (cache) {
             memcpy(cache->top, cold_cache.top, sizeof cache->top);
             memcpy(cache->end, cold_cache.end, sizeof cache->end);
@@ -219,7 +219,7 @@ static bool resize_bin(struct cache *cache, unsigned class_index, unsigned capac
     void ***bin_top = &cache->top[class_index];
     unsigned old_capacity = cache->state[class_index].capacity;
     void **old = slots_of(cache, class_index);
-    void **fresh = capacity ? meta_take(slot_bytes(capacity)) : no_slots;
+    void **fresh = capacity ? meta_take_ready(slot_bytes(capacity)) : no_slots;
     if (!fresh)
         return false;
     size_t depth = (size_t)(*bin_top - old);

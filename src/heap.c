@@ -27,6 +27,7 @@
 #include "fork.h"
 #include "lock.h"
 #include "mapping.h"
+#include "meta.h"
 #include "option.h"
 #include "os.h"
 #include "page.h"
@@ -41,7 +42,8 @@
 #define MMAP_THRESHOLD_MAX ((size_t)32 << 20)
 #define MMAP_MAX_DEFAULT ((size_t)65536)
 #define NO_BREAK_BASE ((uintptr_t)1 << 44) /* where the window lies if there is no break */
-#define KEEP_ANYWAY ((size_t)128)          /* a block this small is not worth moving to shrink it */
+#define TABLES_RESERVED ((size_t)512 << 10)
+#define KEEP_ANYWAY ((size_t)128) /* a block this small is not worth moving to shrink it */
 
 static uint32_t before_init; /* 0: attend */
 uint32_t *heap_state_word = &before_init;
@@ -350,6 +352,12 @@ bool heap_trim(size_t pad) {
 
 void heap_set_foreign(size_t policy) {
     STORE_RELAXED(foreign_policy, policy);
+}
+
+/* Enough for the caches of some threads; where it ends, caches stay shallow. */
+void heap_make_tables_resident(void) {
+    pagemap_make_resident();
+    meta_reserve(TABLES_RESERVED);
 }
 
 void heap_end_dynamic_threshold(void) {

@@ -43,6 +43,7 @@ void heap_set_perturb(unsigned byte);
 void heap_set_check(bool on);
 void heap_set_foreign(size_t policy); /* 0: abort, 1: leak, 2: hand to libc */
 void heap_end_dynamic_threshold(void);
+void heap_make_tables_resident(void); /* see docs/REALTIME.md */
 size_t heap_mmap_threshold(void);
 
 #endif

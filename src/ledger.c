@@ -145,7 +145,7 @@ static void read_tables(struct ledger *ledger, struct window_seen *seen) {
     uintptr_t map = (uintptr_t)pagemap_window.class_map;
     ledger->metadata += resident_bytes(seen, map, map + LOAD_RELAXED(pagemap_window.limit));
     for (const struct meta_chunk *chunk = meta_chunks(); chunk; chunk = chunk->next)
-        ledger->metadata += resident_bytes(seen, (uintptr_t)chunk, (uintptr_t)chunk + META_CHUNK);
+        ledger->metadata += resident_bytes(seen, (uintptr_t)chunk, (uintptr_t)chunk + chunk->bytes);
     ledger->metadata += meta_large_bytes();
 }
 

@@ -23,19 +23,25 @@ static struct lock lock = LOCK_INITIALISER(LOCK_META);
 static struct free_block *free_list[META_SIZES]; /* guarded by lock, as all below */
 static char *chunk_next, *chunk_end;
 static struct meta_chunk *chunks; /* never unmapped: read without the lock */
+static bool reserved;
 static size_t mapped_bytes, large_bytes;
 
-static void *cut_from_chunk(size_t bytes) {
-    if ((size_t)(chunk_end - chunk_next) < bytes) {
-        struct meta_chunk *chunk = os_map(META_CHUNK);
-        if (!chunk)
-            return NULL;
-        chunk->next = chunks;
-        STORE_RELEASE(chunks, chunk);
-        chunk_next = (char *)chunk + CACHE_LINE;
-        chunk_end = (char *)chunk + META_CHUNK;
-        __atomic_fetch_add(&mapped_bytes, META_CHUNK, __ATOMIC_RELAXED);
-    }
+static bool add_chunk(size_t bytes) {
+    struct meta_chunk *chunk = os_map(bytes);
+    if (!chunk)
+        return false;
+    chunk->next = chunks;
+    chunk->bytes = bytes;
+    STORE_RELEASE(chunks, chunk);
+    chunk_next = (char *)chunk + CACHE_LINE;
+    chunk_end = (char *)chunk + bytes;
+    __atomic_fetch_add(&mapped_bytes, bytes, __ATOMIC_RELAXED);
+    return true;
+}
+
+static void *cut_from_chunk(size_t bytes, bool may_map) {
+    if ((size_t)(chunk_end - chunk_next) < bytes && !(may_map && add_chunk(META_CHUNK)))
+        return NULL;
     void *block = chunk_next;
     chunk_next += bytes;
     return block;
@@ -46,13 +52,7 @@ static void count_large(size_t bytes) {
     __atomic_fetch_add(&large_bytes, bytes, __ATOMIC_RELAXED);
 }
 
-void *meta_take(size_t bytes) {
-    if (bytes > META_BLOCK_MAX) {
-        void *block = os_map(round_up(bytes, os_page_bytes()));
-        if (block)
-            count_large(round_up(bytes, os_page_bytes()));
-        return block;
-    }
+static void *take_small(size_t bytes, bool may_map) {
     bytes = round_up(bytes, CACHE_LINE);
     lock_take(&lock);
     struct free_block *block = free_list[bytes / CACHE_LINE];
@@ -62,9 +62,33 @@ void *meta_take(size_t bytes) {
         memset(block, 0, bytes);
         return block;
     }
-    void *fresh = cut_from_chunk(bytes);
+    void *fresh = cut_from_chunk(bytes, may_map);
     lock_drop(&lock);
     return fresh;
+}
+
+void *meta_take(size_t bytes) {
+    if (bytes > META_BLOCK_MAX) {
+        void *block = os_map(round_up(bytes, os_page_bytes()));
+        if (block)
+            count_large(round_up(bytes, os_page_bytes()));
+        return block;
+    }
+    return take_small(bytes, true);
+}
+
+void *meta_take_ready(size_t bytes) {
+    return take_small(bytes, !LOAD_RELAXED(reserved));
+}
+
+/* What is left of the chunk in use is lost. */
+void meta_reserve(size_t bytes) {
+    lock_take(&lock);
+    if (!reserved && add_chunk(round_up(bytes, META_CHUNK))) {
+        os_make_resident(chunk_next, (size_t)(chunk_end - chunk_next));
+        STORE_RELAXED(reserved, true);
+    }
+    lock_drop(&lock);
 }
 
 void meta_give(void *block, size_t bytes) {

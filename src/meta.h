@@ -18,13 +18,20 @@
 void *meta_take(size_t bytes);
 void meta_give(void *block, size_t bytes);
 
+/* As meta_take for a block of at most META_BLOCK_MAX, but once memory was reserved NULL where that
+ * would take a system call: for what can be done without. */
+void *meta_take_ready(size_t bytes);
+
+/* Makes the next bytes that are taken resident now; called again it does nothing. */
+void meta_reserve(size_t bytes);
+
 /* Bytes mapped for tables taken through this module. */
 size_t meta_mapped_bytes(void);
 
-/* The chunks that blocks are cut from, newest first, each META_CHUNK bytes from its header on; and
- * the bytes of the larger blocks. */
+/* The chunks that blocks are cut from, newest first, and the bytes of the larger blocks. */
 struct meta_chunk {
     struct meta_chunk *next;
+    size_t bytes; /* from this header on */
 };
 
 const struct meta_chunk *meta_chunks(void);

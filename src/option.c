@@ -17,9 +17,19 @@
 #include <malloc.h>
 #include <string.h>
 
+static bool keeps_all, maps_nothing;
+
+/* Who sets both wants no faults: docs/REALTIME.md. */
+static void prepare_realtime(void) {
+    if (LOAD_RELAXED(keeps_all) && LOAD_RELAXED(maps_nothing))
+        heap_make_tables_resident();
+}
+
 static void set_trim_threshold(size_t value) {
     heap_end_dynamic_threshold();
     page_set_trim_threshold(value);
+    STORE_RELAXED(keeps_all, value == SIZE_MAX);
+    prepare_realtime();
 }
 
 static void set_top_pad(size_t value) {
@@ -35,6 +45,8 @@ static void set_mmap_threshold(size_t value) {
 static void set_mmap_max(size_t value) {
     heap_end_dynamic_threshold();
     heap_set_mmap_max(value);
+    STORE_RELAXED(maps_nothing, value == 0);
+    prepare_realtime();
 }
 
 static void set_perturb(size_t value) {

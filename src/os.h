@@ -46,6 +46,17 @@ bool os_resident(void *address, size_t bytes, uint8_t *pages);
 /* Makes a range resident and writable at once; false if that failed or is not supported. */
 bool os_populate(void *address, size_t bytes);
 
+/* The same by all means, for memory that other threads may be writing to. */
+static inline void os_make_resident(void *address, size_t bytes) {
+    size_t step = os_page_bytes();
+    uintptr_t start = round_down((uintptr_t)address, step);
+    uintptr_t end = round_up((uintptr_t)address + bytes, step);
+    if (os_populate((void *)start, end - start))
+        return;
+    for (; start < end; start += step)
+        __atomic_fetch_or((uint8_t *)start, 0, __ATOMIC_RELAXED);
+}
+
 /* A page that reads 1 until the process forks, then 0 in the child; NULL where not supported. */
 uint32_t *os_fork_page(void);
 

@@ -52,6 +52,7 @@ uint32_t pagemap_region_count;
 
 struct region **pagemap_root[ROOT_ENTRIES];
 static bool class_map_grows;
+static bool descriptors_ready;
 static size_t mapped_bytes;
 
 void pagemap_init(uintptr_t base) {
@@ -122,17 +123,40 @@ static void touch(void *table, size_t bytes) {
     }
 }
 
+static size_t count_present(const struct region *region) {
+    size_t pages = 0;
+    for (unsigned page = 0; page < REGION_PAGES; page++)
+        pages += head_kind(LOAD_RELAXED(region->head[page])) != HEAD_ABSENT;
+    return pages;
+}
+
+/* The lowest descriptors are taken first, and there is never more than one for a page. */
+static void ready_descriptors(struct region *region, size_t more_pages) {
+    size_t slots = min_size(count_present(region) + more_pages, REGION_PAGES);
+    os_make_resident(region, offsetof(struct region, head));
+    os_make_resident(region->slab, slots * sizeof(struct slab));
+}
+
 static void touch_words(uintptr_t start, uintptr_t end) {
     for (uintptr_t at = start; at < end;) {
         struct region *region = pagemap_region(at);
         uintptr_t stop = min_size(end, region->base + REGION_BYTES);
         touch(&region->head[pagemap_page(region, at)], (stop - at) >> PAGE_SHIFT << 2);
+        if (LOAD_ACQUIRE(descriptors_ready))
+            ready_descriptors(region, (stop - at) >> PAGE_SHIFT);
         at = stop;
     }
     size_t page = (start - pagemap_window.base) >> PAGE_SHIFT;
     size_t pages = (end - start) >> PAGE_SHIFT;
     if (page + pages <= pagemap_window.limit)
         touch(pagemap_window.class_map + page, pages);
+}
+
+void pagemap_make_resident(void) {
+    STORE_RELEASE(descriptors_ready, true);
+    uint32_t count = LOAD_ACQUIRE(pagemap_region_count);
+    for (uint32_t rank = 0; rank < count; rank++)
+        ready_descriptors(pagemap_regions[rank], 0);
 }
 
 bool pagemap_cover(uintptr_t start, uintptr_t end) {

@@ -139,6 +139,10 @@ static inline void pagemap_set_head(struct region *region, unsigned page, uint32
  * and the words of these pages are resident.  False if the kernel refuses; regions made stay. */
 bool pagemap_cover(uintptr_t start, uintptr_t end);
 
+/* From now on also the descriptors of the slabs that covered pages may become are resident, those of
+ * pages that are there already as well: taking pages then causes no fault in the map. */
+void pagemap_make_resident(void);
+
 /* The slab of a page whose head is HEAD_SLAB. */
 static inline struct slab *pagemap_slab(struct region *region, uint32_t head) {
     return &region->slab[head_argument(head)];

@@ -54,6 +54,17 @@ static void what_is_given_back_is_used_again(void) {
     must_hold(shadow_violation());
 }
 
+static void reserved_memory_takes_no_call(void) {
+    size_t taken = 0;
+    must(meta_take_ready(1000) != NULL); /* before anything is reserved it is as meta_take */
+    meta_reserve(100000);
+    uint64_t calls = fake_os.calls;
+    while (meta_take_ready(1000))
+        taken += 1000;
+    must(taken >= 90000 && fake_os.calls == calls);
+    must(meta_take(1000) != NULL && fake_os.calls > calls);
+}
+
 static void large_tables_are_mapped_and_unmapped(void) {
     size_t mapped = meta_mapped_bytes();
     struct table table;
@@ -103,11 +114,9 @@ static void each_chunk_may_be_refused(void) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        body_test(tables_are_zero_and_apart),
-        body_test(what_is_given_back_is_used_again),
-        body_test(large_tables_are_mapped_and_unmapped),
-        body_test(a_refusal_leaves_what_there_is),
-        body_test(each_chunk_may_be_refused),
+        body_test(tables_are_zero_and_apart),      body_test(what_is_given_back_is_used_again),
+        body_test(reserved_memory_takes_no_call),  body_test(large_tables_are_mapped_and_unmapped),
+        body_test(a_refusal_leaves_what_there_is), body_test(each_chunk_may_be_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
