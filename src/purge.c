@@ -14,9 +14,9 @@
  *                                  -1: never.
  *          default:                T = max(1 MiB, live/8, B), purging goes down to 3/4 T.
  *          B grows by each purged page that is taken again, and halves with every second; it never
- *          exceeds the largest heap so far.  So a heap that
- *          empties once is trimmed by its last frees, a heap that breathes keeps what it will want
- *          again, and one that breathes slowly pays a few percent of the time for giving back.
+ *          exceeds three quarters of the largest heap so far.  So a heap that empties once is trimmed
+ *          by its last frees, a heap that breathes keeps what it will want again, and one that
+ *          breathes slowly pays a few percent of the time for giving back.
  *
  * TIME     What the default bound makes us do is paid from a credit: BURST_NS at first, then
  *          SHARE_PERCENT of the CPU time that the process uses.  Calls, pages purged, and the faults
@@ -121,7 +121,7 @@ void purge_note_taken(size_t clean_pages) {
     S.purged_outstanding -= retaken;
     purge_spend_faults(retaken);
     age_budget();
-    STORE_RELAXED(S.budget_pages, min_size(S.budget_pages + retaken, S.peak_zone_pages));
+    STORE_RELAXED(S.budget_pages, min_size(S.budget_pages + retaken, S.peak_zone_pages / 4 * 3));
 }
 
 /* The highest of the largest dirty blocks that consists of whole system pages, with the dirty
