@@ -92,6 +92,18 @@ QUARRY_API int quarry_mallopt(int param, int value);
  * the top of the break except for pad bytes.  Returns 1 if any memory was released, else 0. */
 QUARRY_API int quarry_malloc_trim(size_t pad);
 
+/* What a trim has released, and why not more.  Fields are only ever added, at the end. */
+struct quarry_trim_report {
+    uint64_t released_bytes;
+    uint64_t
+        cached_elsewhere_bytes; /* in other threads' caches, which cannot be emptied from here */
+    uint64_t free_beside_live_bytes; /* free objects on pages that hold others */
+    uint64_t refused_bytes;          /* free pages that the kernel keeps (mlock), or below pad */
+};
+
+/* The same as quarry_malloc_trim, and fills in the first bytes of *report. */
+QUARRY_API int quarry_trim(size_t pad, struct quarry_trim_report *report, size_t bytes);
+
 /* Counts of what the allocator holds; mallinfo has int fields, which wrap. */
 QUARRY_API struct mallinfo2 quarry_mallinfo2(void);
 QUARRY_API struct mallinfo quarry_mallinfo(void);

@@ -88,6 +88,7 @@ static size_t capacity_bytes; /* of all bins of caches in use */
 static unsigned unused_warm;  /* unused caches that have kept their capacities */
 static bool enabled = true;
 static size_t capacity_max = CAPACITY_MAX, size_max = SMALL_MAX;
+static size_t uncached_from = SIZE_MAX, deep_max = SMALL_MAX;
 static pthread_key_t exit_key;
 static bool exit_key_made;
 static __thread uint8_t leave_calls;
@@ -207,7 +208,7 @@ static size_t slot_bytes(unsigned capacity) {
 /* How many objects, at most count and bytes in all, the options allow. */
 static unsigned capacity_limit(unsigned class_index, size_t count, size_t bytes) {
     size_t size = size_classes[class_index].size;
-    if (size > LOAD_RELAXED(size_max))
+    if (size > LOAD_RELAXED(size_max) || size >= LOAD_RELAXED(uncached_from))
         return 0;
     size_t objects = min_size(count, max_size(CAPACITY_FIRST, bytes / size));
     return (unsigned)min_size(LOAD_RELAXED(capacity_max), objects);
@@ -262,6 +263,8 @@ static void earn_by_regret(struct cache *cache, unsigned class_index, unsigned c
     unsigned missed = (unsigned)min_size(count, state->spilled);
     state->spilled = (uint16_t)(state->spilled - missed);
     state->regret = (uint16_t)min_size(state->regret + missed, UINT16_MAX);
+    if (size_classes[class_index].size > LOAD_RELAXED(deep_max))
+        return;
     if (state->regret >= EARN_REGRET * state->capacity && !budget_exceeded())
         grow_bin(cache, class_index, capacity_limit(class_index, CAPACITY_MAX, CAPACITY_MAX_BYTES));
 }
@@ -319,6 +322,20 @@ void cache_flush(void) {
     struct cache *cache = present_cache();
     if (cache)
         flush_cache(cache);
+}
+
+void cache_set_uncached_from(size_t bytes) {
+    STORE_RELAXED(uncached_from, bytes);
+    struct cache *cache = present_cache();
+    for (unsigned i = 1; i < CLASS_COUNT && cache; i++)
+        if (size_classes[i].size >= bytes && cache->state[i].capacity) {
+            spill_all(cache, i);
+            resize_bin(cache, i, 0);
+        }
+}
+
+void cache_set_deep_limit(size_t bytes) {
+    STORE_RELAXED(deep_max, bytes);
 }
 
 /* Takes the capacity from bins that nobody used since the last look. */

@@ -98,6 +98,13 @@ void cache_set_enabled(bool enabled);
 void cache_set_capacity_limit(size_t objects);
 void cache_set_size_limit(size_t bytes);
 
+/* Classes of at least so many bytes are not cached; the calling thread's cache gives up what it has of
+ * them, others keep what they have earned. */
+void cache_set_uncached_from(size_t bytes);
+
+/* The largest objects of which a bin may hold more than use alone earns. */
+void cache_set_deep_limit(size_t bytes);
+
 struct cache_counts {
     size_t caches;       /* in use */
     size_t cached_bytes; /* objects in bins; other threads' bins are read while they change */

@@ -101,6 +101,18 @@ size_t quarry_stats(struct quarry_stats *stats, size_t bytes) {
     return all.bytes;
 }
 
+/* What is free in slabs and not resident has gone already. */
+int quarry_trim(size_t pad, struct quarry_trim_report *report, size_t bytes) {
+    struct quarry_trim_report all = {.released_bytes = heap_trim(pad)};
+    struct quarry_stats stats;
+    quarry_stats(&stats, sizeof stats);
+    all.cached_elsewhere_bytes = stats.cached_bytes;
+    all.free_beside_live_bytes = stats.resident_free_bytes;
+    all.refused_bytes = stats.resident_dirty_bytes;
+    memcpy(report, &all, min_size(bytes, sizeof all));
+    return all.released_bytes != 0;
+}
+
 /* Other threads' bins are read while they change: a bin in between two states counts as empty. */
 static size_t cached_objects(unsigned class_index) {
     size_t objects = 0;

@@ -4,7 +4,8 @@
  *
  * PURPOSE  Decide by size where a block comes from, and by address where it goes back to.
  *
- * ROUTES   up to SMALL_MAX                an object of a slab, through the thread's cache
+ * ROUTES   up to SMALL_MAX                an object of a slab, through the thread's cache; a mapping
+ *                                         where the threshold says so
  *          above, below the threshold     a run of pages
  *          from the mmap threshold on     a mapping of its own; a run where that fails or the
  *                                         number of mappings is at its limit
@@ -147,24 +148,30 @@ static void *take_small(unsigned class_index) {
     return object;
 }
 
+/* Where the mmap threshold is that low, as mapping_take gives it: zeroed. */
+static void *take_small_mapping(size_t size) {
+    return UNLIKELY(wants_mapping(size)) ? mapping_take(max_size(size, 1), 1) : NULL;
+}
+
+/* size is at most PTRDIFF_MAX. */
+static void *take_any(size_t size, bool *zero) {
+    if (size > SMALL_MAX)
+        return take_large(size, 1, zero);
+    void *block = take_small_mapping(size);
+    *zero = block != NULL;
+    return block ? block : take_small(sizeclass_for(size));
+}
+
 void *heap_allocate(size_t size) {
     bool zero;
     heap_enter();
-    if (size <= SMALL_MAX)
-        return perturbed(take_small(sizeclass_for(size)), size);
-    if (size > PTRDIFF_MAX)
-        return NULL;
-    return perturbed(take_large(size, 1, &zero), size);
+    return size > PTRDIFF_MAX ? NULL : perturbed(take_any(size, &zero), size);
 }
 
 void *heap_allocate_zero(size_t size) {
-    bool zero = false;
-    void *block;
+    bool zero;
     heap_enter();
-    if (size <= SMALL_MAX)
-        block = take_small(sizeclass_for(size));
-    else
-        block = size > PTRDIFF_MAX ? NULL : take_large(size, 1, &zero);
+    void *block = size > PTRDIFF_MAX ? NULL : take_any(size, &zero);
     if (block && !zero)
         memset(block, 0, size);
     return block;
@@ -178,6 +185,8 @@ void *heap_allocate_aligned(size_t align, size_t size) {
     unsigned class_index = sizeclass_aligned(size, align);
     if (class_index) {
         void *object = cache_pop(class_index);
+        if (!object)
+            object = take_small_mapping(size); /* aligned to a page */
         return perturbed(object ? object : take_small(class_index), size);
     }
     return perturbed(take_large(max_size(size, 1), align, &zero), size);
@@ -280,7 +289,7 @@ static bool size_fits(size_t size, size_t usable, unsigned class_index) {
         return false;
     if (class_index)
         return usable <= KEEP_ANYWAY || size >= usable / 2;
-    return size > SMALL_MAX ? usable - size < os_page_bytes() : size >= usable / 2;
+    return usable - size < os_page_bytes() || (size <= SMALL_MAX && size >= usable / 2);
 }
 
 static void *move(void *block, size_t old, size_t size) {
@@ -342,12 +351,11 @@ void heap_check_alignment(void *block, size_t align, size_t size, const char *fu
 
 /* ---- control ------------------------------------------------------------------------------------- */
 
-bool heap_trim(size_t pad) {
+size_t heap_trim(size_t pad) {
     heap_enter();
     cache_flush();
     size_t bytes = slab_trim();
-    bytes += page_trim(pad);
-    return bytes != 0;
+    return bytes + page_trim(pad);
 }
 
 void heap_set_foreign(size_t policy) {
@@ -366,6 +374,7 @@ void heap_end_dynamic_threshold(void) {
 
 void heap_set_mmap_threshold(size_t bytes) {
     STORE_RELAXED(mmap_threshold, bytes);
+    cache_set_uncached_from(bytes);
 }
 
 size_t heap_mmap_threshold(void) {

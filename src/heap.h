@@ -33,8 +33,8 @@ size_t heap_usable(const void *block, const char *function);
 void heap_check_size(void *block, size_t size, const char *function);
 void heap_check_alignment(void *block, size_t align, size_t size, const char *function);
 
-/* Gives back what can be given back; returns whether anything was. */
-bool heap_trim(size_t pad);
+/* Gives back what can be given back; returns how many bytes that were. */
+size_t heap_trim(size_t pad);
 
 /* Parameters, see option.c. */
 void heap_set_mmap_threshold(size_t bytes);

@@ -4,7 +4,8 @@
  *
  * ORDER    Variables first, then GLIBC_TUNABLES (which wins, as in glibc), then mallopt whenever it
  *          is called.  Nothing is read in set-uid programs.
- * FAILURE  A malformed or out-of-range value leaves the default in force.
+ * FAILURE  A malformed or out-of-range value leaves the default in force; under QUARRY_VERBOSE a line
+ *          on standard error says so.
  */
 #include "option.h"
 
@@ -12,6 +13,7 @@
 #include "heap.h"
 #include "os.h"
 #include "page.h"
+#include "report.h"
 
 #include <limits.h>
 #include <malloc.h>
@@ -53,6 +55,10 @@ static void set_perturb(size_t value) {
     heap_set_perturb(value & 0xff);
 }
 
+static void set_huge(size_t value) {
+    os_set_huge(value != 0);
+}
+
 static void set_check(size_t value) {
     heap_set_check(value != 0);
 }
@@ -74,8 +80,8 @@ const struct option option_table[] = {
      "number of such mappings at most; 0: none"},
     {"perturb", "MALLOC_PERTURB_", "perturb", M_PERTURB, ANY, NULL, set_perturb,
      "fill freed memory with this byte and allocated memory with its complement; 0: do not"},
-    {"mxfast", NULL, "mxfast", M_MXFAST, 0, 160, NULL, accept,
-     "accepted; there are no fast bins to size"},
+    {"mxfast", NULL, "mxfast", M_MXFAST, 0, 160, NULL, cache_set_deep_limit,
+     "size in bytes of the largest objects of which a thread may cache more than 64"},
     {"arena_test", "MALLOC_ARENA_TEST", "arena_test", M_ARENA_TEST, ANY, NULL, accept,
      "accepted; there is one arena"},
     {"arena_max", "MALLOC_ARENA_MAX", "arena_max", M_ARENA_MAX, ANY, NULL, accept,
@@ -84,6 +90,8 @@ const struct option option_table[] = {
      "objects that a thread caches of one size at most"},
     {"tcache_max", NULL, "tcache_max", 0, 0, LONG_MAX, NULL, cache_set_size_limit,
      "size in bytes of the largest objects that threads cache"},
+    {"hugetlb", NULL, "hugetlb", 0, 0, LONG_MAX, NULL, set_huge,
+     "1 or more: ask for transparent huge pages, for the heap and for mappings from 1 MiB on"},
     {"check", "QUARRY_CHECK", NULL, 0, 0, 1, NULL, set_check,
      "1: no caches, so that every wrong free is reported at once"},
     {"foreign", "QUARRY_FOREIGN", NULL, 0, 0, 2, "abort|leak|libc", heap_set_foreign,
@@ -158,12 +166,34 @@ bool option_is_set(unsigned index, long *value) {
     return is_set;
 }
 
+static bool verbose(void) {
+    bool ready;
+    const char *text = os_environment("QUARRY_VERBOSE", &ready);
+    return text && *text && strcmp(text, "0") != 0;
+}
+
+static void report_malformed(const struct option *option, const char *text, const char *end) {
+    char value[64] = {0};
+    struct line line = {0};
+    memcpy(value, text, min_size((size_t)(end - text), sizeof value - 1));
+    line_text(&line, "quarry: ");
+    line_text(&line, option->name);
+    line_text(&line, ": '");
+    line_text(&line, value);
+    line_text(&line, option->words ? "' is none of " : "' is no number that it may be");
+    line_text(&line, option->words ? option->words : "");
+    line_text(&line, "; the default stays\n");
+    os_write_error(line.text, line.length);
+}
+
 static void apply_text(const struct option *option, const char *text, const char *end) {
     long number;
     if (parse_word(option->words, text, end, &number) ||
         (parse_number(text, end, &number) && number >= option->minimum &&
          number <= option->maximum))
         apply(option, number);
+    else if (verbose())
+        report_malformed(option, text, end);
 }
 
 static void read_variables(void) {

@@ -54,6 +54,20 @@ size_t os_page_bytes(void) {
     return known;
 }
 
+#define HUGE_MIN ((size_t)1 << 20)
+
+static bool huge_wanted;
+
+void os_set_huge(bool wanted) {
+    STORE_RELAXED(huge_wanted, wanted);
+}
+
+static void advise_huge(uintptr_t start, size_t bytes) {
+    uintptr_t first = round_up(start, os_page_bytes());
+    if (LOAD_RELAXED(huge_wanted) && first < start + bytes)
+        call(SYS_madvise, (long)first, (long)(start + bytes - first), MADV_HUGEPAGE, 0, 0, 0);
+}
+
 static void *move_break(intptr_t bytes) {
     int saved = errno;
     void *old = sbrk(bytes);
@@ -75,7 +89,10 @@ void *os_break_now(void) {
 }
 
 void *os_break_grow(size_t bytes) {
-    return bytes > PTRDIFF_MAX ? NULL : move_break((intptr_t)bytes);
+    void *old = bytes > PTRDIFF_MAX ? NULL : move_break((intptr_t)bytes);
+    if (old)
+        advise_huge((uintptr_t)old, bytes);
+    return old;
 }
 
 bool os_break_shrink(void *top, size_t bytes) {
@@ -87,7 +104,11 @@ bool os_break_shrink(void *top, size_t bytes) {
 static void *map(void *hint, size_t bytes, int flags) {
     long at = call(SYS_mmap, (long)hint, (long)bytes, PROT_READ | PROT_WRITE,
                    MAP_PRIVATE | MAP_ANONYMOUS | flags, -1, 0);
-    return at == -1 ? NULL : (void *)at;
+    if (at == -1)
+        return NULL;
+    if (bytes >= HUGE_MIN)
+        advise_huge((uintptr_t)at, bytes);
+    return (void *)at;
 }
 
 void *os_map(size_t bytes) {

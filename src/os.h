@@ -35,6 +35,9 @@ bool os_unmap(void *address, size_t bytes);
  * old mapping is untouched. */
 void *os_remap(void *address, size_t old_bytes, size_t new_bytes, bool may_move);
 
+/* Whether memory from now on, in pieces worth it, should be huge pages (transparent ones). */
+void os_set_huge(bool wanted);
+
 /* Gives the physical pages of a range back.  True if they are gone and read as zero from now on;
  * false (mlocked memory, an exotic kernel) leaves content and residency unknown. */
 bool os_purge(void *address, size_t bytes);

@@ -96,7 +96,7 @@ int api_mallopt(int param, int value) {
 }
 
 int api_malloc_trim(size_t pad) {
-    return heap_trim(pad);
+    return heap_trim(pad) != 0;
 }
 
 /* Programs whose first allocation comes before libc has an environment get it here. */

@@ -120,6 +120,9 @@ def check_mappings():
         ({"GLIBC_TUNABLES": tunable + "40000", "MALLOC_MMAP_THRESHOLD_": "1000000"}, 50000, 10),
         ({"MALLOC_MMAP_MAX_": "3"}, 200000, 3), ({"MALLOC_MMAP_MAX_": "0"}, 200000, 0),
         ({"GLIBC_TUNABLES": "glibc.malloc.mmap_max=2"}, 200000, 2),
+        ({"MALLOC_MMAP_THRESHOLD_": "9000"}, 9500, 10), ({"MALLOC_MMAP_THRESHOLD_": "9000"}, 8000, 0),
+        ({"MALLOC_MMAP_THRESHOLD_": "0"}, 9500, 10),
+        ({"MALLOC_MMAP_THRESHOLD_": "9000", "MALLOC_MMAP_MAX_": "4"}, 9500, 4),
     ]
     for variables, size, wanted in cases:
         trace = Trace("blocks", str(size), "10", **variables)
@@ -129,6 +132,9 @@ def check_mappings():
     trace = Trace("again", "1000000", "5")
     tap.check("by default a large block that comes and goes is a mapping only once",
               trace.good and trace.blocks(1000000) == (1, 1), trace.describe())
+    trace = Trace("again", "12000", "5", MALLOC_MMAP_THRESHOLD_="12000")
+    tap.check("a small block above a small threshold is one each time",
+              trace.good and trace.blocks(12000) == (5, 5), trace.describe())
     for name, value in (("MALLOC_MMAP_THRESHOLD_", 131072), ("MALLOC_TRIM_THRESHOLD_", 131072),
                         ("MALLOC_TOP_PAD_", 0), ("MALLOC_MMAP_MAX_", 1000)):
         trace = Trace("again", "1000000", "5", **{name: str(value)})
@@ -162,6 +168,58 @@ def check_fill_and_cache():
                       wanted)
 
 
+def say(*arguments, **variables):
+    """What the load prints, as lists of numbers by name."""
+    result = tap.run(os.path.join(SYSTEM, "knobs"), *arguments, preload=tap.LIBRARY, **variables)
+    found = {}
+    for name, value in re.findall(r"^(\w+)=(\d+)$", result.stdout, re.MULTILINE):
+        found.setdefault(name, []).append(int(value))
+    return found if result.returncode == 0 else {}
+
+
+def check_deep_caches():
+    """A batch of 1000 fits into a cache that may be deep."""
+    for value, size, deep in (("", 96, True), ("", 2000, True), ("mxfast=160", 96, True),
+                              ("mxfast=160", 2000, False), ("mxfast=0", 96, False)):
+        variables = {"GLIBC_TUNABLES": "glibc.malloc." + value} if value else {}
+        cached = say("batches", str(size), "500", **variables).get("cached", [-1])[0]
+        good = cached > 250 * size if deep else 0 < cached <= 80 * size + 4096
+        tap.check(f"blocks of {size} are cached {'deeply' if deep else 'a little'}: {value}", good,
+                  f"{cached} bytes cached")
+
+
+def check_huge_pages():
+    for value, load, wanted in (("0", ("blocks", "3000000", "2"), 0),
+                                ("1", ("blocks", "3000000", "2"), 2),
+                                ("1", ("blocks", "300000", "2"), 0), ("2", ("breathe",), None)):
+        trace = Trace(*load, GLIBC_TUNABLES="glibc.malloc.hugetlb=" + value)
+        calls = trace.text.count("MADV_HUGEPAGE")
+        tap.check(f"hugetlb={value} asks for huge pages ({' '.join(load)})",
+                  trace.good and (calls > 0 if wanted is None else calls == wanted),
+                  trace.describe())
+
+
+def check_trim_report():
+    found = say("report")
+    tap.equal("quarry_trim returns 1 only if it released memory", found.get("returned"), [10])
+    released, elsewhere = found.get("released", [0] * 3), found.get("elsewhere", [0] * 3)
+    tap.check("it tells how much", released[0] >= 100000 and released[1] == 0, found)
+    tap.check("it tells what another thread's cache keeps",
+              elsewhere[0] >= 5000 and elsewhere[1] == elsewhere[0], found)
+    tap.check("which is free when the thread has ended",
+              elsewhere[2] == 0 and released[2] >= 4096, found)
+
+
+def check_verbose():
+    variables = {"MALLOC_TOP_PAD_": "12k", "QUARRY_FOREIGN": "perhaps"}
+    result = tap.run("true", preload=tap.LIBRARY, QUARRY_VERBOSE="1", **variables)
+    tap.equal("under QUARRY_VERBOSE each malformed value is told in a line", result.stderr,
+              "quarry: top_pad: '12k' is no number that it may be; the default stays\n"
+              "quarry: foreign: 'perhaps' is none of abort|leak|libc; the default stays\n")
+    result = tap.run("true", preload=tap.LIBRARY, QUARRY_VERBOSE="0", **variables)
+    tap.equal("and under QUARRY_VERBOSE=0 none is", result.stderr, "")
+
+
 def check_malformed():
     """What is no number, or out of range, changes nothing; nor is anything written about it."""
     default = probe()
@@ -178,7 +236,7 @@ def check_malformed():
                   "perturb=165", ":", "::=", "=165", "glibc.malloc.=165",
                   "glibc.malloc.perturbed=165",
                   "glibc.malloc.tcache_count=70000", "glibc.malloc.tcache_count=-1",
-                  "glibc.malloc.mxfast=0:glibc.malloc.hugetlb=1"):
+                  "glibc.malloc.mxfast=161:glibc.malloc.hugetlb=-1"):
         got = probe(GLIBC_TUNABLES=value)
         tap.equal(f"GLIBC_TUNABLES={value} counts for nothing",
                   {key: got.get(key) for key in default if key != "environment"},
@@ -191,6 +249,10 @@ if tap.check("strace is installed", shutil.which("strace")):
     check_trim_threshold()
     check_top_pad()
     check_mappings()
+    check_huge_pages()
+check_deep_caches()
+check_trim_report()
+check_verbose()
 check_fill_and_cache()
 check_malformed()
 tap.done()

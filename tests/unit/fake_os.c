@@ -298,6 +298,10 @@ bool os_purge(void *address, size_t bytes) {
     return done;
 }
 
+void os_set_huge(bool wanted) {
+    (void)wanted;
+}
+
 bool os_resident(void *address, size_t bytes, uint8_t *pages) {
     return mincore(address, bytes, pages) == 0;
 }
