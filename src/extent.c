@@ -183,7 +183,7 @@ static bool find_block(size_t bytes, size_t align, bool dirty, struct extent *pl
 /* Adjacent blocks that hold the run, around blocks of one order; dirty ones alone where they do. */
 static bool gather_around(unsigned order, size_t bytes, size_t align, bool dirty, int *tries,
                           struct extent *place) {
-    bool one_region = bytes <= REGION_BYTES;
+    bool one_region = !run_may_cross(bytes);
     for (uint32_t rank = 0; rank < pagemap_region_count; rank++) {
         struct region *region = pagemap_regions[rank];
         struct buddy *set = set_of(region, dirty);

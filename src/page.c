@@ -132,7 +132,7 @@ bool page_run_extend(uintptr_t address, size_t pages) {
     uintptr_t end = address + (old << PAGE_SHIFT);
     size_t want = (pages - old) << PAGE_SHIFT;
     bool possible = old != 0 && pages > old && pages <= PAGE_RUN_MAX;
-    if (possible && pages <= REGION_PAGES)
+    if (possible && !run_may_cross(pages << PAGE_SHIFT))
         possible = round_down(address, REGION_BYTES) ==
                    round_down(address + (pages << PAGE_SHIFT) - 1, REGION_BYTES);
     if (possible) {

@@ -16,6 +16,14 @@ struct extent {
 
 enum { HOT_RUNS = 64, HOT_MAX_PAGES = 64 };
 
+/* Shorter runs lie in one region: their heads are found without a look at another region.  Longer ones
+ * may begin anywhere, for a region's end would cost them too much. */
+#define RUN_CROSS_BYTES ((size_t)1 << 20)
+
+static inline bool run_may_cross(size_t bytes) {
+    return bytes >= RUN_CROSS_BYTES;
+}
+
 struct page_state {
     struct lock lock;
     size_t zone_pages, peak_zone_pages; /* pages that are ours, free or not */

@@ -13,7 +13,7 @@
  *          M_TRIM_THRESHOLD set:   T is that value; purging goes down to max(3/4 T, M_TOP_PAD).
  *                                  -1: never.
  *          default:                T = max(1 MiB, live/8, B), purging goes down to 3/4 T.
- *          B grows by each purged page that is taken again, and halves with every second; it never
+ *          B grows by two for each purged page that is taken again, and halves with every second; it never
  *          exceeds three quarters of the largest heap so far.  So a heap that empties once is trimmed
  *          by its last frees, a heap that breathes keeps what it will want again, and one that
  *          breathes slowly pays a few percent of the time for giving back.
@@ -121,7 +121,8 @@ void purge_note_taken(size_t clean_pages) {
     S.purged_outstanding -= retaken;
     purge_spend_faults(retaken);
     age_budget();
-    STORE_RELAXED(S.budget_pages, min_size(S.budget_pages + retaken, S.peak_zone_pages / 4 * 3));
+    STORE_RELAXED(S.budget_pages,
+                  min_size(S.budget_pages + 2 * retaken, S.peak_zone_pages / 4 * 3));
 }
 
 /* The highest of the largest dirty blocks that consists of whole system pages, with the dirty

@@ -106,10 +106,10 @@ struct extent zone_top(void) {
     return top;
 }
 
-/* Where a run that starts at or after start may go: aligned, and in one region if it can be. */
+/* Where a run that starts at or after start may go: aligned, and in one region if it is short. */
 static uintptr_t place_run(uintptr_t start, size_t bytes, size_t align) {
     start = round_up(start, align);
-    if (bytes <= REGION_BYTES &&
+    if (!run_may_cross(bytes) &&
         round_down(start, REGION_BYTES) != round_down(start + bytes - 1, REGION_BYTES))
         start = round_up(start, max_size(REGION_BYTES, align));
     return start;
@@ -157,7 +157,7 @@ static uintptr_t map_zone(size_t bytes) {
 }
 
 static bool grow_by_mapping(size_t bytes, size_t align, struct extent *place) {
-    size_t slack = max_size(align, bytes <= REGION_BYTES ? bytes : 0);
+    size_t slack = max_size(align, run_may_cross(bytes) ? 0 : bytes);
     size_t need = round_up(bytes + align + slack, os_page_bytes());
     size_t wish = round_up(max_size(need + growth_pad(), ZONE_STEP), os_page_bytes());
     uintptr_t start = map_zone(wish);

@@ -54,12 +54,27 @@ static void alignment_up_to_1_gib_is_kept(void) {
     must_be_sound();
 }
 
-static void a_run_in_one_region_where_that_is_possible(void) {
+static void a_run_below_a_mib_lies_in_one_region(void) {
     bool zero;
+    for (size_t i = 0; i < 200; i++) {
+        uintptr_t run = page_run_take(255, PAGE_BYTES, &zero);
+        must(pagemap_region(run) == pagemap_region(run + (255 << PAGE_SHIFT) - 1));
+    }
+    must_be_sound();
+}
+
+/* A region's end costs longer ones nothing: they follow each other. */
+static void runs_from_a_mib_on_may_cross(void) {
+    bool zero, crossed = false;
+    uintptr_t last = page_run_take(3000, PAGE_BYTES, &zero);
     for (size_t i = 0; i < 20; i++) {
         uintptr_t run = page_run_take(3000, PAGE_BYTES, &zero);
-        must(pagemap_region(run) == pagemap_region(run + (3000 << PAGE_SHIFT) - 1));
+        must(run == last + (3000 << PAGE_SHIFT) && page_run_pages(run) == 3000);
+        crossed |= pagemap_region(run) != pagemap_region(run + (3000 << PAGE_SHIFT) - 1);
+        last = run;
     }
+    must(crossed && page_run_extend(last, 9000) && page_run_shrink(last, 10));
+    must_be_sound();
 }
 
 static void long_runs_cross_regions(void) {
@@ -298,7 +313,8 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         body_test(any_length_is_handed_out_exactly),
         body_test(alignment_up_to_1_gib_is_kept),
-        body_test(a_run_in_one_region_where_that_is_possible),
+        body_test(a_run_below_a_mib_lies_in_one_region),
+        body_test(runs_from_a_mib_on_may_cross),
         body_test(long_runs_cross_regions),
         body_test(every_hole_is_found),
         body_test(a_hot_run_is_taken_whole),

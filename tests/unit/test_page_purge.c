@@ -77,8 +77,9 @@ static void a_loop_of_one_size_makes_no_calls(void) {
 /* Clean pages below the dirty ones at the top of the break are not kept in their stead. */
 static void the_top_goes_by_what_is_dirty(void) {
     page_set_trim_threshold(4 * MIB);
-    uintptr_t run = take(6000); /* begins at a region: before it there are clean pages */
-    must(run % REGION_BYTES == 0);
+    bool zero;
+    uintptr_t run = page_run_take(6000, REGION_BYTES, &zero); /* before it there are clean pages */
+    must(run != 0);
     must(page_run_give(run));
     must(dirty_bytes() == 3 * MIB);
     must(fake_break() == run + 3 * MIB);
