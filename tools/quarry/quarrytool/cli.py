@@ -4,10 +4,10 @@ import argparse
 import os
 import sys
 
-from . import kernel_formats, run, why
+from . import doctor, kernel_formats, lazy, plot, record, run, top, why
 from .errors import ToolError
 
-VERBS = (run, kernel_formats, why)
+VERBS = (run, why, top, kernel_formats, record, plot, lazy, doctor)
 
 
 def parser() -> argparse.ArgumentParser:

@@ -44,6 +44,21 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]], left: Sequence[
     return result
 
 
+def fit(columns: Sequence[str], rows: Sequence[Sequence[str]], width: int,
+        expendable: Sequence[str]) -> tuple[list[str], list[list[str]]]:
+    """Columns and rows without as many of the expendable ones, in this order, as exceed the width."""
+    names, kept = list(columns), [list(row) for row in rows]
+    for name in expendable:
+        need = sum(max(len(cell) for cell in column) + 2 for column in zip(names, *kept))
+        if need - 2 <= width:
+            break
+        place = names.index(name)
+        del names[place]
+        for row in kept:
+            del row[place]
+    return names, kept
+
+
 def print_json(value: Any, stream: TextIO | None = None) -> None:
     """One JSON document."""
     print(json.dumps(value, indent=2), file=stream or sys.stdout)

@@ -1,0 +1,165 @@
+# SPDX-License-Identifier: MIT
+"""quarry record: the memory of a process over time, into a file."""
+import argparse
+import json
+import subprocess
+import sys
+import time
+from typing import Any, TextIO
+
+from . import procfs, recording, run, show
+from .errors import ToolError
+from .heap import Heap, Totals
+
+_EVENT_BYTES = 64 << 10  # less given back is not told
+_PROGRESS_S = 0.25
+
+
+def add_parser(verbs: Any) -> None:
+    """Declare the verb."""
+    parser = verbs.add_parser(
+        "record", help="record the memory of a process over time",
+        description="Samples a process, or a command run on Quarry, until it ends, Ctrl-C, or "
+        "--duration: virtual and resident size, page faults, and the heap's live, free, cached and dirty "
+        "bytes. 'quarry plot' draws the file, 'quarry diff' compares two. The exit status is the "
+        "command's.")
+    parser.add_argument("-o", "--output", required=True, metavar="FILE", help="the recording to write")
+    parser.add_argument("-i", "--interval", type=float, default=0.05, metavar="SECONDS",
+                        help="between samples (default 0.05)")
+    parser.add_argument("-t", "--duration", type=float, metavar="SECONDS", help="end after so long")
+    parser.add_argument("--json", action="store_true", help="a summary as JSON on stderr at the end")
+    run.add_options(parser)
+    parser.add_argument("command", nargs=argparse.REMAINDER, metavar="PID | -- COMMAND",
+                        help="a process, or a program to run on Quarry")
+    parser.set_defaults(run=main)
+
+
+class Sampler:
+    """Samples of one process."""
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+        self.started = time.monotonic()
+        self.heap: Heap | None = None
+        self.before: Totals | None = None
+        self.tries = 0
+
+    def sample(self) -> list[dict[str, Any]]:
+        """The entries for now: a sample, events before it; a ToolError where the process is gone."""
+        status, faults = procfs.status(self.pid), procfs.faults(self.pid)
+        if "VmSize" not in status or faults.state == "Z":
+            raise ToolError(f"process {self.pid}: there is none; it may have ended")
+        entry: dict[str, Any] = {
+            "t": round(time.monotonic() - self.started, 4), "vss": status["VmSize"],
+            "rss": status["VmRSS"], "anon": status.get("RssAnon", 0), "file": status.get("RssFile", 0),
+            "shmem": status.get("RssShmem", 0), "swap": status.get("VmSwap", 0),
+            "minor": faults.minor, "major": faults.major}
+        events = []
+        totals = self._totals()
+        if totals:
+            entry |= {key: getattr(totals, key) for key in recording.HEAP_FIELDS}
+            events = list(self._events(entry["t"], totals))
+        return [*events, entry]
+
+    def _totals(self) -> Totals | None:
+        """The heap's totals; looked for anew while the program starts or turns into another one."""
+        try:
+            if self.heap is None and self.tries < 100:
+                self.tries += 1
+                self.heap = Heap(self.pid)
+            return self.heap.totals() if self.heap else None
+        except ToolError:
+            self.heap, self.before = None, None
+            return None
+
+    def _events(self, now: float, totals: Totals) -> Any:
+        before, self.before = self.before, totals
+        for what, key in (("madvise", "purged_ever"), ("brk", "trimmed_ever")):
+            more = getattr(totals, key) - getattr(before, key) if before else 0
+            if more >= _EVENT_BYTES:
+                yield {"t": now, "event": f"given back by {what}", "bytes": more}
+
+
+def main(arguments: argparse.Namespace) -> int:
+    """The verb."""
+    if arguments.interval <= 0:
+        raise ToolError("record: the interval has to be above 0")
+    words = arguments.command
+    child = None
+    if len(words) == 1 and words[0].isdigit():
+        pid = int(words[0])
+        name = procfs.command(pid)
+    else:
+        words = run.command_of(arguments)
+        name = words[0]
+    try:
+        output = open(arguments.output, "w", encoding="utf-8")
+    except OSError as error:
+        raise ToolError(f"{arguments.output}: {error.strerror}") from None
+    with output:
+        if words is not arguments.command or not words[0].isdigit():
+            child = _start(words, arguments)
+            pid = child.pid
+        _write(output, {"format": recording.FORMAT, "version": recording.VERSION, "command": name,
+                        "interval_s": arguments.interval})
+        _follow(pid, child, output, arguments)
+    if arguments.json:
+        show.print_json(recording.load(arguments.output).summary(), sys.stderr)
+    return _status(child)
+
+
+def _start(words: list[str], arguments: argparse.Namespace) -> "subprocess.Popen[bytes]":
+    try:
+        return subprocess.Popen(words, env=run.environment(arguments))
+    except OSError as error:
+        raise ToolError(f"{words[0]}: {error.strerror}") from None
+
+
+def _write(output: TextIO, entry: dict[str, Any]) -> None:
+    output.write(json.dumps(entry) + "\n")
+
+
+def _follow(pid: int, child: "subprocess.Popen[bytes] | None", output: TextIO,
+            arguments: argparse.Namespace) -> None:
+    """Sample until there is a reason to stop, which becomes the last line."""
+    sampler = Sampler(pid)
+    next_at, shown, samples, end = sampler.started, 0.0, 0, "the process ended"
+    try:
+        while child is None or child.poll() is None:
+            try:
+                entries = sampler.sample()
+            except ToolError:
+                if samples == 0 and child is None:
+                    raise
+                break
+            for entry in entries:
+                _write(output, entry)
+            samples += 1
+            shown = _progress(entries[-1], samples, shown)
+            next_at += arguments.interval
+            if arguments.duration and next_at - sampler.started > arguments.duration:
+                end = "the time was over"
+                break
+            time.sleep(max(next_at - time.monotonic(), 0))
+    except KeyboardInterrupt:
+        end = "interrupted"
+    _write(output, {"end": end, "samples": samples})
+    if sys.stderr.isatty():
+        print(f"\r\x1b[Kquarry: {samples} samples; {end}", file=sys.stderr)
+
+
+def _progress(entry: dict[str, Any], samples: int, shown: float) -> float:
+    """One line that is renewed, on a terminal."""
+    if not sys.stderr.isatty() or entry["t"] - shown < _PROGRESS_S:
+        return shown
+    live = f", live {show.size(entry['live'])}" if "live" in entry else ""
+    print(f"\r\x1b[Kquarry: {entry['t']:.1f} s, {samples} samples, RSS {show.size(entry['rss'])}{live}",
+          end="", file=sys.stderr, flush=True)
+    return float(entry["t"])
+
+
+def _status(child: "subprocess.Popen[bytes] | None") -> int:
+    """The command's exit status, 128 and the signal where one killed it."""
+    if child is None or child.poll() is None:
+        return 0
+    return child.returncode if child.returncode >= 0 else 128 - child.returncode
