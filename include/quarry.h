@@ -104,6 +104,11 @@ struct quarry_trim_report {
 /* The same as quarry_malloc_trim, and fills in the first bytes of *report. */
 QUARRY_API int quarry_trim(size_t pad, struct quarry_trim_report *report, size_t bytes);
 
+/* Limits what the allocator holds (blocks, caches, free pages, its own tables) to so many bytes; 0: no
+ * limit.  Where a request would exceed it, free pages go back to the kernel; where it still would,
+ * it fails with ENOMEM.  The same as QUARRY_LIMIT in the environment. */
+QUARRY_API void quarry_set_limit(size_t bytes);
+
 /* Counts of what the allocator holds; mallinfo has int fields, which wrap. */
 QUARRY_API struct mallinfo2 quarry_mallinfo2(void);
 QUARRY_API struct mallinfo quarry_mallinfo(void);
@@ -137,6 +142,8 @@ struct quarry_stats {
     uint64_t resident_live_bytes, resident_cached_bytes, resident_free_bytes;
     uint64_t resident_dirty_bytes, resident_metadata_bytes, resident_bytes;
     uint64_t untouched_bytes;
+    /* QUARRY_LIMIT. */
+    uint64_t limit_bytes, limit_refusals; /* 0: there is no limit */
 };
 
 /* Fills in the first bytes of *stats, at most what the library knows; returns how many these are.

@@ -9,6 +9,7 @@
 
 #include "heap.h"
 #include "ledger.h"
+#include "limit.h"
 #include "stats.h"
 
 #include <string.h>
@@ -43,6 +44,8 @@ const struct figure figure_table[] = {
     FIGURE(resident_metadata_bytes, FIGURE_BYTES, "resident, the allocator's tables"),
     FIGURE(resident_bytes, FIGURE_BYTES, "resident, the sum of these five"),
     FIGURE(untouched_bytes, FIGURE_BYTES, "held by the program and not resident"),
+    FIGURE(limit_bytes, FIGURE_BYTES, "what the allocator may hold; 0: no limit"),
+    FIGURE(limit_refusals, FIGURE_COUNT_EVER, "requests that failed because of the limit"),
 };
 
 const unsigned figure_count = sizeof figure_table / sizeof figure_table[0];
@@ -75,6 +78,8 @@ static void fill_heap(struct quarry_stats *out) {
     out->bound_bytes = page_trim_bound();
     out->purged_bytes = stats.page.purged_bytes;
     out->trimmed_bytes = stats.page.trimmed_bytes;
+    out->limit_bytes = limit_get() == LIMIT_NONE ? 0 : limit_get();
+    out->limit_refusals = limit_refusals();
     out->purge_refused = stats.page.purge_refused;
 }
 
@@ -99,6 +104,11 @@ size_t quarry_stats(struct quarry_stats *stats, size_t bytes) {
     fill_ledger(&all);
     memcpy(stats, &all, all.bytes);
     return all.bytes;
+}
+
+void quarry_set_limit(size_t bytes) {
+    heap_enter();
+    limit_set(bytes ? bytes : LIMIT_NONE);
 }
 
 /* What is free in slabs and not resident has gone already. */

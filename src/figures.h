@@ -9,7 +9,7 @@
 
 #include <quarry.h>
 
-enum figure_kind { FIGURE_BYTES, FIGURE_COUNT, FIGURE_BYTES_EVER };
+enum figure_kind { FIGURE_BYTES, FIGURE_COUNT, FIGURE_BYTES_EVER, FIGURE_COUNT_EVER };
 
 struct figure {
     const char *name;      /* of the field of struct quarry_stats */

@@ -77,9 +77,9 @@ static void write_json(FILE *stream, const struct snapshot *snapshot) {
 static void write_openmetrics(FILE *stream, const struct snapshot *snapshot) {
     for (unsigned i = 0; i < figure_count; i++) {
         const struct figure *figure = &figure_table[i];
-        bool counter = figure->kind == FIGURE_BYTES_EVER;
+        bool counter = figure->kind == FIGURE_BYTES_EVER || figure->kind == FIGURE_COUNT_EVER;
         fprintf(stream, "# TYPE quarry_%s %s\n", figure->name, counter ? "counter" : "gauge");
-        if (figure->kind != FIGURE_COUNT)
+        if (figure->kind == FIGURE_BYTES || figure->kind == FIGURE_BYTES_EVER)
             fprintf(stream, "# UNIT quarry_%s bytes\n", figure->name);
         fprintf(stream, "# HELP quarry_%s %s\nquarry_%s%s %llu\n", figure->name, figure->help,
                 figure->name, counter ? "_total" : "", value_of(snapshot, i));

@@ -26,6 +26,7 @@
 
 #include "cache.h"
 #include "fork.h"
+#include "limit.h"
 #include "lock.h"
 #include "mapping.h"
 #include "meta.h"
@@ -111,6 +112,8 @@ static void *take_run(size_t size, size_t align, bool *zero) {
 static void *try_large(size_t size, size_t align, bool *zero) {
     bool mapping_first = wants_mapping(size);
     void *block = NULL;
+    if (!limit_admits(size))
+        return NULL;
     *zero = true;
     if (mapping_first)
         block = mapping_take(size, align);
@@ -127,7 +130,7 @@ static void *try_large(size_t size, size_t align, bool *zero) {
  * other sizes, and free pages at the top of the break keep their address space from a mapping. */
 static bool relieve(size_t size) {
     cache_flush();
-    if (size > page_free_bytes())
+    if (size > page_free_bytes() && limit_get() == LIMIT_NONE)
         return false;
     page_trim(0);
     return true;
@@ -150,7 +153,8 @@ static void *take_small(unsigned class_index) {
 
 /* Where the mmap threshold is that low, as mapping_take gives it: zeroed. */
 static void *take_small_mapping(size_t size) {
-    return UNLIKELY(wants_mapping(size)) ? mapping_take(max_size(size, 1), 1) : NULL;
+    bool wanted = UNLIKELY(wants_mapping(size)) && limit_admits(os_page_bytes());
+    return wanted ? mapping_take(max_size(size, 1), 1) : NULL;
 }
 
 /* size is at most PTRDIFF_MAX. */
@@ -325,6 +329,8 @@ void *heap_resize(void *block, size_t size) {
     size_t pages = class_index ? 0 : page_run_pages((uintptr_t)block);
     if (class_index || size <= SMALL_MAX)
         return move(block, usable, size);
+    if (size > usable && !limit_admits(size - usable))
+        return NULL;
     if (pages)
         return resize_run(block, pages, size);
     void *moved = mapping_resize(block, size);

@@ -89,7 +89,7 @@ static bool remember(uintptr_t address, size_t bytes, bool moved) {
     if (possible) {
         put(mapping_table, address, bytes);
         STORE_RELAXED(counts.count, counts.count + 1);
-        counts.bytes += bytes;
+        STORE_RELAXED(counts.bytes, counts.bytes + bytes);
         counts.peak_count = max_size(counts.peak_count, counts.count);
         counts.peak_bytes = max_size(counts.peak_bytes, counts.bytes);
     }
@@ -108,7 +108,7 @@ static size_t forget(uintptr_t address, bool to_move) {
         bytes = entry->bytes;
         STORE_RELEASE(entry->address, GONE);
         STORE_RELAXED(counts.count, counts.count - 1);
-        counts.bytes -= bytes;
+        STORE_RELAXED(counts.bytes, counts.bytes - bytes);
     }
     lock_drop(&lock);
     return bytes;
@@ -195,6 +195,10 @@ void mapping_count(struct mapping_counts *out) {
 
 size_t mapping_live(void) {
     return LOAD_RELAXED(counts.count);
+}
+
+size_t mapping_live_bytes(void) {
+    return LOAD_RELAXED(counts.bytes);
 }
 
 void mapping_repair(void) {

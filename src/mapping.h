@@ -47,7 +47,8 @@ struct mapping_counts {
 };
 
 void mapping_count(struct mapping_counts *counts);
-size_t mapping_live(void); /* blocks; a relaxed read */
+size_t mapping_live(void); /* blocks; a relaxed read, as the next one */
+size_t mapping_live_bytes(void);
 
 void mapping_repair(void);
 

@@ -11,6 +11,7 @@
 
 #include "cache.h"
 #include "heap.h"
+#include "limit.h"
 #include "os.h"
 #include "page.h"
 #include "report.h"
@@ -55,6 +56,10 @@ static void set_perturb(size_t value) {
     heap_set_perturb(value & 0xff);
 }
 
+static void set_limit(size_t value) {
+    limit_set(value ? value : limit_of_cgroup());
+}
+
 static void set_huge(size_t value) {
     os_set_huge(value != 0);
 }
@@ -92,6 +97,9 @@ const struct option option_table[] = {
      "size in bytes of the largest objects that threads cache"},
     {"hugetlb", NULL, "hugetlb", 0, 0, LONG_MAX, NULL, set_huge,
      "1 or more: ask for transparent huge pages, for the heap and for mappings from 1 MiB on"},
+    {"limit", "QUARRY_LIMIT", NULL, 0, 1, LONG_MAX, "auto", set_limit,
+     "bytes that the allocator may hold; then it gives back, then it fails; auto: what the cgroup "
+     "may"},
     {"check", "QUARRY_CHECK", NULL, 0, 0, 1, NULL, set_check,
      "1: no caches, so that every wrong free is reported at once"},
     {"foreign", "QUARRY_FOREIGN", NULL, 0, 0, 2, "abort|leak|libc", heap_set_foreign,

@@ -15,6 +15,7 @@
 #include "os.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <linux/futex.h>
 #include <signal.h>
 #include <stdlib.h>
@@ -194,6 +195,15 @@ const char *os_environment(const char *name, bool *ready) {
         if (strncmp(*entry, name, length) == 0 && (*entry)[length] == '=')
             return *entry + length + 1;
     return NULL;
+}
+
+size_t os_read_file(const char *path, char *text, size_t bytes) {
+    long file = call(SYS_openat, AT_FDCWD, (long)path, O_RDONLY | O_CLOEXEC, 0, 0, 0);
+    if (file < 0)
+        return 0;
+    long length = call(SYS_read, file, (long)text, (long)bytes, 0, 0, 0);
+    call(SYS_close, file, 0, 0, 0, 0, 0);
+    return length > 0 ? (size_t)length : 0;
 }
 
 void os_write_error(const char *text, size_t bytes) {

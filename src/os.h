@@ -79,6 +79,9 @@ uint64_t os_cpu_ns(void);
  * the environment is not there yet (very early calls). */
 const char *os_environment(const char *name, bool *ready);
 
+/* Reads a small file of the kernel from its start; returns how many bytes, 0 where that fails. */
+size_t os_read_file(const char *path, char *text, size_t bytes);
+
 /* Writes to file descriptor 2, best effort. */
 void os_write_error(const char *text, size_t bytes);
 

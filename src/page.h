@@ -68,6 +68,7 @@ void page_count(struct page_counts *counts);
 /* Bytes in allocated runs, and in free pages; relaxed reads, for budgets. */
 size_t page_live_bytes(void);
 size_t page_free_bytes(void);
+size_t page_dirty_bytes(void); /* of these, the resident ones */
 
 /* Fork repair: rebuilds the buddy sets from the head words if another thread was cut in here. */
 void page_repair(void);

@@ -38,6 +38,10 @@ size_t page_free_bytes(void) {
     return (purge_dirty_pages() + LOAD_RELAXED(S.clean_pages)) << PAGE_SHIFT;
 }
 
+size_t page_dirty_bytes(void) {
+    return purge_dirty_pages() << PAGE_SHIFT;
+}
+
 size_t page_live_bytes(void) {
     size_t zone_bytes = LOAD_RELAXED(S.zone_pages) << PAGE_SHIFT, free_bytes = page_free_bytes();
     return zone_bytes > free_bytes ? zone_bytes - free_bytes : 0;

@@ -37,6 +37,7 @@
  */
 #include "slab.h"
 
+#include "limit.h"
 #include "page.h"
 #include "slab_internal.h"
 
@@ -127,6 +128,8 @@ static bool add_slab(unsigned class_index) {
     struct slab_class *class = &slab_classes[class_index];
     const struct size_class *shape = &size_classes[class_index];
     bool zero;
+    if (!limit_admits((size_t)shape->pages << PAGE_SHIFT))
+        return false;
     uintptr_t run = page_run_take(shape->pages, PAGE_BYTES, &zero);
     if (!run)
         return false;

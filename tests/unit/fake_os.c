@@ -376,6 +376,16 @@ const char *os_environment(const char *name, bool *ready) {
     return NULL;
 }
 
+size_t os_read_file(const char *path, char *text, size_t bytes) {
+    for (size_t i = 0; i < FAKE_FILES; i++)
+        if (fake_os.file[i][0] && strcmp(fake_os.file[i][0], path) == 0) {
+            size_t length = min_size(strlen(fake_os.file[i][1]), bytes);
+            memcpy(text, fake_os.file[i][1], length);
+            return length;
+        }
+    return 0;
+}
+
 void os_write_error(const char *text, size_t bytes) {
     if (write(STDERR_FILENO, text, bytes) < 0)
         abort();

@@ -38,7 +38,7 @@ enum fake_kind {
 #define FAKE_MEMORY \
     (FAKE_BIT(FAKE_BREAK_GROW) | FAKE_BIT(FAKE_MAP) | FAKE_BIT(FAKE_MAP_AT) | FAKE_BIT(FAKE_REMAP))
 
-enum { FAKE_VARIABLES = 16 };
+enum { FAKE_VARIABLES = 16, FAKE_FILES = 8 };
 
 struct fake_os {
     /* The script; a test may change it at any time.  The heap is initialised before main with all
@@ -50,6 +50,7 @@ struct fake_os {
     size_t space_limit;                      /* bytes handed out never exceed this */
     size_t foreign_sbrk_bytes;               /* somebody raises the break before each growth */
     const char *environment[FAKE_VARIABLES]; /* "NAME=value" */
+    const char *file[FAKE_FILES][2];         /* path and content */
     bool environment_missing;                /* it is not there yet */
     uint64_t clock_ns, clock_step_ns;        /* what the clock shows; each look adds a step */
 

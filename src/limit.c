@@ -1,0 +1,118 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * limit: fail softly, before somebody else fails hard.
+ *
+ * PURPOSE  A process that exceeds its cgroup is killed; one that gets NULL can give up a cache, or
+ *          say what it wanted.
+ *
+ * RULE     held = runs and slabs in use (cached objects and holes included) + mappings + tables +
+ *          dirty pages.  Where a request would bring held above the limit, dirty pages are given
+ *          back; where it still would, it is refused.  Threads that ask at the same time may exceed
+ *          the limit by what they ask for: it is looked up without a lock.
+ *
+ * CGROUP   Version 2: memory.max of the cgroup and of those above it.  Version 1: the same with
+ *          memory.limit_in_bytes.  In a container the own cgroup may not be visible by the name that
+ *          /proc/self/cgroup gives; then the top of what is mounted is the container's.
+ */
+#include "limit.h"
+
+#include "mapping.h"
+#include "meta.h"
+#include "os.h"
+#include "page.h"
+
+#include <string.h>
+
+enum { PATH_BYTES = 512, MAP_BYTES_PER_PAGE = 69 }; /* a head word, a class, a descriptor */
+
+size_t limit_bytes = LIMIT_NONE;
+static size_t refusals;
+
+void limit_set(size_t bytes) {
+    STORE_RELAXED(limit_bytes, bytes);
+}
+
+size_t limit_get(void) {
+    return LOAD_RELAXED(limit_bytes);
+}
+
+size_t limit_refusals(void) {
+    return LOAD_RELAXED(refusals);
+}
+
+static size_t held_bytes(void) {
+    size_t in_use = page_live_bytes() + page_dirty_bytes();
+    return in_use + (in_use >> PAGE_SHIFT) * MAP_BYTES_PER_PAGE + mapping_live_bytes() +
+           meta_mapped_bytes();
+}
+
+static bool fits(size_t more_bytes) {
+    size_t held = held_bytes(), limit = LOAD_RELAXED(limit_bytes);
+    return held <= limit && more_bytes <= limit - held;
+}
+
+bool limit_admits_slowly(size_t more_bytes) {
+    if (fits(more_bytes))
+        return true;
+    if (page_dirty_bytes() != 0) {
+        page_trim(0);
+        if (fits(more_bytes))
+            return true;
+    }
+    __atomic_fetch_add(&refusals, 1, __ATOMIC_RELAXED);
+    return false;
+}
+
+/* ---- the cgroup ---------------------------------------------------------------------------------- */
+
+/* The number in a file; LIMIT_NONE where there is none, as in "max". */
+static size_t read_number(const char *path) {
+    char text[32];
+    size_t length = os_read_file(path, text, sizeof text), number = 0;
+    for (size_t i = 0; i < length && text[i] >= '0' && text[i] <= '9'; i++)
+        if (__builtin_mul_overflow(number, (size_t)10, &number) ||
+            __builtin_add_overflow(number, (size_t)(text[i] - '0'), &number))
+            return LIMIT_NONE;
+    return length && text[0] >= '0' && text[0] <= '9' ? number : LIMIT_NONE;
+}
+
+/* The least limit of a cgroup and those above it; path holds a name of length bytes. */
+static size_t least_limit(const char *mount, const char *path, size_t length, const char *file) {
+    char name[PATH_BYTES];
+    size_t least = LIMIT_NONE, mount_length = strlen(mount), file_bytes = strlen(file) + 1;
+    for (;;) {
+        if (mount_length + length + file_bytes <= sizeof name) {
+            memcpy(name, mount, mount_length);
+            memcpy(name + mount_length, path, length);
+            memcpy(name + mount_length + length, file, file_bytes);
+            least = min_size(least, read_number(name));
+        }
+        if (length == 0)
+            return least;
+        while (length > 0 && path[--length] != '/') {
+        }
+    }
+}
+
+/* A line is "number:controllers:path"; in version 2 there are no controllers. */
+static size_t limit_by_line(const char *line, const char *end) {
+    const char *first = memchr(line, ':', (size_t)(end - line));
+    const char *second = first ? memchr(first + 1, ':', (size_t)(end - first - 1)) : NULL;
+    if (!second)
+        return LIMIT_NONE;
+    size_t controllers = (size_t)(second - first - 1), length = (size_t)(end - second - 1);
+    if (controllers == 0)
+        return least_limit("/sys/fs/cgroup", second + 1, length, "/memory.max");
+    if (controllers == 6 && memcmp(first + 1, "memory", 6) == 0)
+        return least_limit("/sys/fs/cgroup/memory", second + 1, length, "/memory.limit_in_bytes");
+    return LIMIT_NONE;
+}
+
+size_t limit_of_cgroup(void) {
+    char text[2048];
+    size_t length = os_read_file("/proc/self/cgroup", text, sizeof text), least = LIMIT_NONE;
+    const char *line = text, *end;
+    for (; (end = memchr(line, '\n', (size_t)(text + length - line))) != NULL; line = end + 1)
+        least = min_size(least, limit_by_line(line, end));
+    return least == LIMIT_NONE ? LIMIT_NONE : least - least / 16;
+}

@@ -1,0 +1,86 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: MIT
+"""QUARRY_LIMIT: malloc fails where the limit is reached, and goes on when memory was freed.
+
+Also in a real cgroup, where one can be made.
+"""
+import os
+import re
+import subprocess
+import sys
+
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+import tap
+
+PROGRAM = os.path.join(tap.BUILD, "system", "softlimit")
+MIB = 1024 * 1024
+LIMIT = 64 * MIB
+
+
+def figures(result):
+    found = re.findall(r"^(\w+)=(\d+)$", result.stdout, re.MULTILINE)
+    return {name: int(value) for name, value in found} if result.returncode == 0 else {}
+
+
+def check_limit(size, other):
+    result = tap.run(PROGRAM, str(size), str(other), str(4 * LIMIT), preload=tap.LIBRARY,
+                     QUARRY_LIMIT=str(LIMIT))
+    found = figures(result)
+    name = f"blocks of {size}, then {other}"
+    tap.check(f"malloc fails at the limit, not far below it: {name}",
+              0.85 * LIMIT < found.get("first", 0) <= LIMIT, result.stdout + result.stderr)
+    tap.check(f"what was freed serves other sizes: {name}",
+              0.3 * LIMIT < found.get("second", 0) <= 0.6 * LIMIT, found)
+    tap.check(f"the heap has no more resident: {name}",
+              0 < found.get("resident", 0) <= LIMIT + MIB, found)
+    tap.check(f"the refusals are counted: {name}",
+              found.get("limit") == LIMIT and found.get("refusals", 0) >= 2, found)
+
+
+def make_cgroup():
+    """A cgroup with a limit of memory: its folder, and what a process writes itself into."""
+    for parent, file in (("/sys/fs/cgroup/memory", "memory.limit_in_bytes"),
+                         ("/sys/fs/cgroup", "memory.max")):
+        folder = os.path.join(parent, f"quarry-test-{os.getpid()}")
+        if not os.path.exists(os.path.join(parent, "cgroup.procs")):
+            continue
+        try:
+            os.mkdir(folder)
+        except OSError:
+            continue
+        try:
+            with open(os.path.join(folder, file), "w", encoding="ascii") as limit:
+                limit.write(str(LIMIT))
+            return folder
+        except OSError:
+            os.rmdir(folder)
+    return None
+
+
+def check_cgroup():
+    folder = make_cgroup()
+    if not folder:
+        tap.skip("QUARRY_LIMIT=auto in a cgroup", "no cgroup with a memory limit can be made here")
+        return
+    try:
+        enter = f'echo $$ >"{folder}/cgroup.procs" && exec "$@"'
+        command = ["sh", "-c", enter, "sh", "env", f"LD_PRELOAD={tap.LIBRARY}", PROGRAM, "1000",
+                   "50000", str(4 * LIMIT)]
+        result = tap.run(*command, QUARRY_LIMIT="auto")
+        found = figures(result)
+        tap.check("QUARRY_LIMIT=auto stays below the limit of the cgroup",
+                  found.get("limit") == LIMIT - LIMIT // 16 and
+                  0.75 * LIMIT < found.get("first", 0) < LIMIT, result.stdout + result.stderr)
+        bare = tap.run(*command)
+        tap.check("without it the process is killed there", bare.returncode not in (0, 1, 2),
+                  f"exit status {bare.returncode}: {bare.stdout}")
+    finally:
+        subprocess.run(["rmdir", folder], check=False)
+
+
+for size, other in ((1000, 50000), (50000, 100), (300000, 20000), (16, 300000)):
+    check_limit(size, other)
+result = tap.run(PROGRAM, "1000", "1000", str(LIMIT), preload=tap.LIBRARY)
+tap.equal("without a limit nothing fails", figures(result).get("first"), -(-LIMIT // 1000) * 1000)
+check_cgroup()
+tap.done()

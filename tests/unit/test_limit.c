@@ -1,0 +1,78 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * test_limit.c: the limit that is taken from the cgroup.
+ */
+#include "unit_support.h"
+
+#include "limit.h"
+
+struct file {
+    const char *path, *content;
+};
+
+static void set_files(const char *cgroup, struct file first, struct file second) {
+    fake_os.file[0][0] = "/proc/self/cgroup";
+    fake_os.file[0][1] = cgroup;
+    fake_os.file[1][0] = first.path;
+    fake_os.file[1][1] = first.content;
+    fake_os.file[2][0] = second.path;
+    fake_os.file[2][1] = second.content;
+}
+
+static const struct file nothing;
+
+static void version_2_is_memory_max(void) {
+    struct file own = {"/sys/fs/cgroup/a.slice/b/memory.max", "1600\n"};
+    set_files("0::/a.slice/b\n", own, nothing);
+    must(limit_of_cgroup() == 1500);
+    struct file unlimited = {"/sys/fs/cgroup/a.slice/b/memory.max", "max\n"};
+    set_files("0::/a.slice/b\n", unlimited, nothing);
+    must(limit_of_cgroup() == LIMIT_NONE);
+}
+
+static void the_least_limit_above_counts(void) {
+    struct file own = {"/sys/fs/cgroup/a/b/memory.max", "3200\n"};
+    struct file above = {"/sys/fs/cgroup/a/memory.max", "1600\n"};
+    struct file top = {"/sys/fs/cgroup/memory.max", "320\n"};
+    set_files("0::/a/b\n", own, above);
+    must(limit_of_cgroup() == 1500);
+    set_files("0::/a/b\n", own, top);
+    must(limit_of_cgroup() == 300);
+    set_files("0::/somewhere/else\n", top, nothing);
+    must(limit_of_cgroup() == 300);
+}
+
+static void version_1_is_the_memory_controllers(void) {
+    struct file own = {"/sys/fs/cgroup/memory/x/memory.limit_in_bytes", "1600\n"};
+    set_files("9:name=systemd:/x\n8:pids:/y\n4:memory:/x\n1:cpu,cpuacct:/z\n", own, nothing);
+    must(limit_of_cgroup() == 1500);
+}
+
+static void what_cannot_be_read_is_no_limit(void) {
+    static const char *const texts[] = {"",     "\n",    ":",     "0:\n",
+                                        "::\n", "0::\n", "0::/x", "memory\n"};
+    for (size_t i = 0; i < COUNT_OF(texts); i++) {
+        set_files(texts[i], (struct file){"/sys/fs/cgroup/x/memory.max", "5"}, nothing);
+        must(limit_of_cgroup() == LIMIT_NONE);
+    }
+    static const char *const numbers[] = {"", "x", "-1", "99999999999999999999999"};
+    for (size_t i = 0; i < COUNT_OF(numbers); i++) {
+        set_files("0::/x\n", (struct file){"/sys/fs/cgroup/x/memory.max", numbers[i]}, nothing);
+        must(limit_of_cgroup() == LIMIT_NONE);
+    }
+    char long_name[1200] = "0::/";
+    memset(long_name + 4, 'x', 1100);
+    long_name[1104] = '\n';
+    set_files(long_name, nothing, nothing);
+    must(limit_of_cgroup() == LIMIT_NONE);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        body_test(version_2_is_memory_max),
+        body_test(the_least_limit_above_counts),
+        body_test(version_1_is_the_memory_controllers),
+        body_test(what_cannot_be_read_is_no_limit),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
