@@ -2,6 +2,7 @@
 """quarry record: the memory of a process over time, into a file."""
 import argparse
 import json
+import os
 import subprocess
 import sys
 import time
@@ -91,7 +92,7 @@ def main(arguments: argparse.Namespace) -> int:
         name = procfs.command(pid)
     else:
         words = run.command_of(arguments)
-        name = words[0]
+        name = os.path.basename(words[0])
     try:
         output = open(arguments.output, "w", encoding="utf-8")
     except OSError as error:

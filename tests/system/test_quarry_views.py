@@ -1,0 +1,159 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: MIT
+"""quarry top, doctor, lazy, record, plot and diff agree with what a program and the kernel did."""
+import json
+import os
+import re
+import sys
+import tempfile
+import xml.etree.ElementTree
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+sys.path[:0] = [os.path.dirname(HERE), HERE]
+import tap
+from quarry_tool import BLOCK_CLASS, BLOCKS, MAPPING, PROGRAM, RUN, Known, reads, refuses, tool
+
+STEP_LIVE = 8192 * 1024  # of quarry_known.c
+MIB = 1 << 20
+
+
+def check_top(known):
+    shown = reads("top", "top", known.pid)
+    row = next((r for r in shown.get("classes", []) if r["object_size"] == BLOCK_CLASS), {})
+    tap.check("top: its blocks are active", row.get("active") == BLOCKS and row.get("objects", 0) >= (
+        2 * BLOCKS) and row.get("bytes", 0) >= 2 * BLOCKS * BLOCK_CLASS, row)
+    live = shown.get("totals", {}).get("live", 0) - BLOCKS * BLOCK_CLASS - MAPPING - RUN
+    tap.check("top: live bytes are what it holds", 0 <= live <= 64 << 10, shown.get("totals"))
+    for width in ("60", "80", "120"):
+        text = tool("top", known.pid, COLUMNS=width).stdout
+        tap.check(f"top fits {width} columns, with whole figures and no colour",
+                  str(BLOCKS) in text and "…" not in text and "\x1b" not in text
+                  and max(map(len, text.splitlines())) <= int(width), text)
+    tap.check("top without a process lists this one", known.pid in [
+        str(user["pid"]) for user in reads("top of all", "top")], "")
+    refuses("top: a process that is not there", "there is none", "top", "99999999")
+    refuses("top: a delay of 0", "above 0", "top", known.pid, "-d", "0")
+
+
+def check_doctor(known):
+    found = {f["topic"]: f for f in reads("doctor of a process on Quarry", "doctor", known.pid)}
+    tap.equal("doctor finds the library", found.get("Quarry in quarry_known", {}).get("value"),
+              os.path.realpath(tap.LIBRARY))
+    with open("/proc/sys/vm/max_map_count", encoding="ascii") as file:
+        tap.equal("doctor tells max_map_count", found.get("max_map_count", {}).get("value"),
+                  file.read().strip())
+    with Known(preload="") as plain:
+        result = tool("doctor", plain.pid, "--json")
+        verdict = [f for f in json.loads(result.stdout) if f["verdict"] == "bad"]
+        tap.check("doctor says what to do where Quarry is missing", result.returncode == 1
+                  and len(verdict) == 1 and "quarry run" in verdict[0]["advice"], result.stdout)
+    limited = tap.run("sh", "-c", f"ulimit -v 4000000; exec {sys.argv[0]} --doctor")
+    tap.check("doctor tells a limit on address space", "ulimit -v unlimited" in limited.stdout,
+              limited.stdout + limited.stderr)
+
+
+def check_lazy():
+    steps = reads("lazy", "lazy").get("steps", [])
+    tap.check("every step shows what it says", len(steps) >= 9 and all(
+        step["holds"] for step in steps), json.dumps(steps, indent=1))
+    if len(steps) >= 9:
+        asked, read, written, forked = (step["seen"] for step in steps[:4])
+        page = os.sysconf("SC_PAGE_SIZE")
+        tap.check("asking makes nothing resident", asked["resident"] == 0 and asked["mapped"] ==
+                  100 * MIB, asked)
+        tap.check("reading faults page by page", read["faults"] >= 100 * MIB // page, read)
+        tap.check("writing makes resident what is written", written["resident"] == 25 * MIB or
+                  written["zeros"] is None, written)
+        tap.check("a fork child copies what it writes", forked["faults"] >= 100, forked)
+    text = tool("lazy", COLUMNS="70").stdout
+    tap.check("lazy fits the width", text and max(map(len, text.splitlines())) <= 70, text)
+
+
+def check_record(folder):
+    one, two = (os.path.join(folder, name) for name in ("one", "two"))
+    for name, options in ((one, []), (two, ["--trim-threshold=-1"])):
+        tap.equal("record returns the command's status", tool(
+            "record", "-o", name, "-i", "0.02", *options, "--", PROGRAM, "steps").returncode, 0)
+    shown = reads("plot as JSON", "plot", one)
+    summary = shown.get("summary", {})
+    tap.check("the peak of live bytes is what it held", STEP_LIVE <= summary.get("peak_live", 0) <=
+              STEP_LIVE + (64 << 10), summary)
+    tap.check("the resident peak holds it", STEP_LIVE <= summary.get("peak_rss", 0) <= STEP_LIVE + (
+        6 << 20), summary)
+    tap.check("what it gave back was seen", summary.get("given_back", 0) >= MIB and any(
+        "given back" in event["event"] for event in shown.get("events", [])), shown)
+    tap.equal("the end is told", shown.get("end"), "the process ended")
+    both = reads("diff as JSON", "diff", one, two)
+    tap.check("without trimming nothing is given back", both.get("given_back", {}).get("a", 0) > 0
+              and both.get("given_back", {}).get("b") == 0, both)
+    same = tool("diff", one, one).stdout
+    tap.check("a recording does not differ from itself", set(re.findall(
+        r"(\d\.\d\d)$", same.rstrip(), re.MULTILINE)) == {"1.00"}, same)
+    check_plot(one, folder)
+    check_damage(one, folder)
+    with Known() as known:
+        third = os.path.join(folder, "third")
+        tap.equal("a running process is recorded", tool(
+            "record", "-o", third, "-i", "0.02", "-t", "0.2", known.pid).returncode, 0)
+        samples = reads("and plotted", "plot", third)
+        tap.check("as it is", samples.get("end") == "the time was over" and 0 <= samples["summary"][
+            "peak_live"] - BLOCKS * BLOCK_CLASS - MAPPING - RUN <= 64 << 10, samples)
+        gone = known.pid
+    refuses("record: a process that has ended", "there is none", "record", "-o", third, gone)
+    refuses("record: a command that is not there", "/nonexistent: No such", "record", "-o", third,
+            "--", "/nonexistent")
+    refuses("record: a file that cannot be written", "/nonexistent/x: No such", "record", "-o",
+            "/nonexistent/x", "--", "true")
+    tap.equal("record returns a command's failure", tool("record", "-o", third, "--", "sh", "-c",
+                                                         "exit 5").returncode, 5)
+
+
+def check_plot(name, folder):
+    for ending in (".svg", ".html"):
+        output = os.path.join(folder, "plot" + ending)
+        tap.equal(f"plot writes {ending}", tool("plot", name, "-o", output).returncode, 0)
+        with open(output, encoding="utf-8") as file:
+            text = file.read()
+        picture = text[text.index("<svg"):text.index("</svg>") + 6]
+        try:
+            texts = "".join(xml.etree.ElementTree.fromstring(picture).itertext())
+        except xml.etree.ElementTree.ParseError as error:
+            texts = f"no XML: {error}"
+        tap.check(f"{ending}: the picture is well formed and names its lines", all(
+            word in texts for word in ("resident (RSS)", "live", "page faults")), texts[:2000])
+        tap.check(f"{ending}: it needs nothing else", not re.search(
+            r"(src|href)\s*=\s*[\"'](?!#)|@import|url\((?!#)", text))
+    refuses("plot: another ending", ".html or .svg", "plot", name, "-o", name + ".gif")
+
+
+def check_damage(name, folder):
+    with open(name, encoding="utf-8") as file:
+        lines = file.read().splitlines(keepends=True)
+    damaged = os.path.join(folder, "damaged")
+    cases = {
+        "of another version": (["{\"format\": \"quarry-recording\", \"version\": 9}\n"], "version 9"),
+        "with a cut line": (lines[:5] + [lines[5][:20] + "\n"] + lines[6:], "damaged at line 6"),
+        "with a figure missing": (lines[:3] + ['{"t": 1}\n'], "damaged at line 4"),
+        "with a wrong figure": (lines[:3] + [lines[3].replace('"rss": ', '"rss": "')
+                                             .replace(', "anon"', '", "anon"')], "damaged at line 4"),
+        "with one sample": (lines[:2], "too few"),
+        "that is none": (["hello\n"], "no recording"),
+        "that is empty": ([], "no recording"),
+    }
+    for what, (content, says) in cases.items():
+        with open(damaged, "w", encoding="utf-8") as file:
+            file.writelines(content)
+        refuses(f"a recording {what}", says, "plot", damaged)
+    refuses("a recording that is not there", "No such file", "diff", name, damaged + "x")
+
+
+if sys.argv[1:] == ["--doctor"]:
+    print(tool("doctor").stdout)
+    sys.exit(0)
+with Known() as process:
+    check_top(process)
+    check_doctor(process)
+check_lazy()
+with tempfile.TemporaryDirectory() as scratch:
+    check_record(scratch)
+tap.done()
