@@ -119,6 +119,48 @@ QUARRY_API void quarry_malloc_stats(void);
 /* Writes the state as XML to stream.  options must be 0; any other value returns EINVAL. */
 QUARRY_API int quarry_malloc_info(int options, FILE *stream);
 
+/* ---- Object caches -------------------------------------------------------------------------------
+ * Objects of one type, which stay constructed while they are free, as in the kernel's kmem_cache.  The
+ * memory of a free object is neither written to nor given back before its destructor has run; that
+ * is what quarry_cache_reap is for.  A call takes a lock: a cache pays where construction costs more.
+ */
+#define QUARRY_CACHE_NAME_BYTES 32
+
+struct quarry_cache;
+
+/* name: for the statistics, up to 31 of letters, digits, '_', '-' and '.'; size: up to 1 MiB; align: a
+ * power of two up to 4096, 0 for 16.  ctor runs before an object is handed out for the first time and
+ * returns 0, or something else to make that fail; dtor runs before its memory goes; both get arg, may
+ * be NULL, and may use the heap but not the cache.  NULL and errno EINVAL or ENOMEM on failure. */
+QUARRY_API struct quarry_cache *quarry_cache_create(const char *name, size_t size, size_t align,
+                                                    int (*ctor)(void *object, void *arg),
+                                                    void (*dtor)(void *object, void *arg),
+                                                    void *arg);
+
+/* An object in constructed state; NULL and ENOMEM on failure. */
+QUARRY_API void *quarry_cache_alloc(struct quarry_cache *cache);
+
+/* Takes an object back, in constructed state; NULL is ignored, a pointer that is no live object of the
+ * cache is reported and aborts. */
+QUARRY_API void quarry_cache_free(struct quarry_cache *cache, void *object);
+
+/* Destructs free objects where a whole slab is free, and gives its memory back to the heap; returns
+ * the bytes. */
+QUARRY_API size_t quarry_cache_reap(struct quarry_cache *cache);
+
+/* Destructs all objects and removes the cache; returns 0, or EBUSY where objects are live. */
+QUARRY_API int quarry_cache_destroy(struct quarry_cache *cache);
+
+struct quarry_cache_stats {
+    char name[QUARRY_CACHE_NAME_BYTES];
+    uint64_t size; /* of an object, rounded up to its alignment */
+    uint64_t slabs, bytes;
+    uint64_t live_objects, free_objects;
+};
+
+/* Fills in up to count caches, newest first; returns how many there are. */
+QUARRY_API size_t quarry_cache_stats(struct quarry_cache_stats *caches, size_t count);
+
 /* ---- Figures ------------------------------------------------------------------------------------
  * docs/STATS.md defines each figure and says how far it may be trusted while threads run. */
 

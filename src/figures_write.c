@@ -7,11 +7,13 @@
 
 #include <errno.h>
 
-enum { CLASSES = CLASS_COUNT - 1 };
+enum { CLASSES = CLASS_COUNT - 1, CACHES_MOST = 64 };
 
 struct snapshot {
     struct quarry_stats stats;
     struct quarry_class_stats class[CLASSES];
+    struct quarry_cache_stats cache[CACHES_MOST]; /* object caches; what is above is not written */
+    size_t caches;
 };
 
 /* The columns of a class, for writers that name them. */
@@ -39,6 +41,19 @@ static unsigned long long value_of(const struct snapshot *snapshot, unsigned i) 
     return figure_value(&figure_table[i], &snapshot->stats);
 }
 
+static void write_text_caches(FILE *stream, const struct snapshot *snapshot) {
+    if (snapshot->caches)
+        fprintf(stream, "\n%-31s %10s %14s %14s %14s %14s\n", "object cache", "size", "slabs",
+                "bytes", "live_objects", "free_objects");
+    for (size_t i = 0; i < snapshot->caches; i++) {
+        const struct quarry_cache_stats *cache = &snapshot->cache[i];
+        fprintf(stream, "%-31s %10llu %14llu %14llu %14llu %14llu\n", cache->name,
+                (unsigned long long)cache->size, (unsigned long long)cache->slabs,
+                (unsigned long long)cache->bytes, (unsigned long long)cache->live_objects,
+                (unsigned long long)cache->free_objects);
+    }
+}
+
 static void write_text(FILE *stream, const struct snapshot *snapshot) {
     for (unsigned i = 0; i < figure_count; i++)
         fprintf(stream, "%-24s %15llu  %s\n", figure_table[i].name, value_of(snapshot, i),
@@ -55,6 +70,37 @@ static void write_text(FILE *stream, const struct snapshot *snapshot) {
             fprintf(stream, " %14llu", column_value(&snapshot->class[i], column));
         fputc('\n', stream);
     }
+    write_text_caches(stream, snapshot);
+}
+
+static const char cache_row[] = "%s\n    {\"name\": \"%s\", \"size\": %llu, \"slabs\": %llu, "
+                                "\"bytes\": %llu, \"live_objects\": %llu, \"free_objects\": %llu}";
+
+static void write_json_caches(FILE *stream, const struct snapshot *snapshot) {
+    fputs(",\n  \"object_caches\": [", stream);
+    for (size_t i = 0; i < snapshot->caches; i++) {
+        const struct quarry_cache_stats *cache = &snapshot->cache[i];
+        fprintf(stream, cache_row, i ? "," : "", cache->name, (unsigned long long)cache->size,
+                (unsigned long long)cache->slabs, (unsigned long long)cache->bytes,
+                (unsigned long long)cache->live_objects, (unsigned long long)cache->free_objects);
+    }
+    fputs("\n  ]", stream);
+}
+
+static void write_metrics_caches(FILE *stream, const struct snapshot *snapshot) {
+    static const char *const families[] = {"live", "free"};
+    for (int family = 0; family < 2; family++) {
+        fprintf(stream,
+                "# TYPE quarry_object_cache_%s_objects gauge\n"
+                "# HELP quarry_object_cache_%s_objects %s objects of an object cache\n",
+                families[family], families[family], families[family]);
+        for (size_t i = 0; i < snapshot->caches; i++) {
+            const struct quarry_cache_stats *cache = &snapshot->cache[i];
+            fprintf(stream, "quarry_object_cache_%s_objects{cache=\"%s\"} %llu\n", families[family],
+                    cache->name,
+                    (unsigned long long)(family ? cache->free_objects : cache->live_objects));
+        }
+    }
 }
 
 static void write_json(FILE *stream, const struct snapshot *snapshot) {
@@ -70,7 +116,9 @@ static void write_json(FILE *stream, const struct snapshot *snapshot) {
                     column_value(&snapshot->class[i], column));
         fputc('}', stream);
     }
-    fputs("\n  ]\n}\n", stream);
+    fputs("\n  ]", stream);
+    write_json_caches(stream, snapshot);
+    fputs("\n}\n", stream);
 }
 
 /* A name ends with its unit; what only grows is a counter, whose sample ends with _total. */
@@ -92,6 +140,7 @@ static void write_openmetrics(FILE *stream, const struct snapshot *snapshot) {
                     (unsigned long long)snapshot->class[i].size,
                     column_value(&snapshot->class[i], column));
     }
+    write_metrics_caches(stream, snapshot);
     fputs("# EOF\n", stream);
 }
 
@@ -106,6 +155,7 @@ int quarry_write_stats(FILE *stream, enum quarry_format format) {
         return EINVAL;
     quarry_stats(&snapshot.stats, sizeof snapshot.stats);
     quarry_class_stats(snapshot.class, CLASSES);
+    snapshot.caches = min_size(quarry_cache_stats(snapshot.cache, CACHES_MOST), CACHES_MOST);
     writers[format](stream, &snapshot);
     return 0;
 }

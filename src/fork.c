@@ -40,6 +40,7 @@
 #include "cache.h"
 #include "mapping.h"
 #include "meta.h"
+#include "objects.h"
 #include "os.h"
 #include "page.h"
 #include "slab.h"
@@ -81,6 +82,7 @@ void fork_repair(uint32_t *word) {
     mapping_repair();
     page_repair();
     slab_repair();
+    objects_repair();
     cache_repair();
     STORE_RELEASE(*word, ALIVE);
 }

@@ -76,17 +76,21 @@ static size_t read_number(const char *path) {
     return length && text[0] >= '0' && text[0] <= '9' ? number : LIMIT_NONE;
 }
 
+/* Appends bytes of text at a place of a name, unless it is too long; returns the next place. */
+static size_t append(char name[PATH_BYTES], size_t at, const char *text, size_t bytes) {
+    for (size_t i = 0; i < bytes && at + i < PATH_BYTES; i++)
+        name[at + i] = text[i];
+    return at + bytes;
+}
+
 /* The least limit of a cgroup and those above it; path holds a name of length bytes. */
 static size_t least_limit(const char *mount, const char *path, size_t length, const char *file) {
     char name[PATH_BYTES];
-    size_t least = LIMIT_NONE, mount_length = strlen(mount), file_bytes = strlen(file) + 1;
+    size_t least = LIMIT_NONE;
     for (;;) {
-        if (mount_length + length + file_bytes <= sizeof name) {
-            memcpy(name, mount, mount_length);
-            memcpy(name + mount_length, path, length);
-            memcpy(name + mount_length + length, file, file_bytes);
+        size_t at = append(name, append(name, 0, mount, strlen(mount)), path, length);
+        if (append(name, at, file, strlen(file) + 1) <= sizeof name)
             least = min_size(least, read_number(name));
-        }
         if (length == 0)
             return least;
         while (length > 0 && path[--length] != '/') {

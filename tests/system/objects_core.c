@@ -1,0 +1,198 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Object caches: constructed once, destructed before their memory goes, told apart from what is no
+ * object of theirs.
+ *
+ * usage: objects_core [double | foreign | inside]    with an argument: a wrong free, which aborts
+ */
+#include "self_check.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <quarry.h>
+#include <sys/wait.h>
+
+enum { OBJECTS = 3000, THREADS = 4, ROUNDS = 20000 };
+
+struct thing {
+    uint32_t magic, uses;
+    char rest[92];
+};
+
+static size_t built, torn;
+static int refuse;
+
+static int construct(void *object, void *arg) {
+    struct thing *thing = object;
+    if (refuse)
+        return 1;
+    CHECK(arg == &built);
+    *thing = (struct thing){.magic = 0x7468696e};
+    __atomic_fetch_add(&built, 1, __ATOMIC_RELAXED);
+    return 0;
+}
+
+static void tear_down(void *object, void *arg) {
+    struct thing *thing = object;
+    CHECK(arg == &built && thing->magic == 0x7468696e);
+    thing->magic = 0;
+    torn++;
+}
+
+static struct quarry_cache *make(const char *name) {
+    struct quarry_cache *cache =
+        quarry_cache_create(name, sizeof(struct thing), 0, construct, tear_down, &built);
+    MUST(cache);
+    return cache;
+}
+
+static struct quarry_cache_stats row_of(const char *name) {
+    struct quarry_cache_stats rows[16];
+    size_t count = quarry_cache_stats(rows, 16);
+    for (size_t i = 0; i < count && i < 16; i++)
+        if (strcmp(rows[i].name, name) == 0)
+            return rows[i];
+    return (struct quarry_cache_stats){.size = 0};
+}
+
+static void check_life(void) {
+    static struct thing *thing[OBJECTS];
+    struct quarry_cache *cache = make("life");
+    for (int i = 0; i < OBJECTS; i++) {
+        thing[i] = quarry_cache_alloc(cache);
+        MUST(thing[i] && thing[i]->magic == 0x7468696e && thing[i]->uses == 0);
+        MUST((uintptr_t)thing[i] % 16 == 0);
+        thing[i]->uses = 1;
+        memset(thing[i]->rest, i, sizeof thing[i]->rest);
+    }
+    for (int i = 0; i < OBJECTS; i++)
+        MUST(all_bytes(thing[i]->rest, sizeof thing[i]->rest, i & 0xff));
+    CHECK(built == OBJECTS && quarry_cache_destroy(cache) == EBUSY);
+    for (int i = 0; i < OBJECTS; i++)
+        quarry_cache_free(cache, thing[i]);
+    for (int i = 0; i < OBJECTS; i++) { /* their state has survived, none is constructed again */
+        thing[i] = quarry_cache_alloc(cache);
+        MUST(thing[i]->magic == 0x7468696e && thing[i]->uses == 1);
+    }
+    CHECK(built == OBJECTS && torn == 0 && row_of("life").live_objects == OBJECTS);
+    for (int i = 1; i < OBJECTS; i++)
+        quarry_cache_free(cache, thing[i]);
+    size_t slabs = row_of("life").slabs, bytes = row_of("life").bytes;
+    CHECK(slabs > 1 && row_of("life").size == 112);
+    CHECK(quarry_cache_reap(cache) == bytes / slabs * (slabs - 1));
+    CHECK(torn > 0 && torn < OBJECTS && row_of("life").slabs == 1);
+    CHECK(quarry_cache_reap(cache) == 0 && thing[0]->magic == 0x7468696e);
+    quarry_cache_free(cache, thing[0]);
+    CHECK(quarry_cache_destroy(cache) == 0 && torn == OBJECTS && row_of("life").size == 0);
+}
+
+static void check_refusals(void) {
+    static const char *const names[] = {"", "a b", "a\"b", "12345678901234567890123456789012"};
+    for (int i = 0; i < 4; i++) {
+        errno = 0;
+        CHECK(!quarry_cache_create(names[i], 8, 0, NULL, NULL, NULL) && errno == EINVAL);
+    }
+    CHECK(!quarry_cache_create("large", 2 << 20, 0, NULL, NULL, NULL));
+    CHECK(!quarry_cache_create("align", 8, 48, NULL, NULL, NULL));
+    struct quarry_cache *cache = make("refusals");
+    refuse = 1;
+    errno = 0;
+    CHECK(!quarry_cache_alloc(cache) && errno == ENOMEM);
+    refuse = 0;
+    struct thing *thing = quarry_cache_alloc(cache);
+    CHECK(thing && thing->magic == 0x7468696e);
+    quarry_cache_free(cache, thing);
+    quarry_cache_free(cache, NULL);
+    CHECK(quarry_cache_destroy(cache) == 0);
+    quarry_set_limit(1);
+    cache = make("limited");
+    errno = 0;
+    CHECK(!quarry_cache_alloc(cache) && errno == ENOMEM);
+    quarry_set_limit(0);
+    CHECK(quarry_cache_destroy(cache) == 0);
+}
+
+static void check_shapes(void) {
+    static const size_t sizes[] = {0, 1, 17, 4096, 5000, 100000, 1 << 20};
+    for (int i = 0; i < 7; i++)
+        for (size_t align = 0; align <= 4096; align = align ? align * 16 : 16) {
+            char *object[40];
+            struct quarry_cache *cache =
+                quarry_cache_create("shape", sizes[i], align, NULL, NULL, NULL);
+            MUST(cache);
+            for (int k = 0; k < 40; k++) {
+                MUST(object[k] = quarry_cache_alloc(cache));
+                CHECK(align == 0 || (uintptr_t)object[k] % align == 0);
+                memset(object[k], k, sizes[i]);
+            }
+            for (int k = 0; k < 40; k++) {
+                CHECK(all_bytes(object[k], sizes[i], k));
+                quarry_cache_free(cache, object[k]);
+            }
+            CHECK(quarry_cache_destroy(cache) == 0);
+        }
+}
+
+static void *use(void *cache) {
+    struct thing *own[50] = {NULL};
+    for (int round = 0; round < ROUNDS; round++) {
+        struct thing **slot = &own[round * 7919 % 50];
+        if (*slot) {
+            MUST((*slot)->uses == (uint32_t)(uintptr_t)own);
+            quarry_cache_free(cache, *slot);
+            *slot = NULL;
+        } else {
+            MUST(*slot = quarry_cache_alloc(cache));
+            (*slot)->uses = (uint32_t)(uintptr_t)own;
+        }
+        if (round % 1000 == 0)
+            quarry_cache_reap(cache);
+    }
+    for (int i = 0; i < 50; i++)
+        quarry_cache_free(cache, own[i]);
+    return NULL;
+}
+
+static void check_threads_and_forks(void) {
+    pthread_t thread[THREADS];
+    struct quarry_cache *cache = make("threads");
+    for (int i = 0; i < THREADS; i++)
+        MUST(pthread_create(&thread[i], NULL, use, cache) == 0);
+    for (int i = 0; i < 20; i++) {
+        pid_t child = fork();
+        if (child == 0) {
+            use(cache);
+            _exit(check_failures != 0);
+        }
+        int status = 0;
+        MUST(waitpid(child, &status, 0) == child);
+        CHECK(status == 0);
+    }
+    for (int i = 0; i < THREADS; i++)
+        pthread_join(thread[i], NULL);
+    CHECK(row_of("threads").live_objects == 0);
+    CHECK(quarry_cache_destroy(cache) == 0);
+}
+
+static void free_wrongly(const char *how) {
+    struct quarry_cache *cache = make("wrong");
+    char *object = quarry_cache_alloc(cache), other[200];
+    MUST(object);
+    if (strcmp(how, "double") == 0)
+        quarry_cache_free(cache, object);
+    quarry_cache_free(cache, strcmp(how, "foreign") == 0  ? other
+                             : strcmp(how, "inside") == 0 ? object + 16
+                                                          : object);
+}
+
+int main(int argc, char **argv) {
+    if (argc > 1) {
+        free_wrongly(argv[1]);
+        return 0;
+    }
+    check_life();
+    check_refusals();
+    check_shapes();
+    check_threads_and_forks();
+    return finish();
+}

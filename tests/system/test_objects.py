@@ -1,0 +1,22 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: MIT
+"""Object caches: quarry_cache_create and its family."""
+import os
+import re
+import signal
+import sys
+
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+import tap
+
+PROGRAM = os.path.join(tap.BUILD, "system", "objects_core")
+
+tap.succeeds("objects live, stay constructed, and go", PROGRAM)
+for how, reason in (("double", "already free"), ("foreign", "not a block of this heap"),
+                    ("inside", r"inside a block of 32768 bytes that starts at 0x[0-9a-f]+")):
+    result = tap.run(PROGRAM, how)
+    tap.check(f"a wrong free is reported and aborts: {how}",
+              result.returncode == -signal.SIGABRT and
+              re.fullmatch(rf"quarry: quarry_cache_free\(0x[0-9a-f]+\): {reason}\n", result.stderr),
+              f"exit status {result.returncode}: {result.stderr}")
+tap.done()
