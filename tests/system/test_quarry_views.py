@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: MIT
-"""quarry top, doctor, lazy, record, plot and diff agree with what a program and the kernel did."""
+"""quarry top, map, doctor, lazy, record, plot and diff agree with what a program and the kernel did."""
 import json
 import os
 import re
@@ -33,6 +33,25 @@ def check_top(known):
         str(user["pid"]) for user in reads("top of all", "top")], "")
     refuses("top: a process that is not there", "there is none", "top", "99999999")
     refuses("top: a delay of 0", "above 0", "top", known.pid, "-d", "0")
+
+
+def check_map(known):
+    shown = reads("map", "map", known.pid)
+    pictures = [region["pages"] for region in shown.get("regions", [])]
+    drawn = {key: sum(picture.count(character) for picture in pictures)
+             for key, character in (("dirty", "-"), ("hole", "+"), ("live", "#"))}
+    tap.equal("the picture has as many pages of each kind as the counts", drawn, {
+        key: shown["counts"].get(key, 0) for key in drawn})
+    line = {line["key"]: line["bytes"] for line in reads("why", "why", known.pid).get("lines", [])}
+    page = shown["page_bytes"]
+    tap.equal("its free pages are those of the ledger",
+              (drawn["dirty"] * page, drawn["hole"] * page),
+              (line.get("dirty", 0) + line.get("surplus", 0), line.get("holes", 0)))
+    tap.check("its live pages hold what the ledger has on them", drawn["live"] * page >= line["live"]
+              + line.get("fragments", 0) + line.get("cached", 0), f"{drawn} {line}")
+    text = tool("map", known.pid, COLUMNS="60").stdout
+    tap.check("map draws", re.search(r"^ +[0-9a-f]+  [ #o.+-]+$", text, re.MULTILINE), text)
+    refuses("map: no pages", "above 0", "map", known.pid, "--pages", "0")
 
 
 def check_doctor(known):
@@ -152,6 +171,7 @@ if sys.argv[1:] == ["--doctor"]:
     sys.exit(0)
 with Known() as process:
     check_top(process)
+    check_map(process)
     check_doctor(process)
 check_lazy()
 with tempfile.TemporaryDirectory() as scratch:
