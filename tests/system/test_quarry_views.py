@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: MIT
-"""quarry top, map, doctor, lazy, record, plot and diff agree with what a program and the kernel did."""
+"""quarry top, map, doctor, lazy, kmem, record, plot and diff agree with a program and the kernel."""
 import json
 import os
 import re
@@ -69,6 +69,30 @@ def check_doctor(known):
     limited = tap.run("sh", "-c", f"ulimit -v 4000000; exec {sys.argv[0]} --doctor")
     tap.check("doctor tells a limit on address space", "ulimit -v unlimited" in limited.stdout,
               limited.stdout + limited.stderr)
+
+
+def meminfo(key):
+    with open("/proc/meminfo", encoding="ascii") as file:
+        return int(re.search(rf"^{key}: +(\d+) kB", file.read(), re.MULTILINE)[1]) * 1024
+
+
+def check_kmem():
+    shown = reads("kmem", "kmem")
+    total = sum(zone["managed"] for zone in shown.get("zones", []))
+    tap.check("the zones are this machine's memory", abs(total - meminfo("MemTotal")) < total // 50,
+              f"{total} {meminfo('MemTotal')}")
+    free = sum(zone["free"] for zone in shown.get("zones", []))
+    tap.check("their buddy lists are what is free", abs(free - meminfo("MemFree")) < total // 20,
+              f"{free} {meminfo('MemFree')}")
+    if os.geteuid() != 0 or shown["slab_caches"] is None:
+        tap.skip("the slab caches add up", "/proc/slabinfo may not be read here")
+    else:
+        slabs = sum(cache["bytes"] for cache in shown["slab_caches"])
+        tap.check("the slab caches add up", meminfo("Slab") * 0.7 < slabs < meminfo("Slab") * 1.1,
+                  f"{slabs} {meminfo('Slab')}")
+    text = tool("kmem", COLUMNS="70").stdout
+    tap.check("kmem compares the allocators", "vmalloc" in text and "malloc up to 16 KiB" in text, text)
+    refuses("kmem: nothing to show", "above 0", "kmem", "-n", "0")
 
 
 def check_lazy():
@@ -174,6 +198,7 @@ with Known() as process:
     check_map(process)
     check_doctor(process)
 check_lazy()
+check_kmem()
 with tempfile.TemporaryDirectory() as scratch:
     check_record(scratch)
 tap.done()

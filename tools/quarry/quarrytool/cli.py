@@ -4,10 +4,10 @@ import argparse
 import os
 import sys
 
-from . import doctor, heapmap, kernel_formats, lazy, plot, record, run, top, why
+from . import doctor, heapmap, kernel_formats, kmem, lazy, plot, record, run, top, why
 from .errors import ToolError
 
-VERBS = (run, why, top, kernel_formats, heapmap, record, plot, lazy, doctor)
+VERBS = (run, why, top, kernel_formats, heapmap, record, plot, lazy, doctor, kmem)
 
 
 def parser() -> argparse.ArgumentParser:

@@ -187,7 +187,8 @@ def _limits(pid: int | None) -> Iterator[Finding]:
 
 
 def _group(pid: int | None) -> Finding:
-    line = next((line for line in procfs.read(pid or os.getpid(), "cgroup").splitlines()
+    lines = procfs.read(pid or os.getpid(), "cgroup").splitlines()
+    line = next((line for line in sorted(lines, key=lambda line: ":memory:" not in line)
                  if line.startswith("0::") or ":memory:" in line), "")
     path = line.rpartition(":")[2].lstrip("/")
     if line.startswith("0::"):
