@@ -9,7 +9,7 @@
  *          marked clean.  Meanwhile nobody waits for the kernel.
  *
  * WHEN     malloc_trim searches all classes.  By itself a class is searched when its live objects have
- *          fallen a quarter below their peak since the last search (so searches are few), its free
+ *          fallen to half of their peak since the last search (so searches are few), its free
  *          bytes exceed HOLES_MIN_BYTES or, where the user set it, M_TRIM_THRESHOLD, and there is time
  *          for it (purge.c).
  *
@@ -154,7 +154,7 @@ void slab_holes_retaken(struct slab_class *class, size_t pages) {
 
 bool slab_has_fallen(struct slab_class *class, const struct size_class *shape) {
     size_t live = slab_live(class, shape);
-    if (LIKELY(live >= class->high_live - class->high_live / 4))
+    if (LIKELY(live >= class->high_live / 2))
         return false;
     size_t free_bytes = class->free_objects * shape->size;
     if (free_bytes <= page_hole_bound(HOLES_MIN_BYTES) || !purge_affordable())
