@@ -88,6 +88,13 @@ QUARRY_API size_t quarry_malloc_usable_size(void *block);
  * accepted (also for parameters that are unknown, as glibc does), 0 if the value is out of range. */
 QUARRY_API int quarry_mallopt(int param, int value);
 
+/* Parameters that glibc has no number for; docs/OPTIONS.md tells what they do. */
+#define QUARRY_M_TCACHE_COUNT (-1001)
+#define QUARRY_M_TCACHE_MAX (-1002)
+#define QUARRY_M_HUGETLB (-1003)
+#define QUARRY_M_CHECK (-1004)
+#define QUARRY_M_FOREIGN (-1005) /* 0: abort, 1: leak, 2: libc */
+
 /* Returns to the kernel what can be: this thread's cache, free runs, free pages inside slabs, and
  * the top of the break except for pad bytes.  Returns 1 if any memory was released, else 0. */
 QUARRY_API int quarry_malloc_trim(size_t pad);

@@ -9,7 +9,15 @@
 #include "base.h"
 
 /* Lock order: a thread takes locks in increasing rank only (checked in debug builds). */
-enum lock_rank { LOCK_INIT = 1, LOCK_REGISTRY, LOCK_OBJECTS, LOCK_MAPPING, LOCK_CLASS, LOCK_PAGE, LOCK_META };
+enum lock_rank {
+    LOCK_INIT = 1,
+    LOCK_REGISTRY,
+    LOCK_OBJECTS,
+    LOCK_MAPPING,
+    LOCK_CLASS,
+    LOCK_PAGE,
+    LOCK_META
+};
 
 struct lock {
     uint64_t word; /* 0: free; else the owner's serial number, bit 0: there may be sleepers */

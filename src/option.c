@@ -18,6 +18,7 @@
 
 #include <limits.h>
 #include <malloc.h>
+#include <quarry.h>
 #include <string.h>
 
 static bool keeps_all, maps_nothing;
@@ -91,18 +92,18 @@ const struct option option_table[] = {
      "accepted; there is one arena"},
     {"arena_max", "MALLOC_ARENA_MAX", "arena_max", M_ARENA_MAX, ANY, NULL, accept,
      "accepted; there is one arena"},
-    {"tcache_count", NULL, "tcache_count", 0, 0, 65535, NULL, cache_set_capacity_limit,
-     "objects that a thread caches of one size at most"},
-    {"tcache_max", NULL, "tcache_max", 0, 0, LONG_MAX, NULL, cache_set_size_limit,
+    {"tcache_count", NULL, "tcache_count", QUARRY_M_TCACHE_COUNT, 0, 65535, NULL,
+     cache_set_capacity_limit, "objects that a thread caches of one size at most"},
+    {"tcache_max", NULL, "tcache_max", QUARRY_M_TCACHE_MAX, 0, LONG_MAX, NULL, cache_set_size_limit,
      "size in bytes of the largest objects that threads cache"},
-    {"hugetlb", NULL, "hugetlb", 0, 0, LONG_MAX, NULL, set_huge,
+    {"hugetlb", NULL, "hugetlb", QUARRY_M_HUGETLB, 0, LONG_MAX, NULL, set_huge,
      "1 or more: ask for transparent huge pages, for the heap and for mappings from 1 MiB on"},
     {"limit", "QUARRY_LIMIT", NULL, 0, 1, LONG_MAX, "auto", set_limit,
      "bytes that the allocator may hold; then it gives back, then it fails; auto: what the cgroup "
      "may"},
-    {"check", "QUARRY_CHECK", NULL, 0, 0, 1, NULL, set_check,
+    {"check", "QUARRY_CHECK", NULL, QUARRY_M_CHECK, 0, 1, NULL, set_check,
      "1: no caches, so that every wrong free is reported at once"},
-    {"foreign", "QUARRY_FOREIGN", NULL, 0, 0, 2, "abort|leak|libc", heap_set_foreign,
+    {"foreign", "QUARRY_FOREIGN", NULL, QUARRY_M_FOREIGN, 0, 2, "abort|leak|libc", heap_set_foreign,
      "what free does with a pointer of another allocator: report and abort, ignore it, hand it to "
      "libc"},
 };

@@ -159,6 +159,9 @@ def check_fill_and_cache():
          default[:3] + ["0", "0", "1"]),
         ("tcache_max=1000", [], {"GLIBC_TUNABLES": "glibc.malloc.tcache_max=1000"},
          default[:3] + ["1", "0", "1"]),
+        ("mallopt(QUARRY_M_TCACHE_COUNT, 0)", ["-1001:0"], {}, default[:3] + ["0", "0", "1"]),
+        ("mallopt(QUARRY_M_TCACHE_MAX, 1000)", ["-1002:1000"], {}, default[:3] + ["1", "0", "1"]),
+        ("mallopt(QUARRY_M_CHECK, 1)", ["-1004:1"], {}, default[:3] + ["0", "0", "1"]),
         ("QUARRY_CHECK=1", [], {"QUARRY_CHECK": "1"}, default[:3] + ["0", "0", "1"]),
     ]
     for name, arguments, variables, wanted in cases:
