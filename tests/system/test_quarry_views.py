@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: MIT
-"""quarry top, map, doctor, lazy, kmem, record, plot and diff agree with a program and the kernel."""
+"""quarry top, map, doctor, lazy, kmem, oom, record, plot and diff agree with a program and the kernel."""
+import errno
 import json
 import os
 import re
@@ -97,6 +98,29 @@ def check_kmem():
     tap.check("kmem compares the allocators", all(
         word in text for word in ("alloc_pages", "vmalloc", "malloc beyond")), text)
     refuses("kmem: nothing to show", "above 0", "kmem", "-n", "0")
+
+
+def check_oom():
+    shown = reads("oom", "oom")
+    mine = next((p for p in shown.get("processes", []) if p["pid"] == os.getpid()), {})
+    with open("/proc/self/oom_score_adj", encoding="ascii") as file:
+        tap.equal("oom tells this process's oom_score_adj", mine.get("adjustment"), int(file.read()))
+    scores = [process["score"] for process in shown.get("processes", [])]
+    tap.check("the highest score is first", scores and scores == sorted(scores, reverse=True), scores)
+    demo = reads("oom: the demonstration", "oom", "--demo")
+    tap.check("a limited child is refused memory, and goes on", demo.get("errno") == errno.ENOMEM
+              and demo.get("went_on") == 1 and 0 < demo.get("taken", 0) <= 64 * MIB, demo)
+    refuses("oom: nothing to show", "above 0", "oom", "-n", "0")
+
+
+def check_completion():
+    script = tool("completion").stdout
+    for words, wanted in ((["ru"], "run"), (["why", "--js"], "--json"),
+                          (["top", str(os.getpid())], str(os.getpid()))):
+        result = tap.run("bash", "-c", script + "\nCOMP_WORDS=(quarry " + " ".join(words) + ")\n"
+                         f"COMP_CWORD={len(words)}; _quarry; echo ${{COMPREPLY[*]}}")
+        tap.check(f"bash completes {' '.join(words[:1])}", wanted in result.stdout.split(),
+                  result.stdout + result.stderr)
 
 
 def check_lazy():
@@ -203,6 +227,8 @@ with Known() as process:
     check_doctor(process)
 check_lazy()
 check_kmem()
+check_oom()
+check_completion()
 with tempfile.TemporaryDirectory() as scratch:
     check_record(scratch)
 tap.done()

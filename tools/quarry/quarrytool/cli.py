@@ -4,10 +4,11 @@ import argparse
 import os
 import sys
 
-from . import doctor, heapmap, kernel_formats, kmem, lazy, plot, record, run, top, why
+from . import (completion, doctor, heapmap, kernel_formats, kmem, lazy, oom, plot, record, run, top,
+               why)
 from .errors import ToolError
 
-VERBS = (run, why, top, kernel_formats, heapmap, record, plot, lazy, doctor, kmem)
+VERBS = (run, why, top, kernel_formats, heapmap, record, plot, lazy, oom, kmem, doctor, completion)
 
 
 def parser() -> argparse.ArgumentParser:

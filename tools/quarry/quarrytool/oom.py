@@ -1,0 +1,137 @@
+# SPDX-License-Identifier: MIT
+"""quarry oom: whom the kernel would kill for memory, and how to be told instead."""
+import argparse
+import ctypes
+import errno
+import os
+import resource
+from pathlib import Path
+from typing import Any
+
+from . import pagelab, procfs, show
+from .errors import ToolError
+
+MIB = 1 << 20
+DEMO_ROOM, DEMO_BLOCK = 64 * MIB, 8 * MIB
+SETTINGS = (
+    ("vm.overcommit_memory", "0: a request beyond all memory is refused; 1: none is; 2: CommitLimit holds"),
+    ("vm.panic_on_oom", "0: a process is killed; 1, 2: the machine stops"),
+    ("vm.oom_kill_allocating_task", "0: the highest score is killed; 1: whoever asked"),
+    ("vm.swappiness", "how willingly anonymous pages are swapped out before that"),
+)
+
+
+def add_parser(verbs: Any) -> None:
+    """Declare the verb."""
+    parser = verbs.add_parser(
+        "oom", help="whom the kernel would kill for memory, and why",
+        description="Lists processes by oom_score, the next victim first, with what makes the score: "
+        "memory (resident, swapped, page tables) and oom_score_adj, from -1000, never, to 1000, first. "
+        "(oom_adj, from -17 to 15, is what it was called before Linux 2.6.36.) When a control group meets "
+        "its limit, only its processes count. Sets nothing.")
+    parser.add_argument("-n", "--count", type=int, default=12, metavar="N",
+                        help="processes to show (default 12)")
+    parser.add_argument("--demo", action="store_true",
+                        help="a child with an address space limited to 64 MiB more than it has takes "
+                        "memory until malloc returns NULL: nobody is killed")
+    parser.add_argument("--json", action="store_true", help="as JSON")
+    parser.set_defaults(run=main)
+
+
+def main(arguments: argparse.Namespace) -> int:
+    """The verb."""
+    if arguments.count < 1:
+        raise ToolError("oom: --count has to be above 0")
+    if arguments.demo:
+        return _show_demo(arguments.json)
+    found, settings = candidates(), {name: _setting(name) for name, _ in SETTINGS}
+    memory = procfs.keyed(os.getpid(), "../meminfo")
+    if arguments.json:
+        show.print_json({"processes": found, "settings": settings, "swap_total": memory.get("SwapTotal", 0),
+                         "swap_free": memory.get("SwapFree", 0)})
+        return 0
+    console = show.console()
+    rows = [[str(p["pid"]), str(p["score"]), str(p["adjustment"]), show.size(p["memory"]), p["command"]]
+            for p in found[:arguments.count]]
+    console.print(show.table(("PID", "SCORE", "ADJ", "MEMORY", "COMMAND"), rows, (4,)))
+    victim = next((p for p in found if p["adjustment"] > -1000 and p["pid"] != 1), None)
+    if victim:
+        because = "its oom_score_adj" if victim["adjustment"] > 0 else "the memory it has"
+        console.print(f"next to be killed if the whole machine runs out: {victim['command']} "
+                      f"({victim['pid']}), for {because}; to spare it: "
+                      f"echo -1000 >/proc/{victim['pid']}/oom_score_adj (as root)", markup=False)
+    console.print()
+    console.print(show.table(("SETTING", "IS", "MEANS"), [[name, settings[name], about] for name, about
+                                                        in SETTINGS], (0, 2), wrap=(2,)))
+    console.print(f"swap: {show.size(memory.get('SwapTotal', 0))}, free "
+                  f"{show.size(memory.get('SwapFree', 0))}", markup=False)
+    return 0
+
+
+def _setting(name: str) -> str:
+    try:
+        return Path("/proc/sys/" + name.replace(".", "/")).read_text(encoding="ascii").strip()
+    except OSError:
+        return "unknown"
+
+
+def candidates() -> list[dict[str, Any]]:
+    """Every process with memory of its own, the highest score first."""
+    result = []
+    for pid in procfs.processes():
+        try:
+            status = procfs.status(pid)
+            if "VmRSS" not in status:
+                continue
+            memory = status["VmRSS"] + status.get("VmSwap", 0) + status.get("VmPTE", 0)
+            result.append({"pid": pid, "score": int(procfs.read(pid, "oom_score")),
+                           "adjustment": int(procfs.read(pid, "oom_score_adj")), "memory": memory,
+                           "command": procfs.command(pid)})
+        except (ToolError, ValueError):
+            continue  # it has ended meanwhile
+    return sorted(result, key=lambda p: (-p["score"], -p["memory"]))
+
+
+def demonstrate() -> dict[str, int]:
+    """Takes memory in a child until malloc refuses; what it got, the error, and whether it went on."""
+    allocate = pagelab.libc.malloc
+    allocate.restype, allocate.argtypes = ctypes.c_void_p, (ctypes.c_size_t,)
+    pagelab.libc.free.argtypes = (ctypes.c_void_p,)
+
+    def take(_: procfs.Pagemap) -> list[int]:
+        limit = procfs.status(os.getpid())["VmSize"] + DEMO_ROOM
+        resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+        if resource.getrlimit(resource.RLIMIT_AS)[0] != limit:
+            return []  # without the limit this would take the whole machine's memory
+        blocks = []
+        while len(blocks) <= DEMO_ROOM // DEMO_BLOCK:
+            ctypes.set_errno(0)
+            block = allocate(DEMO_BLOCK)
+            if not block:
+                break
+            pagelab.libc.memset(block, 1, DEMO_BLOCK)
+            blocks.append(block)
+        error, count = ctypes.get_errno(), len(blocks)
+        pagelab.libc.free(blocks.pop())
+        again = allocate(DEMO_BLOCK)
+        return [limit, count * DEMO_BLOCK, error, 1 if again else 0]
+
+    numbers = pagelab.in_child(take)
+    if len(numbers) != 4:
+        raise ToolError("oom: the child could not be limited; a hard limit (ulimit -Hv) is in the way")
+    return dict(zip(("limit", "taken", "errno", "went_on"), numbers))
+
+
+def _show_demo(as_json: bool) -> int:
+    seen = demonstrate()
+    if as_json:
+        show.print_json(seen)
+    else:
+        show.console().print(
+            f"A child with RLIMIT_AS (ulimit -v) of {show.size(seen['limit'])} took and wrote "
+            f"{show.size(seen['taken'])}; then malloc returned NULL and errno was "
+            f"{errno.errorcode.get(seen['errno'], seen['errno'])}. It freed one block and "
+            f"{'got it again' if seen['went_on'] else 'did not get it again'}: it lives, and nobody was "
+            "killed. Without a limit malloc would have gone on succeeding, for nothing is taken before it "
+            "is written, and the kernel would have killed a process at a write.", markup=False)
+    return 0 if seen["errno"] == errno.ENOMEM and seen["went_on"] else 1
