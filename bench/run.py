@@ -197,13 +197,15 @@ def check_cases(cases: list[Case]) -> None:
         raise Failure("\n".join(missing) + "\n`make bench` installs and builds all of this")
 
 
-def collect(session: Session, options: argparse.Namespace) -> dict[str, Any]:
+def collect(
+    session: Session, options: argparse.Namespace, described: list[dict[str, str]]
+) -> dict[str, Any]:
     """Return everything that is known, as it goes into the JSON file."""
     result: dict[str, Any] = {
         "format": report.FORMAT,
         "date": datetime.datetime.now().astimezone().strftime("%Y-%m-%d %H:%M"),
         "machine": describe_machine(),
-        "allocators": [describe(item) for item in session.allocators],
+        "allocators": described,
         "rounds": session.rounds,
         "scale": session.plan.scale,
         "idle_s": session.plan.idle,
@@ -245,6 +247,8 @@ def run(options: argparse.Namespace, base: Path) -> int:
     cases = select(options.cases)
     check_cases(cases)
     session = Session(cases, choose_allocators(options, base), make_plan(options), base)
+    # Now, for afterwards the sources may be others.
+    described = [describe(item) for item in session.allocators]
     status = 0
     try:
         session.run()
@@ -252,7 +256,7 @@ def run(options: argparse.Namespace, base: Path) -> int:
         status = 130
         print("\nrun.py: interrupted; writing what there is", file=sys.stderr)
         options.no_counts = True
-    result = collect(session, options)
+    result = collect(session, options, described)
     if not result["rounds"]:
         return status
     stamp = datetime.datetime.now().strftime("%Y-%m-%d-%H%M%S")
