@@ -126,6 +126,13 @@ def check_run():
     tap.check("options become variables and tunables", "MALLOC_PERTURB_=9\n" in result.stdout and
               "glibc.malloc.tcache_max=1" in result.stdout and not result.stderr,
               result.stdout + result.stderr)
+    with open(os.path.join(tap.ROOT, "docs", "OPTIONS.md"), encoding="utf-8") as file:
+        rows = re.findall(r"^\| (\w+) \| (\S+) \| (\S+) \|", file.read(), re.MULTILINE)[1:]
+    given = [f"--{name.replace('_', '-')}={(1 << 30) + i}" for i, (name, _, _) in enumerate(rows)]
+    result = tool("run", "-q", *given, "--", "env", GLIBC_TUNABLES="")
+    tap.check("every option of docs/OPTIONS.md is a flag", rows and all(
+        re.search(rf"({key}|{variable})={(1 << 30) + i}\b", result.stdout)
+        for i, (_, variable, key) in enumerate(rows)), result.stdout + result.stderr)
     result = tool("run", "--", "/nonexistent")
     tap.check("a program that cannot be started: 127", result.returncode == 127
               and "/nonexistent: No such file" in result.stderr, result.stderr)

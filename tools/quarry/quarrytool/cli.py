@@ -4,8 +4,20 @@ import argparse
 import os
 import sys
 
-from . import (completion, doctor, heapmap, kernel_formats, kmem, lazy, oom, plot, record, run, top,
-               why)
+from . import (
+    completion,
+    doctor,
+    heapmap,
+    kernel_formats,
+    kmem,
+    lazy,
+    oom,
+    plot,
+    record,
+    run,
+    top,
+    why,
+)
 from .errors import ToolError
 
 VERBS = (run, why, top, kernel_formats, heapmap, record, plot, lazy, oom, kmem, doctor, completion)
@@ -14,9 +26,11 @@ VERBS = (run, why, top, kernel_formats, heapmap, record, plot, lazy, oom, kmem, 
 def parser() -> argparse.ArgumentParser:
     """The whole command line."""
     result = argparse.ArgumentParser(
-        prog="quarry", description="Where a process's memory is, and what the kernel does lazily.",
+        prog="quarry",
+        description="Where a process's memory is, and what the kernel does lazily.",
         epilog="'quarry VERB --help' tells of each verb; every verb has --json. Exit status: 0, or 1 "
-        "where something could not be done, 2 for a wrong command line; that of the command for 'run'.")
+        "where something could not be done, 2 for a wrong command line; that of the command for 'run'.",
+    )
     verbs = result.add_subparsers(dest="verb", metavar="VERB", required=True)
     for module in VERBS:
         module.add_parser(verbs)

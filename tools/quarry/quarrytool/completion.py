@@ -24,22 +24,36 @@ complete -o default -F _quarry quarry"""
 def add_parser(verbs: Any) -> None:
     """Declare the verb."""
     parser = verbs.add_parser(
-        "completion", help="command line completion for bash",
+        "completion",
+        help="command line completion for bash",
         description="Prints a bash function that completes verbs, options and process numbers; load it by: "
-        "eval \"$(quarry completion)\"")
+        'eval "$(quarry completion)"',
+    )
     parser.add_argument("--json", action="store_true", help="the verbs and their options as JSON")
     parser.set_defaults(run=lambda arguments: main(arguments, verbs.choices))
 
 
 def main(arguments: argparse.Namespace, verbs: dict[str, argparse.ArgumentParser]) -> int:
     """The verb."""
-    options = {name: [text for action in parser._actions  # pylint: disable=protected-access
-                      for text in action.option_strings if text.startswith("--")]
-               for name, parser in verbs.items()}
+    options = {
+        name: [
+            text
+            for action in parser._actions  # pylint: disable=protected-access
+            for text in action.option_strings
+            if text.startswith("--")
+        ]
+        for name, parser in verbs.items()
+    }
     if arguments.json:
         show.print_json(options)
         return 0
-    print(_SCRIPT.format(
-        verbs=" ".join(verbs), of_processes="why top slabinfo buddyinfo map record doctor",
-        cases="\n".join(f'    {name}) words="{" ".join(words)}" ;;' for name, words in options.items())))
+    print(
+        _SCRIPT.format(
+            verbs=" ".join(verbs),
+            of_processes="why top slabinfo buddyinfo map record doctor",
+            cases="\n".join(
+                f'    {name}) words="{" ".join(words)}" ;;' for name, words in options.items()
+            ),
+        )
+    )
     return 0

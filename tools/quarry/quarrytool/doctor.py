@@ -11,8 +11,15 @@ from typing import Any
 from . import elf, procfs, run, show
 from .errors import ToolError
 
-ALLOCATORS = ("libjemalloc", "libmimalloc", "libtcmalloc", "libtbbmalloc", "libsnmalloc",
-              "libhardened_malloc", "libc_malloc_debug")
+ALLOCATORS = (
+    "libjemalloc",
+    "libmimalloc",
+    "libtcmalloc",
+    "libtbbmalloc",
+    "libsnmalloc",
+    "libhardened_malloc",
+    "libc_malloc_debug",
+)
 _THP = "/sys/kernel/mm/transparent_hugepage/"
 
 
@@ -29,10 +36,12 @@ class Finding:
 def add_parser(verbs: Any) -> None:
     """Declare the verb."""
     parser = verbs.add_parser(
-        "doctor", help="settings of this machine and of a process that decide about memory",
+        "doctor",
+        help="settings of this machine and of a process that decide about memory",
         description="Reports page size, huge pages, overcommit, swap, limits, control group, Yama; with "
         "PID its limits and group, whether Quarry is in it, and whether another allocator is, too. Sets "
-        "nothing. Exit status 1 where something is bad.")
+        "nothing. Exit status 1 where something is bad.",
+    )
     parser.add_argument("pid", type=int, nargs="?", metavar="PID")
     parser.add_argument("--json", action="store_true", help="as JSON")
     parser.set_defaults(run=main)
@@ -45,7 +54,9 @@ def main(arguments: argparse.Namespace) -> int:
         show.print_json([asdict(finding) for finding in findings])
     else:
         rows = [[f.verdict, f.topic, f.value, f.advice] for f in findings]
-        show.console().print(show.table(("", "what", "is", "advice"), rows, (0, 1, 2, 3), wrap=(2, 3)))
+        show.console().print(
+            show.table(("", "what", "is", "advice"), rows, (0, 1, 2, 3), wrap=(2, 3))
+        )
     return 1 if any(finding.verdict == "bad" for finding in findings) else 0
 
 
@@ -69,8 +80,12 @@ def _text(path: str) -> str:
 
 
 def _page_size() -> Finding:
-    return Finding("ok", "page size", show.size(procfs.PAGE),
-                   "" if procfs.PAGE == 4096 else "smaller blocks of the heap share a page of this size")
+    return Finding(
+        "ok",
+        "page size",
+        show.size(procfs.PAGE),
+        "" if procfs.PAGE == 4096 else "smaller blocks of the heap share a page of this size",
+    )
 
 
 def _huge_pages() -> Finding:
@@ -78,42 +93,68 @@ def _huge_pages() -> Finding:
     chosen = setting.partition("[")[2].partition("]")[0] or "not there"
     advice = ""
     if chosen == "always":
-        advice = ("free pages may come back under huge pages; for lean heaps set "
-                  f"{_THP}enabled to madvise")
+        advice = (
+            "free pages may come back under huge pages; for lean heaps set "
+            f"{_THP}enabled to madvise"
+        )
     return Finding("note" if advice else "ok", "transparent huge pages", chosen, advice)
 
 
 def _overcommit() -> Finding:
     mode = _text("/proc/sys/vm/overcommit_memory")
     names = {"0": "0: heuristic", "1": "1: always", "2": "2: strict"}
-    advice = {"1": "malloc never fails; too much ends with the OOM killer, not with NULL",
-              "2": "mappings count when they are made; malloc fails with ENOMEM at CommitLimit"}
-    return Finding("note" if mode in advice else "ok", "overcommit", names.get(mode, mode or "unknown"),
-                   advice.get(mode, "a single request beyond all memory is refused; what is touched too "
-                              "much ends with the OOM killer"))
+    advice = {
+        "1": "malloc never fails; too much ends with the OOM killer, not with NULL",
+        "2": "mappings count when they are made; malloc fails with ENOMEM at CommitLimit",
+    }
+    return Finding(
+        "note" if mode in advice else "ok",
+        "overcommit",
+        names.get(mode, mode or "unknown"),
+        advice.get(
+            mode,
+            "a single request beyond all memory is refused; what is touched too "
+            "much ends with the OOM killer",
+        ),
+    )
 
 
 def _swap() -> Finding:
     lines = dict(line.split(":") for line in _text("/proc/meminfo").splitlines())
     total = int(lines.get("SwapTotal", "0 kB").split()[0]) * 1024
-    return Finding("ok", "swap", show.size(total) if total else "none",
-                   f"swappiness {_text('/proc/sys/vm/swappiness')}; real-time programs lock their memory "
-                   "(mlockall)" if total else "what is anonymous stays resident until it is given back")
+    return Finding(
+        "ok",
+        "swap",
+        show.size(total) if total else "none",
+        f"swappiness {_text('/proc/sys/vm/swappiness')}; real-time programs lock their memory "
+        "(mlockall)"
+        if total
+        else "what is anonymous stays resident until it is given back",
+    )
 
 
 def _max_map_count() -> Finding:
     count = _text("/proc/sys/vm/max_map_count")
     few = count.isdigit() and int(count) < 65530
-    return Finding("note" if few else "ok", "max_map_count", count or "unknown",
-                   "sysctl vm.max_map_count=65530, or lower MALLOC_MMAP_MAX_" if few else "")
+    return Finding(
+        "note" if few else "ok",
+        "max_map_count",
+        count or "unknown",
+        "sysctl vm.max_map_count=65530, or lower MALLOC_MMAP_MAX_" if few else "",
+    )
 
 
 def _yama() -> Finding:
     scope = procfs.yama_scope()
     if scope == 0:
         return Finding("ok", "Yama ptrace_scope", "0, or no Yama", "")
-    return Finding("note", "Yama ptrace_scope", str(scope), "looking into running processes needs root; "
-                   "'quarry run' does not; sysctl kernel.yama.ptrace_scope=0 permits it to owners")
+    return Finding(
+        "note",
+        "Yama ptrace_scope",
+        str(scope),
+        "looking into running processes needs root; "
+        "'quarry run' does not; sysctl kernel.yama.ptrace_scope=0 permits it to owners",
+    )
 
 
 def _pagemap() -> Finding:
@@ -121,8 +162,12 @@ def _pagemap() -> Finding:
         list(pagemap.stretches(*_own_page()))
         if pagemap.can_scan:
             return Finding("ok", "pagemap", "PAGEMAP_SCAN works", "")
-    return Finding("note", "pagemap", "no PAGEMAP_SCAN (Linux 6.7)", "pages of zeros cannot be told from "
-                   "others without root")
+    return Finding(
+        "note",
+        "pagemap",
+        "no PAGEMAP_SCAN (Linux 6.7)",
+        "pages of zeros cannot be told from " "others without root",
+    )
 
 
 def _own_page() -> tuple[int, int]:
@@ -145,11 +190,20 @@ def _process(pid: int) -> Iterator[Finding]:
         yield Finding("ok", f"Quarry in {name}", found.path)
     else:
         yield Finding("bad", f"Quarry in {name}", "not there", _why_not(pid, areas))
-    others = sorted({area.path for area in areas if any(
-        area.path.rpartition("/")[2].startswith(library) for library in ALLOCATORS)})
+    others = sorted(
+        {
+            area.path
+            for area in areas
+            if any(area.path.rpartition("/")[2].startswith(library) for library in ALLOCATORS)
+        }
+    )
     if others:
-        yield Finding("bad" if found else "note", "other allocators", ", ".join(others),
-                      "whichever comes first in LD_PRELOAD serves malloc; keep one" if found else "")
+        yield Finding(
+            "bad" if found else "note",
+            "other allocators",
+            ", ".join(others),
+            "whichever comes first in LD_PRELOAD serves malloc; keep one" if found else "",
+        )
     else:
         yield Finding("ok", "other allocators", "none that is known")
 
@@ -158,22 +212,29 @@ def _why_not(pid: int, areas: list[procfs.Area]) -> str:
     if not any("/ld-" in area.path or "/ld.so" in area.path for area in areas):
         return "the program is static: link it with libquarry.a"
     try:
-        preload = [value for value in procfs.read(pid, "environ").split("\0")
-                   if value.startswith("LD_PRELOAD=")]
+        preload = [
+            value
+            for value in procfs.read(pid, "environ").split("\0")
+            if value.startswith("LD_PRELOAD=")
+        ]
     except ToolError:
         preload = []
     if preload and "quarry" in preload[0]:
-        return (f"{preload[0]} was set, but did not take: the file is missing, or the program runs with "
-                "other rights (set-user-ID)")
+        return (
+            f"{preload[0]} was set, but did not take: the file is missing, or the program runs with "
+            "other rights (set-user-ID)"
+        )
     return "start it by 'quarry run -- COMMAND'"
 
 
 def _limits(pid: int | None) -> Iterator[Finding]:
     of_pid: Callable[[int], tuple[int, int]] = lambda number: resource.prlimit(pid or 0, number)
-    for name, number, flag in (("address space", resource.RLIMIT_AS, "-v"),
-                               ("data", resource.RLIMIT_DATA, "-d"),
-                               ("locked memory", resource.RLIMIT_MEMLOCK, "-l"),
-                               ("stack", resource.RLIMIT_STACK, "-s")):
+    for name, number, flag in (
+        ("address space", resource.RLIMIT_AS, "-v"),
+        ("data", resource.RLIMIT_DATA, "-d"),
+        ("locked memory", resource.RLIMIT_MEMLOCK, "-l"),
+        ("stack", resource.RLIMIT_STACK, "-s"),
+    ):
         try:
             soft = of_pid(number)[0]
         except (OSError, ValueError):
@@ -181,15 +242,24 @@ def _limits(pid: int | None) -> Iterator[Finding]:
             continue
         limited = soft != resource.RLIM_INFINITY
         meets = limited and number in (resource.RLIMIT_AS, resource.RLIMIT_DATA)
-        yield Finding("note" if meets else "ok", f"limit on {name}",
-                      show.size(soft) if limited else "none",
-                      f"malloc fails with ENOMEM there; ulimit {flag} unlimited lifts it" if meets else "")
+        yield Finding(
+            "note" if meets else "ok",
+            f"limit on {name}",
+            show.size(soft) if limited else "none",
+            f"malloc fails with ENOMEM there; ulimit {flag} unlimited lifts it" if meets else "",
+        )
 
 
 def _group(pid: int | None) -> Finding:
     lines = procfs.read(pid or os.getpid(), "cgroup").splitlines()
-    line = next((line for line in sorted(lines, key=lambda line: ":memory:" not in line)
-                 if line.startswith("0::") or ":memory:" in line), "")
+    line = next(
+        (
+            line
+            for line in sorted(lines, key=lambda line: ":memory:" not in line)
+            if line.startswith("0::") or ":memory:" in line
+        ),
+        "",
+    )
     path = line.rpartition(":")[2].lstrip("/")
     if line.startswith("0::"):
         names = [f"/sys/fs/cgroup/{path}/memory.max"]
@@ -197,7 +267,14 @@ def _group(pid: int | None) -> Finding:
         names = [f"/sys/fs/cgroup/memory/{path}/memory.limit_in_bytes"]
     limit = next((text for text in map(_text, names) if text), "")
     if limit.isdigit() and int(limit) < 1 << 60:
-        return Finding("note", "control group's memory limit", show.size(int(limit)),
-                       "the OOM killer acts inside the group when it is met")
-    return Finding("ok", "control group's memory limit", "none" if limit == "max" or limit.isdigit()
-                   else "cannot be seen here")
+        return Finding(
+            "note",
+            "control group's memory limit",
+            show.size(int(limit)),
+            "the OOM killer acts inside the group when it is met",
+        )
+    return Finding(
+        "ok",
+        "control group's memory limit",
+        "none" if limit == "max" or limit.isdigit() else "cannot be seen here",
+    )

@@ -58,12 +58,15 @@ def _in_image(pid: int, base: int, symbol: str) -> int:
     header = memory.read(pid, base, 64)
     if header[:5] != b"\x7fELF\x02":
         return 0
-    table, entry_bytes, count = (*struct.unpack_from("<Q", header, 32),
-                                 *struct.unpack_from("<HH", header, 54))
+    table, entry_bytes, count = (
+        *struct.unpack_from("<Q", header, 32),
+        *struct.unpack_from("<HH", header, 54),
+    )
     dynamic, bias = 0, None
     for i in range(count):
-        kind, _, _, address = struct.unpack("<IIQQ", memory.read(
-            pid, base + table + i * entry_bytes, 24))
+        kind, _, _, address = struct.unpack(
+            "<IIQQ", memory.read(pid, base + table + i * entry_bytes, 24)
+        )
         if kind == _PT_LOAD and bias is None:
             bias = base - address
         if kind == _PT_DYNAMIC:
@@ -74,8 +77,10 @@ def _in_image(pid: int, base: int, symbol: str) -> int:
     if not {_DT_STRTAB, _DT_SYMTAB, _DT_GNU_HASH} <= set(tags):
         return 0
     # ld.so writes addresses over the offsets, except where the section is read-only.
-    hashes, symbols, strings = (tags[tag] + (bias if tags[tag] < bias else 0)
-                                for tag in (_DT_GNU_HASH, _DT_SYMTAB, _DT_STRTAB))
+    hashes, symbols, strings = (
+        tags[tag] + (bias if tags[tag] < bias else 0)
+        for tag in (_DT_GNU_HASH, _DT_SYMTAB, _DT_STRTAB)
+    )
     value = _by_hash(pid, hashes, symbols, strings, symbol)
     return value + bias if value else 0
 
@@ -152,7 +157,7 @@ def _by_sections(data: bytes, symbol: str) -> int:
         strings, string_bytes = section(link)[4:6]
         place = data.find(b"\0" + symbol.encode() + b"\0", strings, strings + string_bytes)
         for at in range(start, start + size, _SYMBOL):
-            name, defined, value = _symbol(data[at:at + _SYMBOL])
+            name, defined, value = _symbol(data[at : at + _SYMBOL])
             if defined and strings + name == place + 1:
                 return value
     return 0

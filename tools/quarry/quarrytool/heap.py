@@ -96,17 +96,23 @@ class Heap:
         areas = procfs.areas(pid)
         found = elf.find(pid, "quarry_public", areas)
         if found is None:
-            raise NoQuarry(f"process {pid} ({procfs.command(pid)}) does not use Quarry, or is static "
-                           "and stripped; start it by 'quarry run -- COMMAND'")
+            raise NoQuarry(
+                f"process {pid} ({procfs.command(pid)}) does not use Quarry, or is static "
+                "and stripped; start it by 'quarry run -- COMMAND'"
+            )
         self.path = found.path
         magic, version, count, fields = memory.numbers(pid, found.address, "8sIIQ")
         if magic != MAGIC or version != VERSION or count > _MAX_FIELDS:
-            raise ToolError(f"process {pid}: its Quarry ({found.path}) has quarry_public version "
-                            f"{version}; this tool knows version {VERSION}: use the tool that was "
-                            "installed with that library")
+            raise ToolError(
+                f"process {pid}: its Quarry ({found.path}) has quarry_public version "
+                f"{version}; this tool knows version {VERSION}: use the tool that was "
+                "installed with that library"
+            )
         data = memory.read(pid, fields, count * (_NAME_BYTES + 8))
-        self.field = {name.split(b"\0")[0].decode(): value
-                      for name, value in struct.iter_unpack(f"<{_NAME_BYTES}sQ", data)}
+        self.field = {
+            name.split(b"\0")[0].decode(): value
+            for name, value in struct.iter_unpack(f"<{_NAME_BYTES}sQ", data)
+        }
         self.page_bytes = self.count("page_bytes")
         self._shapes: list[Shape] = []
 
@@ -133,10 +139,14 @@ class Heap:
         if not self._shapes or not self._shapes[-1].size:
             stride, classes = self.field["stride.size_class"], self.count("classes")
             data = memory.read(self.pid, self.field["address.size_classes"], stride * classes)
-            self._shapes = [Shape(self._at(data, i * stride, "size_class.size", "I"),
-                                  self._at(data, i * stride, "size_class.objects", "H"),
-                                  self._at(data, i * stride, "size_class.pages", "H"))
-                            for i in range(classes)]
+            self._shapes = [
+                Shape(
+                    self._at(data, i * stride, "size_class.size", "I"),
+                    self._at(data, i * stride, "size_class.objects", "H"),
+                    self._at(data, i * stride, "size_class.pages", "H"),
+                )
+                for i in range(classes)
+            ]
         return self._shapes
 
     def _at(self, data: bytes, start: int, name: str, form: str = "Q") -> int:
@@ -148,9 +158,16 @@ class Heap:
         shapes = self.shapes()
         stride = self.field["stride.slab_class"]
         data = memory.read(self.pid, self.field["address.slab_classes"], stride * len(shapes))
-        result = [ClassCounts(shape, self._at(data, i * stride, "slab_class.slabs"),
-                              self._at(data, i * stride, "slab_class.free_objects"), 0, 0)
-                  for i, shape in enumerate(shapes)]
+        result = [
+            ClassCounts(
+                shape,
+                self._at(data, i * stride, "slab_class.slabs"),
+                self._at(data, i * stride, "slab_class.free_objects"),
+                0,
+                0,
+            )
+            for i, shape in enumerate(shapes)
+        ]
         for cache in self._caches():
             for i in range(1, len(shapes)):
                 depth, capacity, _ = self._bin(cache, i)
@@ -196,16 +213,24 @@ class Heap:
         for address in memory.numbers(self.pid, self.field["address.regions"], f"{count}Q"):
             base = self.number(address + self.offset("region.base"))
             heads = memory.numbers(self.pid, address + self.offset("region.head"), f"{pages}I")
-            region = Region(address, base, heads, self._blocks(address, "region.dirty"),
-                            self._blocks(address, "region.clean"))
+            region = Region(
+                address,
+                base,
+                heads,
+                self._blocks(address, "region.dirty"),
+                self._blocks(address, "region.clean"),
+            )
             if with_slabs:
                 region.slabs = list(self._slabs(region))
             yield region
 
     def _blocks(self, region: int, name: str) -> tuple[int, ...]:
         """Free blocks per order of a region's set."""
-        return memory.numbers(self.pid, region + self.offset(name) + self.offset("buddy.count"),
-                              f"{self.count('orders')}I")
+        return memory.numbers(
+            self.pid,
+            region + self.offset(name) + self.offset("buddy.count"),
+            f"{self.count('orders')}I",
+        )
 
     def _slabs(self, region: Region) -> Iterator[Slab]:
         used = self.number(region.address + self.offset("region.slots_used"), "I")
@@ -216,11 +241,18 @@ class Heap:
             class_index = self._at(data, start, "slab.class_index", "B")
             base = self._at(data, start, "slab.base")
             page = (base - region.base) // self.page_bytes
-            if (class_index and 0 <= page < len(region.heads)
-                    and self.head(region.heads[page]) == (SLAB, slot)):
+            if (
+                class_index
+                and 0 <= page < len(region.heads)
+                and self.head(region.heads[page]) == (SLAB, slot)
+            ):
                 word = start + self.offset("slab.word")
-                yield Slab(base, class_index, int.from_bytes(data[word:word + 8 * words], "little"),
-                           self._at(data, start, "slab.clean_pages", "I"))
+                yield Slab(
+                    base,
+                    class_index,
+                    int.from_bytes(data[word : word + 8 * words], "little"),
+                    self._at(data, start, "slab.clean_pages", "I"),
+                )
 
     def head(self, word: int) -> tuple[int, int]:
         """Kind and argument of a head word."""
@@ -237,8 +269,13 @@ class Heap:
         slots = self.number(table + self.offset("mapping_table.slots"))
         stride = self.field["stride.mapping_entry"]
         data = memory.read(self.pid, table + self.offset("mapping_table.entry"), slots * stride)
-        pairs = [(self._at(data, i * stride, "mapping_entry.address"),
-                  self._at(data, i * stride, "mapping_entry.bytes")) for i in range(slots)]
+        pairs = [
+            (
+                self._at(data, i * stride, "mapping_entry.address"),
+                self._at(data, i * stride, "mapping_entry.bytes"),
+            )
+            for i in range(slots)
+        ]
         return sorted(pair for pair in pairs if pair[0] > 1)
 
     def tables(self) -> list[tuple[int, int]]:
@@ -254,9 +291,12 @@ class Heap:
         cache = self.number(self.field["address.caches"])
         while cache:
             spans.append((cache, cache + self.field["stride.cache"]))
-            ends = memory.numbers(self.pid, cache + self.offset("cache.end"),
-                                  f"{self.count('classes')}Q")
-            spans += [(end - 4096, end) for end in ends if abs(end - cache) < 1 << 20 and end > cache]
+            ends = memory.numbers(
+                self.pid, cache + self.offset("cache.end"), f"{self.count('classes')}Q"
+            )
+            spans += [
+                (end - 4096, end) for end in ends if abs(end - cache) < 1 << 20 and end > cache
+            ]
             cache = self.number(cache + self.offset("cache.next"))
         table = self.number(self.field["address.mappings"])
         if table:

@@ -24,14 +24,22 @@ _ORDER = [key for key, _, _ in LEGEND]
 def add_parser(verbs: Any) -> None:
     """Declare the verb."""
     parser = verbs.add_parser(
-        "map", help="a picture of the heap's pages",
+        "map",
+        help="a picture of the heap's pages",
         description="Draws the heap of a process by address, a character for each page (or, with "
-        "--pages, group of pages, by what is foremost in it): " + "; ".join(
-            f"'{character}' {about}" for _, character, about in LEGEND[:-1]) + ". Counts follow: huge, "
-        "swapped, and, for root, how many neighbours in the heap are neighbours in physical memory.")
+        "--pages, group of pages, by what is foremost in it): "
+        + "; ".join(f"'{character}' {about}" for _, character, about in LEGEND[:-1])
+        + ". Counts follow: huge, "
+        "swapped, and, for root, how many neighbours in the heap are neighbours in physical memory.",
+    )
     parser.add_argument("pid", type=int, metavar="PID")
-    parser.add_argument("-p", "--pages", type=int, metavar="N",
-                        help="pages for each character (default: as few as fit 40 lines)")
+    parser.add_argument(
+        "-p",
+        "--pages",
+        type=int,
+        metavar="N",
+        help="pages for each character (default: as few as fit 40 lines)",
+    )
     parser.add_argument("--json", action="store_true", help="the counts, and the picture by region")
     parser.set_defaults(run=main)
 
@@ -48,16 +56,22 @@ def main(arguments: argparse.Namespace) -> int:
         for table in layout.tables:
             regions.append((table.base, _states(table, pagemap, layout.page_bytes, counts)))
     if arguments.json:
-        show.print_json({"pid": heap.pid, "page_bytes": layout.page_bytes, "counts": dict(counts),
-                         "regions": [{"base": base, "pages": _draw(states, 1)}
-                                     for base, states in regions]})
+        show.print_json(
+            {
+                "pid": heap.pid,
+                "page_bytes": layout.page_bytes,
+                "counts": dict(counts),
+                "regions": [{"base": base, "pages": _draw(states, 1)} for base, states in regions],
+            }
+        )
         return 0
     _print(regions, arguments.pages, layout.page_bytes, counts)
     return 0
 
 
-def _states(table: pages.PageTable, pagemap: procfs.Pagemap, page_bytes: int,
-            counts: Counter[str]) -> list[str]:
+def _states(
+    table: pages.PageTable, pagemap: procfs.Pagemap, page_bytes: int, counts: Counter[str]
+) -> list[str]:
     """What each page of a region is; counts are added to."""
     end = table.base + len(table.codes) * page_bytes
     resident = bytearray(len(table.codes))
@@ -103,13 +117,14 @@ def _draw(states: list[str], group: int) -> str:
         return "".join(_CHARACTER[state] for state in states)
     result = []
     for start in range(0, len(states), group):
-        counts = Counter(states[start:start + group])
+        counts = Counter(states[start : start + group])
         result.append(_CHARACTER[max(counts, key=lambda key: (counts[key], -_ORDER.index(key)))])
     return "".join(result)
 
 
-def _print(regions: list[tuple[int, list[str]]], group: int | None, page_bytes: int,
-           counts: Counter[str]) -> None:
+def _print(
+    regions: list[tuple[int, list[str]]], group: int | None, page_bytes: int, counts: Counter[str]
+) -> None:
     console = show.console()
     width = max(console.width - 16, 8)
     width = 1 << (width.bit_length() - 1)  # so that lines begin at round addresses
@@ -123,16 +138,24 @@ def _print(regions: list[tuple[int, list[str]]], group: int | None, page_bytes: 
         line_bytes = width * group * page_bytes
         picture = _draw(states, group)
         for number in range(0, len(picture), width):
-            line = picture[number:number + width].rstrip()
+            line = picture[number : number + width].rstrip()
             if line:
-                console.print(f"{base + number // width * line_bytes:14x}  {line}", markup=False,
-                              soft_wrap=True)
+                console.print(
+                    f"{base + number // width * line_bytes:14x}  {line}",
+                    markup=False,
+                    soft_wrap=True,
+                )
     for key, character, about in LEGEND[:-1]:
         console.print(f"{character}  {counts[key]:8} pages: {about}", markup=False)
-    console.print(f"   {counts['huge']:8} of them under huge pages, {counts['swapped']} swapped out",
-                  markup=False)
+    console.print(
+        f"   {counts['huge']:8} of them under huge pages, {counts['swapped']} swapped out",
+        markup=False,
+    )
     if counts["neighbours"]:
-        console.print(f"   {counts['physical_neighbours']:8} of {counts['neighbours']} pairs of neighbours "
-                      "are neighbours in physical memory, too", markup=False)
+        console.print(
+            f"   {counts['physical_neighbours']:8} of {counts['neighbours']} pairs of neighbours "
+            "are neighbours in physical memory, too",
+            markup=False,
+        )
     else:
         console.print("   physical frames are shown to root alone", markup=False)

@@ -11,11 +11,22 @@ from .errors import ToolError
 # The same questions for each allocator: Linux, Documentation/core-api/memory-allocation.rst.
 COMPARISON = (
     ("alloc_pages", "2^n pages", "yes", "always: the linear map", "buddy lists of a zone"),
-    ("kmalloc, kmem_cache", "objects in slabs", "yes", "always: the linear map", "slabs of 2^n pages"),
+    (
+        "kmalloc, kmem_cache",
+        "objects in slabs",
+        "yes",
+        "always: the linear map",
+        "slabs of 2^n pages",
+    ),
     ("vmalloc", "any pages", "no", "when it is called: page tables are written", "single pages"),
     ("ioremap", "a device's range", "yes: the device", "when it is called", "no memory at all"),
-    ("malloc up to 16 KiB", "objects in slabs", "by chance", "page by page, when touched",
-     "slabs of Quarry, runs of the break"),
+    (
+        "malloc up to 16 KiB",
+        "objects in slabs",
+        "by chance",
+        "page by page, when touched",
+        "slabs of Quarry, runs of the break",
+    ),
     ("malloc beyond", "any pages", "by chance", "page by page, when touched", "runs, or mmap"),
 )
 
@@ -23,12 +34,20 @@ COMPARISON = (
 def add_parser(verbs: Any) -> None:
     """Declare the verb."""
     parser = verbs.add_parser(
-        "kmem", help="the kernel's own allocators on this machine, and malloc beside them",
+        "kmem",
+        help="the kernel's own allocators on this machine, and malloc beside them",
         description="Shows the zones and their buddy lists, the largest slab caches, and the vmalloc and "
         "ioremap areas by who made them; then what is contiguous and mapped when, for these and for "
-        "malloc. Slab caches and areas are shown to root alone.")
-    parser.add_argument("-n", "--count", type=int, default=12, metavar="N",
-                        help="caches and areas to show (default 12)")
+        "malloc. Slab caches and areas are shown to root alone.",
+    )
+    parser.add_argument(
+        "-n",
+        "--count",
+        type=int,
+        default=12,
+        metavar="N",
+        help="caches and areas to show (default 12)",
+    )
     parser.add_argument("--json", action="store_true", help="everything, as JSON")
     parser.set_defaults(run=main)
 
@@ -59,7 +78,9 @@ def zones() -> list[dict[str, Any]]:
         elif result and len(words) == 2 and words[0] in ("min", "low", "high", "managed"):
             result[-1].setdefault(words[0], int(words[1]) * procfs.PAGE)
     for zone in result:
-        zone["free"] = sum(count << order for order, count in enumerate(zone["blocks"])) * procfs.PAGE
+        zone["free"] = (
+            sum(count << order for order, count in enumerate(zone["blocks"])) * procfs.PAGE
+        )
     return [zone for zone in result if zone.get("managed")]
 
 
@@ -73,9 +94,17 @@ def caches() -> list[dict[str, Any]] | None:
         words = line.split()
         if len(words) >= 16:
             active, count, size, per_slab, pages = map(int, words[1:6])
-            result.append({"name": words[0], "active": active, "objects": count, "object_size": size,
-                           "per_slab": per_slab, "pages_per_slab": pages,
-                           "bytes": int(words[14]) * pages * procfs.PAGE})
+            result.append(
+                {
+                    "name": words[0],
+                    "active": active,
+                    "objects": count,
+                    "object_size": size,
+                    "per_slab": per_slab,
+                    "pages_per_slab": pages,
+                    "bytes": int(words[14]) * pages * procfs.PAGE,
+                }
+            )
     return sorted(result, key=lambda cache: -cache["bytes"])
 
 
@@ -87,8 +116,14 @@ def areas() -> list[dict[str, Any]] | None:
     found: dict[tuple[str, str], dict[str, Any]] = defaultdict(lambda: {"areas": 0, "bytes": 0})
     for line in lines:
         words = line.split()
-        kind = next((word for word in ("ioremap", "vmalloc", "vmap", "user", "unpurged")
-                     if word in words[2:]), "other")
+        kind = next(
+            (
+                word
+                for word in ("ioremap", "vmalloc", "vmap", "user", "unpurged")
+                if word in words[2:]
+            ),
+            "other",
+        )
         named = len(words) > 2 and "+0x" in words[2]
         caller = words[2].partition("+")[0] if named else "-"
         area = found[kind, caller]
@@ -97,8 +132,10 @@ def areas() -> list[dict[str, Any]] | None:
         physical = next((word[5:] for word in words if word.startswith("phys=")), None)
         if physical:
             area["first_physical"] = min(physical, area.get("first_physical", physical))
-    return sorted(({"kind": kind, "caller": caller, **area} for (kind, caller), area in found.items()),
-                  key=lambda area: -area["bytes"])
+    return sorted(
+        ({"kind": kind, "caller": caller, **area} for (kind, caller), area in found.items()),
+        key=lambda area: -area["bytes"],
+    )
 
 
 def main(arguments: argparse.Namespace) -> int:
@@ -110,20 +147,55 @@ def main(arguments: argparse.Namespace) -> int:
         raise ToolError("kmem: /proc/zoneinfo cannot be read; is /proc mounted?")
     columns = ("allocator", "gives", "physically_contiguous", "mapped", "takes_from")
     if arguments.json:
-        show.print_json({"zones": known_zones, "slab_caches": known_caches, "areas": known_areas,
-                         "comparison": [dict(zip(columns, row)) for row in COMPARISON]})
+        show.print_json(
+            {
+                "zones": known_zones,
+                "slab_caches": known_caches,
+                "areas": known_areas,
+                "comparison": [dict(zip(columns, row)) for row in COMPARISON],
+            }
+        )
         return 0
     console = show.console()
-    console.print(show.table(
-        ("ZONE", "MANAGED", "FREE", "MIN", "LOW", "HIGH", "LARGEST FREE", "FREE BLOCKS OF 1, 2, 4 ... PAGES"),
-        [[f"{z['node']}/{z['zone']}", *(show.size(z.get(key, 0)) for key in (
-            "managed", "free", "min", "low", "high")), _largest(z["blocks"]),
-          " ".join(map(str, z["blocks"]))] for z in known_zones], (0, 7), wrap=(7,)))
+    console.print(
+        show.table(
+            (
+                "ZONE",
+                "MANAGED",
+                "FREE",
+                "MIN",
+                "LOW",
+                "HIGH",
+                "LARGEST FREE",
+                "FREE BLOCKS OF 1, 2, 4 ... PAGES",
+            ),
+            [
+                [
+                    f"{z['node']}/{z['zone']}",
+                    *(
+                        show.size(z.get(key, 0))
+                        for key in ("managed", "free", "min", "low", "high")
+                    ),
+                    _largest(z["blocks"]),
+                    " ".join(map(str, z["blocks"])),
+                ]
+                for z in known_zones
+            ],
+            (0, 7),
+            wrap=(7,),
+        )
+    )
     _print_caches(console, known_caches, arguments.count)
     _print_areas(console, known_areas, arguments.count)
     console.print()
-    console.print(show.table(("ALLOCATOR", "GIVES", "CONTIGUOUS", "MAPPED WHEN", "TAKES FROM"), COMPARISON,
-                             (0, 1, 2, 3, 4), wrap=(0, 1, 2, 3, 4)))
+    console.print(
+        show.table(
+            ("ALLOCATOR", "GIVES", "CONTIGUOUS", "MAPPED WHEN", "TAKES FROM"),
+            COMPARISON,
+            (0, 1, 2, 3, 4),
+            wrap=(0, 1, 2, 3, 4),
+        )
+    )
     return 0
 
 
@@ -137,23 +209,47 @@ def _print_caches(console: Any, found: list[dict[str, Any]] | None, count: int) 
     if found is None:
         console.print("slab caches: /proc/slabinfo is readable by root alone", markup=False)
         return
-    rows = [[str(c["objects"]), str(c["active"]), f"{100 * c['active'] // max(c['objects'], 1)}%",
-             str(c["object_size"]), str(c["pages_per_slab"]), show.size(c["bytes"]), c["name"]]
-            for c in found[:count]]
-    console.print(show.table(("OBJS", "ACTIVE", "USE", "OBJ SIZE", "PAGES", "SIZE", "SLAB CACHE"), rows,
-                             (6,)))
+    rows = [
+        [
+            str(c["objects"]),
+            str(c["active"]),
+            f"{100 * c['active'] // max(c['objects'], 1)}%",
+            str(c["object_size"]),
+            str(c["pages_per_slab"]),
+            show.size(c["bytes"]),
+            c["name"],
+        ]
+        for c in found[:count]
+    ]
+    console.print(
+        show.table(("OBJS", "ACTIVE", "USE", "OBJ SIZE", "PAGES", "SIZE", "SLAB CACHE"), rows, (6,))
+    )
     kmalloc = sum(c["bytes"] for c in found if c["name"].startswith("kmalloc"))
-    console.print(f"{len(found)} caches, {show.size(sum(c['bytes'] for c in found))}; of that "
-                  f"{show.size(kmalloc)} in kmalloc-N", markup=False)
+    console.print(
+        f"{len(found)} caches, {show.size(sum(c['bytes'] for c in found))}; of that "
+        f"{show.size(kmalloc)} in kmalloc-N",
+        markup=False,
+    )
 
 
 def _print_areas(console: Any, found: list[dict[str, Any]] | None, count: int) -> None:
     console.print()
     if found is None:
-        console.print("vmalloc and ioremap areas: /proc/vmallocinfo is readable by root alone", markup=False)
+        console.print(
+            "vmalloc and ioremap areas: /proc/vmallocinfo is readable by root alone", markup=False
+        )
         return
-    rows = [[area["kind"], str(area["areas"]), show.size(area["bytes"]),
-             area.get("first_physical", "-"), area["caller"]] for area in found[:count]]
+    rows = [
+        [
+            area["kind"],
+            str(area["areas"]),
+            show.size(area["bytes"]),
+            area.get("first_physical", "-"),
+            area["caller"],
+        ]
+        for area in found[:count]
+    ]
     console.print(show.table(("AREA", "COUNT", "SIZE", "FIRST PHYSICAL", "MADE BY"), rows, (0, 4)))
-    console.print("unpurged: freed, and still mapped until enough has gathered to flush at once",
-                  markup=False)
+    console.print(
+        "unpurged: freed, and still mapped until enough has gathered to flush at once", markup=False
+    )

@@ -30,19 +30,34 @@ class Line:
 HEAP_LINES = (
     Line("live", "live objects", "the program's own; 'quarry top' tells their sizes"),
     Line("live_runs", "live large blocks", "the program's own; above 16 KiB each"),
-    Line("fragments", "free, on live pages", "free neighbours of live objects; comes back when those are "
-         "freed, too"),
-    Line("cached", "cached by threads", "fewer objects kept: glibc.malloc.tcache_count in GLIBC_TUNABLES; "
-         "malloc_trim in the thread", True),
+    Line(
+        "fragments",
+        "free, on live pages",
+        "free neighbours of live objects; comes back when those are " "freed, too",
+    ),
+    Line(
+        "cached",
+        "cached by threads",
+        "fewer objects kept: glibc.malloc.tcache_count in GLIBC_TUNABLES; "
+        "malloc_trim in the thread",
+        True,
+    ),
     Line("dirty", "dirty: free runs", "malloc_trim(0), or a lower MALLOC_TRIM_THRESHOLD_", True),
     Line("holes", "dirty: holes in slabs", "malloc_trim(0)", True),
-    Line("surplus", "huge-page surplus", "free pages under huge pages: set "
-         "/sys/kernel/mm/transparent_hugepage/enabled to madvise", True),
+    Line(
+        "surplus",
+        "huge-page surplus",
+        "free pages under huge pages: set "
+        "/sys/kernel/mm/transparent_hugepage/enabled to madvise",
+        True,
+    ),
     Line("metadata", "metadata", "Quarry's tables; grows with the heap"),
 )
 OTHER_LINES = (
     Line("heap_other", "other [heap]", "another allocator's, or sbrk"),
-    Line("anonymous", "other anonymous", "mapped by the program, its libraries, or another allocator"),
+    Line(
+        "anonymous", "other anonymous", "mapped by the program, its libraries, or another allocator"
+    ),
     Line("binaries", "binaries", "code and data of program and libraries; the code is shared"),
     Line("stacks", "stacks", "as deep as the threads ever were"),
     Line("files", "files", "mapped files; the kernel takes them back when it needs memory"),
@@ -79,12 +94,27 @@ class Ledger:
 
     def as_json(self) -> dict[str, Any]:
         """Plain data."""
-        return {"pid": self.pid, "command": self.command, "quarry": self.library or None,
-                "lines": [{"key": line.key, "name": line.name, "bytes": count, "remedy": line.remedy,
-                           "brings": count if line.frees else 0} for line, count in self.lines()],
-                "heap": self.heap_bytes(), "total": self.total, "smaps_rollup_rss": self.rss,
-                "difference": self.total - self.rss, "swapped": self.swap,
-                "live_not_resident": self.live_absent}
+        return {
+            "pid": self.pid,
+            "command": self.command,
+            "quarry": self.library or None,
+            "lines": [
+                {
+                    "key": line.key,
+                    "name": line.name,
+                    "bytes": count,
+                    "remedy": line.remedy,
+                    "brings": count if line.frees else 0,
+                }
+                for line, count in self.lines()
+            ],
+            "heap": self.heap_bytes(),
+            "total": self.total,
+            "smaps_rollup_rss": self.rss,
+            "difference": self.total - self.rss,
+            "swapped": self.swap,
+            "live_not_resident": self.live_absent,
+        }
 
 
 def make(pid: int) -> Ledger:
@@ -103,12 +133,21 @@ def make(pid: int) -> Ledger:
     if heap:
         live_absent = _attribute_heap(pid, heap, areas, amounts, explained)
     _attribute_rest(pid, areas, amounts, explained)
-    return Ledger(pid, procfs.command(pid), heap.path if heap else "", amounts, rollup.get("Rss", 0),
-                  rollup.get("Swap", 0), live_absent, hint)
+    return Ledger(
+        pid,
+        procfs.command(pid),
+        heap.path if heap else "",
+        amounts,
+        rollup.get("Rss", 0),
+        rollup.get("Swap", 0),
+        live_absent,
+        hint,
+    )
 
 
-def _attribute_heap(pid: int, heap: Heap, areas: list[Area], amounts: Counter[str],
-                    explained: Counter[int]) -> int:
+def _attribute_heap(
+    pid: int, heap: Heap, areas: list[Area], amounts: Counter[str], explained: Counter[int]
+) -> int:
     """Adds the heap's pages to amounts, and to explained by mapping; returns live absent bytes."""
     layout = pages.HeapPages(heap)
     blocks = heap.mappings()
@@ -116,8 +155,9 @@ def _attribute_heap(pid: int, heap: Heap, areas: list[Area], amounts: Counter[st
         for start, end, table in layout.spans():
             for area, low, high in _within(areas, start, end):
                 for first, last, flags in pagemap.stretches(low, high):
-                    explained[area.start] += _add_stretch(table, layout.page_bytes, first, last,
-                                                          bool(flags & procfs.HUGE), amounts)
+                    explained[area.start] += _add_stretch(
+                        table, layout.page_bytes, first, last, bool(flags & procfs.HUGE), amounts
+                    )
         spans = [(address, address + size, "live_runs") for address, size in blocks]
         spans += [(start, end, "metadata") for start, end in _whole_pages(heap.tables())]
         for start, end, key in spans:
@@ -130,8 +170,9 @@ def _attribute_heap(pid: int, heap: Heap, areas: list[Area], amounts: Counter[st
     return max(live - amounts["live"] - amounts["live_runs"], 0)
 
 
-def _add_stretch(table: pages.PageTable, page_bytes: int, start: int, end: int, huge: bool,
-                 amounts: Counter[str]) -> int:
+def _add_stretch(
+    table: pages.PageTable, page_bytes: int, start: int, end: int, huge: bool, amounts: Counter[str]
+) -> int:
     """Adds resident pages [start, end) of a region; returns the bytes that were the heap's."""
     low, high = (start - table.base) // page_bytes, (end - table.base) // page_bytes
     codes = table.codes[low:high]
@@ -149,15 +190,20 @@ def _add_stretch(table: pages.PageTable, page_bytes: int, start: int, end: int, 
 
 def _within(areas: list[Area], start: int, end: int) -> list[tuple[Area, int, int]]:
     """The parts of [start, end) that are mapped."""
-    return [(area, max(area.start, start), min(area.end, end)) for area in areas
-            if area.start < end and start < area.end]
+    return [
+        (area, max(area.start, start), min(area.end, end))
+        for area in areas
+        if area.start < end and start < area.end
+    ]
 
 
 def _whole_pages(spans: list[tuple[int, int]]) -> list[tuple[int, int]]:
     """Spans widened to pages and merged, so that no page is counted twice."""
     page = procfs.PAGE
     result: list[tuple[int, int]] = []
-    for start, end in sorted((start // page * page, -(-end // page) * page) for start, end in spans):
+    for start, end in sorted(
+        (start // page * page, -(-end // page) * page) for start, end in spans
+    ):
         if result and start <= result[-1][1]:
             result[-1] = (result[-1][0], max(result[-1][1], end))
         else:
@@ -165,8 +211,9 @@ def _whole_pages(spans: list[tuple[int, int]]) -> list[tuple[int, int]]:
     return result
 
 
-def _attribute_rest(pid: int, areas: list[Area], amounts: Counter[str],
-                    explained: Counter[int]) -> None:
+def _attribute_rest(
+    pid: int, areas: list[Area], amounts: Counter[str], explained: Counter[int]
+) -> None:
     """What of each mapping is not explained yet, by its kind."""
     code = {area.path for area in areas if area.path and "x" in area.mode}
     pointers = procfs.stack_pointers(pid)

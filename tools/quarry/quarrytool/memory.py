@@ -16,8 +16,14 @@ class _Vector(ctypes.Structure):
 
 
 _libc.process_vm_readv.restype = ctypes.c_ssize_t
-_libc.process_vm_readv.argtypes = (ctypes.c_int, ctypes.POINTER(_Vector), ctypes.c_ulong,
-                                   ctypes.POINTER(_Vector), ctypes.c_ulong, ctypes.c_ulong)
+_libc.process_vm_readv.argtypes = (
+    ctypes.c_int,
+    ctypes.POINTER(_Vector),
+    ctypes.c_ulong,
+    ctypes.POINTER(_Vector),
+    ctypes.c_ulong,
+    ctypes.c_ulong,
+)
 
 
 class Unreadable(ToolError):
@@ -42,8 +48,9 @@ def _refusal(pid: int, address: int, error: int) -> ToolError:
     if error == errno.ESRCH:
         return ToolError(f"process {pid}: there is none; it may have ended")
     if error == errno.EPERM:
-        return ToolError(f"process {pid}: its memory may not be read; be its owner, or root"
-                         + procfs.yama_hint())
+        return ToolError(
+            f"process {pid}: its memory may not be read; be its owner, or root" + procfs.yama_hint()
+        )
     return Unreadable(f"process {pid}: {address:#x} cannot be read: {os.strerror(error)}")
 
 

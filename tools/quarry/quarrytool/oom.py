@@ -14,7 +14,10 @@ from .errors import ToolError
 MIB = 1 << 20
 DEMO_ROOM, DEMO_BLOCK = 64 * MIB, 8 * MIB
 SETTINGS = (
-    ("vm.overcommit_memory", "0: a request beyond all memory is refused; 1: none is; 2: CommitLimit holds"),
+    (
+        "vm.overcommit_memory",
+        "0: a request beyond all memory is refused; 1: none is; 2: CommitLimit holds",
+    ),
     ("vm.panic_on_oom", "0: a process is killed; 1, 2: the machine stops"),
     ("vm.oom_kill_allocating_task", "0: the highest score is killed; 1: whoever asked"),
     ("vm.swappiness", "how willingly anonymous pages are swapped out before that"),
@@ -24,16 +27,22 @@ SETTINGS = (
 def add_parser(verbs: Any) -> None:
     """Declare the verb."""
     parser = verbs.add_parser(
-        "oom", help="whom the kernel would kill for memory, and why",
+        "oom",
+        help="whom the kernel would kill for memory, and why",
         description="Lists processes by oom_score, the next victim first, with what makes the score: "
         "memory (resident, swapped, page tables) and oom_score_adj, from -1000, never, to 1000, first. "
         "(oom_adj, from -17 to 15, is what it was called before Linux 2.6.36.) When a control group meets "
-        "its limit, only its processes count. Sets nothing.")
-    parser.add_argument("-n", "--count", type=int, default=12, metavar="N",
-                        help="processes to show (default 12)")
-    parser.add_argument("--demo", action="store_true",
-                        help="a child with an address space limited to 64 MiB more than it has takes "
-                        "memory until malloc returns NULL: nobody is killed")
+        "its limit, only its processes count. Sets nothing.",
+    )
+    parser.add_argument(
+        "-n", "--count", type=int, default=12, metavar="N", help="processes to show (default 12)"
+    )
+    parser.add_argument(
+        "--demo",
+        action="store_true",
+        help="a child with an address space limited to 64 MiB more than it has takes "
+        "memory until malloc returns NULL: nobody is killed",
+    )
     parser.add_argument("--json", action="store_true", help="as JSON")
     parser.set_defaults(run=main)
 
@@ -47,24 +56,44 @@ def main(arguments: argparse.Namespace) -> int:
     found, settings = candidates(), {name: _setting(name) for name, _ in SETTINGS}
     memory = procfs.keyed(os.getpid(), "../meminfo")
     if arguments.json:
-        show.print_json({"processes": found, "settings": settings, "swap_total": memory.get("SwapTotal", 0),
-                         "swap_free": memory.get("SwapFree", 0)})
+        show.print_json(
+            {
+                "processes": found,
+                "settings": settings,
+                "swap_total": memory.get("SwapTotal", 0),
+                "swap_free": memory.get("SwapFree", 0),
+            }
+        )
         return 0
     console = show.console()
-    rows = [[str(p["pid"]), str(p["score"]), str(p["adjustment"]), show.size(p["memory"]), p["command"]]
-            for p in found[:arguments.count]]
+    rows = [
+        [str(p["pid"]), str(p["score"]), str(p["adjustment"]), show.size(p["memory"]), p["command"]]
+        for p in found[: arguments.count]
+    ]
     console.print(show.table(("PID", "SCORE", "ADJ", "MEMORY", "COMMAND"), rows, (4,)))
     victim = next((p for p in found if p["adjustment"] > -1000 and p["pid"] != 1), None)
     if victim:
         because = "its oom_score_adj" if victim["adjustment"] > 0 else "the memory it has"
-        console.print(f"next to be killed if the whole machine runs out: {victim['command']} "
-                      f"({victim['pid']}), for {because}; to spare it: "
-                      f"echo -1000 >/proc/{victim['pid']}/oom_score_adj (as root)", markup=False)
+        console.print(
+            f"next to be killed if the whole machine runs out: {victim['command']} "
+            f"({victim['pid']}), for {because}; to spare it: "
+            f"echo -1000 >/proc/{victim['pid']}/oom_score_adj (as root)",
+            markup=False,
+        )
     console.print()
-    console.print(show.table(("SETTING", "IS", "MEANS"), [[name, settings[name], about] for name, about
-                                                        in SETTINGS], (0, 2), wrap=(2,)))
-    console.print(f"swap: {show.size(memory.get('SwapTotal', 0))}, free "
-                  f"{show.size(memory.get('SwapFree', 0))}", markup=False)
+    console.print(
+        show.table(
+            ("SETTING", "IS", "MEANS"),
+            [[name, settings[name], about] for name, about in SETTINGS],
+            (0, 2),
+            wrap=(2,),
+        )
+    )
+    console.print(
+        f"swap: {show.size(memory.get('SwapTotal', 0))}, free "
+        f"{show.size(memory.get('SwapFree', 0))}",
+        markup=False,
+    )
     return 0
 
 
@@ -84,9 +113,15 @@ def candidates() -> list[dict[str, Any]]:
             if "VmRSS" not in status:
                 continue
             memory = status["VmRSS"] + status.get("VmSwap", 0) + status.get("VmPTE", 0)
-            result.append({"pid": pid, "score": int(procfs.read(pid, "oom_score")),
-                           "adjustment": int(procfs.read(pid, "oom_score_adj")), "memory": memory,
-                           "command": procfs.command(pid)})
+            result.append(
+                {
+                    "pid": pid,
+                    "score": int(procfs.read(pid, "oom_score")),
+                    "adjustment": int(procfs.read(pid, "oom_score_adj")),
+                    "memory": memory,
+                    "command": procfs.command(pid),
+                }
+            )
         except (ToolError, ValueError):
             continue  # it has ended meanwhile
     return sorted(result, key=lambda p: (-p["score"], -p["memory"]))
@@ -118,7 +153,9 @@ def demonstrate() -> dict[str, int]:
 
     numbers = pagelab.in_child(take)
     if len(numbers) != 4:
-        raise ToolError("oom: the child could not be limited; a hard limit (ulimit -Hv) is in the way")
+        raise ToolError(
+            "oom: the child could not be limited; a hard limit (ulimit -Hv) is in the way"
+        )
     return dict(zip(("limit", "taken", "errno", "went_on"), numbers))
 
 
@@ -133,5 +170,7 @@ def _show_demo(as_json: bool) -> int:
             f"{errno.errorcode.get(seen['errno'], seen['errno'])}. It freed one block and "
             f"{'got it again' if seen['went_on'] else 'did not get it again'}: it lives, and nobody was "
             "killed. Without a limit malloc would have gone on succeeding, for nothing is taken before it "
-            "is written, and the kernel would have killed a process at a write.", markup=False)
+            "is written, and the kernel would have killed a process at a write.",
+            markup=False,
+        )
     return 0 if seen["errno"] == errno.ENOMEM and seen["went_on"] else 1

@@ -18,8 +18,14 @@ _FRAME_MASK = (1 << 55) - 1
 
 libc = ctypes.CDLL(None, use_errno=True)
 libc.mmap.restype = ctypes.c_void_p
-libc.mmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int,
-                      ctypes.c_long)
+libc.mmap.argtypes = (
+    ctypes.c_void_p,
+    ctypes.c_size_t,
+    ctypes.c_int,
+    ctypes.c_int,
+    ctypes.c_int,
+    ctypes.c_long,
+)
 libc.munmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t)
 libc.madvise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
 libc.memchr.restype = ctypes.c_void_p
@@ -73,7 +79,9 @@ def minor_faults() -> int:
 
 def frames(pagemap: procfs.Pagemap, address: int, count: int) -> list[int]:
     """The physical frames of pages; empty where the kernel hides them (it shows them to root)."""
-    numbers = [entry & _FRAME_MASK if entry >> 63 else 0 for entry in pagemap.entries(address, count)]
+    numbers = [
+        entry & _FRAME_MASK if entry >> 63 else 0 for entry in pagemap.entries(address, count)
+    ]
     return numbers if any(numbers) else []
 
 

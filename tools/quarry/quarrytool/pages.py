@@ -87,8 +87,12 @@ class HeapPages:
 
     def _table(self, region: Region) -> PageTable:
         pages = len(region.heads)
-        table = PageTable(region.base, bytearray(pages), array("H", bytes(2 * pages)),
-                          array("H", bytes(2 * pages)))
+        table = PageTable(
+            region.base,
+            bytearray(pages),
+            array("H", bytes(2 * pages)),
+            array("H", bytes(2 * pages)),
+        )
         self._mark_runs(region, table)
         for slab in region.slabs:
             shape = self.shapes[slab.class_index]
@@ -99,7 +103,7 @@ class HeapPages:
             live = ((1 << shape.objects) - 1) & ~slab.free & ~cached
             self.live_objects += live.bit_count() * shape.size
             first = (slab.base - region.base) // self.page_bytes
-            for number, place in enumerate(places[:pages - first]):
+            for number, place in enumerate(places[: pages - first]):
                 taken = place.touching & (live | cached)
                 table.codes[first + number] = SLAB_PAGE if taken else HOLE_PAGE
                 if taken:
@@ -118,7 +122,9 @@ class HeapPages:
             if kind in (RUN, CONT):
                 length = max(min(argument, pages - page), 1)
                 is_run = kind == RUN or (page == 0 and goes_on > 0)
-                table.codes[page:page + length] = bytes([RUN_PAGE if is_run else HOT_PAGE]) * length
+                table.codes[page : page + length] = (
+                    bytes([RUN_PAGE if is_run else HOT_PAGE]) * length
+                )
                 if is_run:
                     self.run_bytes += length * self.page_bytes
                     self.left = argument - length

@@ -12,28 +12,49 @@ from .recording import Recording
 
 _MIB = 1 << 20
 # Okabe and Ito's palette: told apart by colour-blind eyes, too.
-_COLOURS = {"vss": "#999999", "rss": "#000000", "anon": "#56b4e9", "file": "#cccccc", "shmem": "#f0e442",
-            "live": "#009e73", "dirty": "#d55e00", "cached": "#cc79a7", "free_objects": "#e69f00"}
-_NAMES = {"vss": "virtual (VSS)", "rss": "resident (RSS)", "anon": "anonymous", "file": "file",
-          "shmem": "shared memory", "live": "live", "dirty": "dirty", "cached": "cached",
-          "free_objects": "free in slabs"}
+_COLOURS = {
+    "vss": "#999999",
+    "rss": "#000000",
+    "anon": "#56b4e9",
+    "file": "#cccccc",
+    "shmem": "#f0e442",
+    "live": "#009e73",
+    "dirty": "#d55e00",
+    "cached": "#cc79a7",
+    "free_objects": "#e69f00",
+}
+_NAMES = {
+    "vss": "virtual (VSS)",
+    "rss": "resident (RSS)",
+    "anon": "anonymous",
+    "file": "file",
+    "shmem": "shared memory",
+    "live": "live",
+    "dirty": "dirty",
+    "cached": "cached",
+    "free_objects": "free in slabs",
+}
 _BYTES = ("peak", "mean", "given")
 
 
 def add_parser(verbs: Any) -> None:
     """Declare both verbs."""
     plot = verbs.add_parser(
-        "plot", help="draw a recording",
+        "plot",
+        help="draw a recording",
         description="Draws a recording as self-contained HTML or as SVG, by the ending of the output: "
         "virtual against resident size, what the resident pages are and hold, page faults per second, "
-        "and when memory was given back.")
+        "and when memory was given back.",
+    )
     plot.add_argument("recording", metavar="FILE")
     plot.add_argument("-o", "--output", metavar="FILE.html|FILE.svg", help="default: FILE.html")
     plot.add_argument("--json", action="store_true", help="the summary as JSON, and no picture")
     plot.set_defaults(run=main)
     diff = verbs.add_parser(
-        "diff", help="compare two recordings",
-        description="Prints peaks, means over time and counts of two recordings side by side.")
+        "diff",
+        help="compare two recordings",
+        description="Prints peaks, means over time and counts of two recordings side by side.",
+    )
     diff.add_argument("one", metavar="A")
     diff.add_argument("two", metavar="B")
     diff.add_argument("--json", action="store_true", help="as JSON")
@@ -44,8 +65,15 @@ def main(arguments: argparse.Namespace) -> int:
     """The verb plot."""
     data = recording.load(arguments.recording)
     if arguments.json:
-        show.print_json({"command": data.command, "samples": len(data.samples), "end": data.end,
-                         "events": data.events, "summary": data.summary()})
+        show.print_json(
+            {
+                "command": data.command,
+                "samples": len(data.samples),
+                "end": data.end,
+                "events": data.events,
+                "summary": data.summary(),
+            }
+        )
         return 0
     output = arguments.output or os.path.splitext(arguments.recording)[0] + ".html"
     if not output.endswith((".html", ".svg")):
@@ -70,24 +98,39 @@ def draw(data: Recording) -> str:
     matplotlib.use("svg")
     matplotlib.rcParams.update({"svg.fonttype": "none", "svg.hashsalt": "quarry", "font.size": 9})
     from matplotlib import pyplot
-    figure, axes = pyplot.subplots(3, 1, sharex=True, figsize=(9, 8), layout="constrained",
-                                   height_ratios=(2, 3, 1))
+
+    figure, axes = pyplot.subplots(
+        3, 1, sharex=True, figsize=(9, 8), layout="constrained", height_ratios=(2, 3, 1)
+    )
     for key in ("vss", "rss"):
         _line(axes[0], data, key)
     times, _ = data.series("rss")
     parts = ["anon", "shmem", "file"]
     stacks = [[value / _MIB for value in data.series(key)[1]] for key in parts]
-    axes[1].stackplot(times, stacks, colors=[_COLOURS[key] for key in parts],
-                      labels=[_NAMES[key] for key in parts], alpha=0.5)
+    axes[1].stackplot(
+        times,
+        stacks,
+        colors=[_COLOURS[key] for key in parts],
+        labels=[_NAMES[key] for key in parts],
+        alpha=0.5,
+    )
     for key in ("live", "free_objects", "cached", "dirty"):
         _line(axes[1], data, key)
     times, rates = data.fault_rates()
     axes[2].plot(times, rates, drawstyle="steps-pre", color="black", linewidth=1)
     for number, event in enumerate(data.events):
-        axes[1].axvline(event["t"], color="#0072b2", linewidth=0.7, linestyle=":",
-                        label="given back" if number == 0 else None)
-    for axis, title, unit in zip(axes, ("virtual against resident", "what is resident, and the heap in it",
-                                        "page faults"), ("MiB", "MiB", "per second")):
+        axes[1].axvline(
+            event["t"],
+            color="#0072b2",
+            linewidth=0.7,
+            linestyle=":",
+            label="given back" if number == 0 else None,
+        )
+    for axis, title, unit in zip(
+        axes,
+        ("virtual against resident", "what is resident, and the heap in it", "page faults"),
+        ("MiB", "MiB", "per second"),
+    ):
         axis.set_title(title, loc="left")
         axis.set_ylabel(unit)
         axis.set_ylim(bottom=0)
@@ -106,15 +149,22 @@ def draw(data: Recording) -> str:
 def _line(axis: Any, data: Recording, key: str) -> None:
     times, values = data.series(key)
     if times:
-        axis.plot(times, [value / _MIB for value in values], color=_COLOURS[key], label=_NAMES[key],
-                  linewidth=1.3)
+        axis.plot(
+            times,
+            [value / _MIB for value in values],
+            color=_COLOURS[key],
+            label=_NAMES[key],
+            linewidth=1.3,
+        )
 
 
 def page(data: Recording, picture: str) -> str:
     """The picture and its figures as one HTML file that needs no other."""
-    rows = "".join(f"<tr><th>{html.escape(name)}</th><td>{html.escape(value)}</td></tr>"
-                   for name, value in _shown(data.summary()))
-    svg = picture[picture.index("<svg"):].replace("<svg ", '<svg role="img" ', 1)
+    rows = "".join(
+        f"<tr><th>{html.escape(name)}</th><td>{html.escape(value)}</td></tr>"
+        for name, value in _shown(data.summary())
+    )
+    svg = picture[picture.index("<svg") :].replace("<svg ", '<svg role="img" ', 1)
     title = html.escape(f"{data.command}: memory over time")
     end = html.escape(data.end or "the recording was cut off")
     return f"""<!DOCTYPE html>
@@ -154,8 +204,9 @@ def _figure(key: str, value: float) -> str:
 def compare(arguments: argparse.Namespace) -> int:
     """The verb diff."""
     one, two = recording.load(arguments.one).summary(), recording.load(arguments.two).summary()
-    keys = [key for key in one if key in two] + [key for key in (*one, *two)
-                                                if (key in one) != (key in two)]
+    keys = [key for key in one if key in two] + [
+        key for key in (*one, *two) if (key in one) != (key in two)
+    ]
     if arguments.json:
         show.print_json({key: {"a": one.get(key), "b": two.get(key)} for key in keys})
         return 0
@@ -163,9 +214,14 @@ def compare(arguments: argparse.Namespace) -> int:
     for key in keys:
         a, b = one.get(key), two.get(key)
         both = a is not None and b is not None
-        rows.append([key.replace("_", " "), _figure(key, a) if a is not None else "-",
-                     _figure(key, b) if b is not None else "-",
-                     _figure(key, b - a) if a is not None and b is not None else "-",
-                     f"{b / a:.2f}" if both and a and b is not None else "-"])
+        rows.append(
+            [
+                key.replace("_", " "),
+                _figure(key, a) if a is not None else "-",
+                _figure(key, b) if b is not None else "-",
+                _figure(key, b - a) if a is not None and b is not None else "-",
+                f"{b / a:.2f}" if both and a and b is not None else "-",
+            ]
+        )
     show.console().print(show.table(("", "A", "B", "B - A", "B / A"), rows))
     return 0

@@ -41,8 +41,10 @@ def _explain(pid: int, name: str, error: OSError) -> ToolError:
     if isinstance(error, (FileNotFoundError, ProcessLookupError)):
         return ToolError(f"process {pid}: there is none; it may have ended")
     if isinstance(error, PermissionError):
-        return ToolError(f"process {pid}: /proc/{pid}/{name} may not be read; "
-                         "be its owner, or root" + yama_hint())
+        return ToolError(
+            f"process {pid}: /proc/{pid}/{name} may not be read; "
+            "be its owner, or root" + yama_hint()
+        )
     return ToolError(f"process {pid}: /proc/{pid}/{name}: {error.strerror}")
 
 
@@ -60,8 +62,10 @@ def yama_hint() -> str:
     scope = yama_scope()
     if scope == 0:
         return ""
-    return (f"; Yama refuses, too (kernel.yama.ptrace_scope is {scope}): run this as root, or start "
-            "the program by 'quarry run', or set it to 0 by 'sysctl kernel.yama.ptrace_scope=0'")
+    return (
+        f"; Yama refuses, too (kernel.yama.ptrace_scope is {scope}): run this as root, or start "
+        "the program by 'quarry run', or set it to 0 by 'sysctl kernel.yama.ptrace_scope=0'"
+    )
 
 
 def read(pid: int, name: str) -> str:
@@ -79,8 +83,16 @@ def areas(pid: int, sizes: bool = False) -> list[Area]:
     for line in read(pid, "smaps" if sizes else "maps").splitlines():
         match = _HEADER.match(line)
         if match:
-            result.append(Area(int(match[1], 16), int(match[2], 16), match[3], int(match[4], 16),
-                               int(match[5]), match[6]))
+            result.append(
+                Area(
+                    int(match[1], 16),
+                    int(match[2], 16),
+                    match[3],
+                    int(match[4], 16),
+                    int(match[5]),
+                    match[6],
+                )
+            )
         elif line.endswith(" kB"):
             key, value = line[:-3].split(":")
             result[-1].sizes[key] = int(value) * 1024
@@ -156,9 +168,23 @@ def stack_pointers(pid: int) -> list[int]:
 
 
 class _ScanArguments(ctypes.Structure):
-    _fields_ = [(name, ctypes.c_uint64) for name in (
-        "size", "flags", "start", "end", "walk_end", "vec", "vec_len", "max_pages",
-        "category_inverted", "category_mask", "category_anyof_mask", "return_mask")]
+    _fields_ = [
+        (name, ctypes.c_uint64)
+        for name in (
+            "size",
+            "flags",
+            "start",
+            "end",
+            "walk_end",
+            "vec",
+            "vec_len",
+            "max_pages",
+            "category_inverted",
+            "category_mask",
+            "category_anyof_mask",
+            "return_mask",
+        )
+    ]
 
 
 class Pagemap:
@@ -191,8 +217,20 @@ class Pagemap:
     def _scan(self, start: int, end: int) -> Iterator[tuple[int, int, int]]:
         found = (ctypes.c_uint64 * (3 * _SCAN_REGIONS))()
         while start < end:
-            ask = _ScanArguments(96, 0, start, end, 0, ctypes.addressof(found), _SCAN_REGIONS, 0,
-                                 PFNZERO, PRESENT | PFNZERO, 0, PRESENT | HUGE)
+            ask = _ScanArguments(
+                96,
+                0,
+                start,
+                end,
+                0,
+                ctypes.addressof(found),
+                _SCAN_REGIONS,
+                0,
+                PFNZERO,
+                PRESENT | PFNZERO,
+                0,
+                PRESENT | HUGE,
+            )
             count = fcntl.ioctl(self.file, _PAGEMAP_SCAN, ask)
             for i in range(count):
                 yield found[3 * i], found[3 * i + 1], found[3 * i + 2]

@@ -19,19 +19,35 @@ _PROGRESS_S = 0.25
 def add_parser(verbs: Any) -> None:
     """Declare the verb."""
     parser = verbs.add_parser(
-        "record", help="record the memory of a process over time",
+        "record",
+        help="record the memory of a process over time",
         description="Samples a process, or a command run on Quarry, until it ends, Ctrl-C, or "
         "--duration: virtual and resident size, page faults, and the heap's live, free, cached and dirty "
         "bytes. 'quarry plot' draws the file, 'quarry diff' compares two. The exit status is the "
-        "command's.")
-    parser.add_argument("-o", "--output", required=True, metavar="FILE", help="the recording to write")
-    parser.add_argument("-i", "--interval", type=float, default=0.05, metavar="SECONDS",
-                        help="between samples (default 0.05)")
+        "command's.",
+    )
+    parser.add_argument(
+        "-o", "--output", required=True, metavar="FILE", help="the recording to write"
+    )
+    parser.add_argument(
+        "-i",
+        "--interval",
+        type=float,
+        default=0.05,
+        metavar="SECONDS",
+        help="between samples (default 0.05)",
+    )
     parser.add_argument("-t", "--duration", type=float, metavar="SECONDS", help="end after so long")
-    parser.add_argument("--json", action="store_true", help="a summary as JSON on stderr at the end")
+    parser.add_argument(
+        "--json", action="store_true", help="a summary as JSON on stderr at the end"
+    )
     run.add_options(parser)
-    parser.add_argument("command", nargs=argparse.REMAINDER, metavar="PID | -- COMMAND",
-                        help="a process, or a program to run on Quarry")
+    parser.add_argument(
+        "command",
+        nargs=argparse.REMAINDER,
+        metavar="PID | -- COMMAND",
+        help="a process, or a program to run on Quarry",
+    )
     parser.set_defaults(run=main)
 
 
@@ -51,10 +67,16 @@ class Sampler:
         if "VmSize" not in status or faults.state == "Z":
             raise ToolError(f"process {self.pid}: there is none; it may have ended")
         entry: dict[str, Any] = {
-            "t": round(time.monotonic() - self.started, 4), "vss": status["VmSize"],
-            "rss": status["VmRSS"], "anon": status.get("RssAnon", 0), "file": status.get("RssFile", 0),
-            "shmem": status.get("RssShmem", 0), "swap": status.get("VmSwap", 0),
-            "minor": faults.minor, "major": faults.major}
+            "t": round(time.monotonic() - self.started, 4),
+            "vss": status["VmSize"],
+            "rss": status["VmRSS"],
+            "anon": status.get("RssAnon", 0),
+            "file": status.get("RssFile", 0),
+            "shmem": status.get("RssShmem", 0),
+            "swap": status.get("VmSwap", 0),
+            "minor": faults.minor,
+            "major": faults.major,
+        }
         events = []
         totals = self._totals()
         if totals:
@@ -101,8 +123,15 @@ def main(arguments: argparse.Namespace) -> int:
         if words is not arguments.command or not words[0].isdigit():
             child = _start(words, arguments)
             pid = child.pid
-        _write(output, {"format": recording.FORMAT, "version": recording.VERSION, "command": name,
-                        "interval_s": arguments.interval})
+        _write(
+            output,
+            {
+                "format": recording.FORMAT,
+                "version": recording.VERSION,
+                "command": name,
+                "interval_s": arguments.interval,
+            },
+        )
         _follow(pid, child, output, arguments)
     if arguments.json:
         show.print_json(recording.load(arguments.output).summary(), sys.stderr)
@@ -120,8 +149,9 @@ def _write(output: TextIO, entry: dict[str, Any]) -> None:
     output.write(json.dumps(entry) + "\n")
 
 
-def _follow(pid: int, child: "subprocess.Popen[bytes] | None", output: TextIO,
-            arguments: argparse.Namespace) -> None:
+def _follow(
+    pid: int, child: "subprocess.Popen[bytes] | None", output: TextIO, arguments: argparse.Namespace
+) -> None:
     """Sample until there is a reason to stop, which becomes the last line."""
     sampler = Sampler(pid)
     next_at, shown, samples, end = sampler.started, 0.0, 0, "the process ended"
@@ -154,8 +184,12 @@ def _progress(entry: dict[str, Any], samples: int, shown: float) -> float:
     if not sys.stderr.isatty() or entry["t"] - shown < _PROGRESS_S:
         return shown
     live = f", live {show.size(entry['live'])}" if "live" in entry else ""
-    print(f"\r\x1b[Kquarry: {entry['t']:.1f} s, {samples} samples, RSS {show.size(entry['rss'])}{live}",
-          end="", file=sys.stderr, flush=True)
+    print(
+        f"\r\x1b[Kquarry: {entry['t']:.1f} s, {samples} samples, RSS {show.size(entry['rss'])}{live}",
+        end="",
+        file=sys.stderr,
+        flush=True,
+    )
     return float(entry["t"])
 
 

@@ -40,8 +40,10 @@ class Recording:
         for one, two in zip(self.samples, self.samples[1:]):
             if two["t"] > one["t"]:
                 times.append(two["t"])
-                rates.append((two["minor"] + two["major"] - one["minor"] - one["major"])
-                             / (two["t"] - one["t"]))
+                rates.append(
+                    (two["minor"] + two["major"] - one["minor"] - one["major"])
+                    / (two["t"] - one["t"])
+                )
         return times, rates
 
     def summary(self) -> dict[str, float]:
@@ -69,20 +71,26 @@ def load(name: str) -> Recording:
     except OSError as error:
         raise ToolError(f"{name}: {error.strerror}") from None
     except UnicodeDecodeError:
-        raise ToolError(f"{name}: this is no recording; 'quarry record -o FILE' makes them") from None
+        raise ToolError(
+            f"{name}: this is no recording; 'quarry record -o FILE' makes them"
+        ) from None
     header = _parse(name, 1, lines[0])
     if header.get("format") != FORMAT:
         raise ToolError(f"{name}: this is no recording; 'quarry record -o FILE' makes them")
     if header.get("version") != VERSION:
-        raise ToolError(f"{name}: recording version {header.get('version')}; this tool reads version "
-                        f"{VERSION}: use the one that recorded it")
+        raise ToolError(
+            f"{name}: recording version {header.get('version')}; this tool reads version "
+            f"{VERSION}: use the one that recorded it"
+        )
     result = Recording(name, str(header.get("command", "")))
     for number, line in enumerate(lines[1:], 2):
         if line:
             _add(result, number, _parse(name, number, line))
     if len(result.samples) < 2:
-        raise ToolError(f"{name}: {len(result.samples)} samples are too few; the process ended too soon: "
-                        "record with a shorter --interval")
+        raise ToolError(
+            f"{name}: {len(result.samples)} samples are too few; the process ended too soon: "
+            "record with a shorter --interval"
+        )
     return result
 
 
@@ -94,8 +102,10 @@ def _parse(name: str, number: int, line: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         if number == 1:
             raise ToolError(f"{name}: this is no recording; 'quarry record -o FILE' makes them")
-        raise ToolError(f"{name}: damaged at line {number}; cut that line and all after it off, or record "
-                        "again")
+        raise ToolError(
+            f"{name}: damaged at line {number}; cut that line and all after it off, or record "
+            "again"
+        )
     return value
 
 
@@ -107,7 +117,11 @@ def _add(recording: Recording, number: int, entry: dict[str, Any]) -> None:
     needed = ("t",) if "event" in entry else ("t", "vss", "rss", *COUNT_FIELDS)
     for key in entry if "event" not in entry else needed:
         if not isinstance(entry.get(key), (int, float)):
-            raise ToolError(f"{recording.name}: damaged at line {number}: {key} is no number; record again")
+            raise ToolError(
+                f"{recording.name}: damaged at line {number}: {key} is no number; record again"
+            )
     if any(key not in entry for key in needed):
-        raise ToolError(f"{recording.name}: damaged at line {number}: figures are missing; record again")
+        raise ToolError(
+            f"{recording.name}: damaged at line {number}: figures are missing; record again"
+        )
     (recording.events if "event" in entry else recording.samples).append(entry)

@@ -21,8 +21,13 @@ OPTIONS = (
     ("--mmap-threshold", "MALLOC_MMAP_THRESHOLD_", "BYTES", "larger blocks are mappings"),
     ("--mmap-max", "MALLOC_MMAP_MAX_", "N", "mappings at most"),
     ("--perturb", "MALLOC_PERTURB_", "BYTE", "overwrite freed memory"),
+    ("--mxfast", "glibc.malloc.mxfast", "BYTES", "as M_MXFAST of mallopt"),
+    ("--arena-test", "MALLOC_ARENA_TEST", "N", "as M_ARENA_TEST of mallopt"),
+    ("--arena-max", "MALLOC_ARENA_MAX", "N", "as M_ARENA_MAX of mallopt"),
     ("--tcache-count", "glibc.malloc.tcache_count", "N", "objects a thread caches of one size"),
     ("--tcache-max", "glibc.malloc.tcache_max", "BYTES", "largest objects that threads cache"),
+    ("--hugetlb", "glibc.malloc.hugetlb", "0|1", "1: ask for transparent huge pages"),
+    ("--limit", "QUARRY_LIMIT", "BYTES|auto", "hold no more than this; then malloc fails"),
     ("--check", "QUARRY_CHECK", "0|1", "1: report every wrong free at once"),
     ("--foreign", "QUARRY_FOREIGN", "WHAT", "pointers of other allocators: abort, leak or libc"),
 )
@@ -31,15 +36,20 @@ OPTIONS = (
 def find_library(given: str | None = None) -> str:
     """The library to preload: the one given, of the environment, installed, or built."""
     here = Path(os.path.realpath(sys.argv[0])).parent
-    places = [given or os.environ.get("QUARRY_LIBRARY"), here.parent / "libexec/quarry/libquarry.so",
-              here.parents[1] / "build/release/libquarry.so"]
+    places = [
+        given or os.environ.get("QUARRY_LIBRARY"),
+        here.parent / "libexec/quarry/libquarry.so",
+        here.parents[1] / "build/release/libquarry.so",
+    ]
     if given or places[0]:
         places = places[:1]
     for place in places:
         if place and Path(place).is_file():
             return os.path.realpath(place)
-    raise ToolError(f"{places[0] or 'libquarry.so'}: there is no such library; build it by 'make', "
-                    "or name it by --library")
+    raise ToolError(
+        f"{places[0] or 'libquarry.so'}: there is no such library; build it by 'make', "
+        "or name it by --library"
+    )
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -53,8 +63,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def environment(arguments: argparse.Namespace) -> dict[str, str]:
     """The environment under which a command uses Quarry with the options given."""
     result = dict(os.environ)
-    result["LD_PRELOAD"] = " ".join(filter(None, (find_library(arguments.library),
-                                                  result.get("LD_PRELOAD"))))
+    result["LD_PRELOAD"] = " ".join(
+        filter(None, (find_library(arguments.library), result.get("LD_PRELOAD")))
+    )
     tunables = list(filter(None, [result.get("GLIBC_TUNABLES")]))
     for flag, name, _, _ in OPTIONS:
         value = getattr(arguments, flag[2:].replace("-", "_"))
@@ -70,18 +81,27 @@ def environment(arguments: argparse.Namespace) -> dict[str, str]:
 def add_parser(verbs: Any) -> None:
     """Declare the verb."""
     parser = verbs.add_parser(
-        "run", help="run a program on Quarry, with a summary at its end",
+        "run",
+        help="run a program on Quarry, with a summary at its end",
         description="Runs a command with Quarry preloaded. At its end a summary is written to stderr: "
         "peaks, page faults, the system calls that move memory, bytes given back. The exit status, or "
-        "the signal, is the command's; 127 where it cannot be started.")
+        "the signal, is the command's; 127 where it cannot be started.",
+    )
     parser.add_argument("--quiet", "-q", action="store_true", help="no summary, no tracing")
-    parser.add_argument("--no-calls", action="store_true",
-                        help="do not count system calls: nothing but forks and ends is intercepted")
+    parser.add_argument(
+        "--no-calls",
+        action="store_true",
+        help="do not count system calls: nothing but forks and ends is intercepted",
+    )
     parser.add_argument("--json", action="store_true", help="the summary as JSON")
     parser.add_argument("-o", "--output", metavar="FILE", help="write the summary there")
     add_options(parser)
-    parser.add_argument("command", nargs=argparse.REMAINDER, metavar="-- COMMAND",
-                        help="the program and its arguments")
+    parser.add_argument(
+        "command",
+        nargs=argparse.REMAINDER,
+        metavar="-- COMMAND",
+        help="the program and its arguments",
+    )
     parser.set_defaults(run=main)
 
 
@@ -150,33 +170,48 @@ def _look(pid: int, last: dict[str, Any]) -> None:
 
 def _figures(outcome: Outcome, last: dict[str, Any], wall_s: float) -> dict[str, Any]:
     return {
-        "wall_s": round(wall_s, 3), "cpu_s": round(outcome.cpu_s, 3),
-        "processes": outcome.processes, "peak_vss": outcome.peak_vss, "peak_rss": outcome.peak_rss,
-        "minor_faults": outcome.minor_faults, "major_faults": outcome.major_faults,
-        "calls": {name: outcome.calls[name] for name in ("brk", "mmap", "munmap", "mremap", "madvise")}
-        if outcome.counted else None,
+        "wall_s": round(wall_s, 3),
+        "cpu_s": round(outcome.cpu_s, 3),
+        "processes": outcome.processes,
+        "peak_vss": outcome.peak_vss,
+        "peak_rss": outcome.peak_rss,
+        "minor_faults": outcome.minor_faults,
+        "major_faults": outcome.major_faults,
+        "calls": {
+            name: outcome.calls[name] for name in ("brk", "mmap", "munmap", "mremap", "madvise")
+        }
+        if outcome.counted
+        else None,
         "returned": {"munmap": outcome.unmapped, "madvise": outcome.advised, "brk": outcome.lowered}
-        if outcome.counted else None,
+        if outcome.counted
+        else None,
         "quarry": last or None,
     }
 
 
 def _text(figures: dict[str, Any]) -> str:
-    text = (f"quarry: peak {show.size(figures['peak_vss'])} virtual, {show.size(figures['peak_rss'])} "
-            f"resident; {figures['minor_faults']} page faults, {figures['major_faults']} from disk; "
-            f"{figures['cpu_s']:.2f} s CPU in {figures['wall_s']:.2f} s")
+    text = (
+        f"quarry: peak {show.size(figures['peak_vss'])} virtual, {show.size(figures['peak_rss'])} "
+        f"resident; {figures['minor_faults']} page faults, {figures['major_faults']} from disk; "
+        f"{figures['cpu_s']:.2f} s CPU in {figures['wall_s']:.2f} s"
+    )
     if figures["processes"] > 1:
         text += f"; {figures['processes']} processes"
     if figures["calls"]:
         text += "\nquarry: calls: " + ", ".join(f"{n} {c}" for c, n in figures["calls"].items())
         text += "\nquarry: given back: " + ", ".join(
-            f"{show.size(count)} by {name}" for name, count in figures["returned"].items())
+            f"{show.size(count)} by {name}" for name, count in figures["returned"].items()
+        )
     if figures["quarry"]:
         heap_end = figures["quarry"]
-        text += (f"\nquarry: heap at the end: {show.size(heap_end['live'])} live, "
-                 f"{show.size(heap_end['free_objects'])} free in slabs, {show.size(heap_end['cached'])}"
-                 f" cached, {show.size(heap_end['dirty'])} dirty")
+        text += (
+            f"\nquarry: heap at the end: {show.size(heap_end['live'])} live, "
+            f"{show.size(heap_end['free_objects'])} free in slabs, {show.size(heap_end['cached'])}"
+            f" cached, {show.size(heap_end['dirty'])} dirty"
+        )
     else:
-        text += ("\nquarry: the program did not use Quarry: it is static, set-user-ID, or has a malloc "
-                 "of its own; 'quarry doctor' tells more")
+        text += (
+            "\nquarry: the program did not use Quarry: it is static, set-user-ID, or has a malloc "
+            "of its own; 'quarry doctor' tells more"
+        )
     return text

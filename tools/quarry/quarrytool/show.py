@@ -20,8 +20,11 @@ def size(count: float) -> str:
     while count >= 999.5 and unit < len(_UNITS) - 1:
         count /= 1024
         unit += 1
-    return f"{sign}{count:.0f}{_UNITS[unit]}" if count >= 99.5 or unit == 0 \
+    return (
+        f"{sign}{count:.0f}{_UNITS[unit]}"
+        if count >= 99.5 or unit == 0
         else f"{sign}{count:.1f}{_UNITS[unit]}"
+    )
 
 
 def console(stream: TextIO | None = None) -> Console:
@@ -31,21 +34,32 @@ def console(stream: TextIO | None = None) -> Console:
     return Console(file=stream, width=width, highlight=False)
 
 
-def table(columns: Sequence[str], rows: Sequence[Sequence[str]], left: Sequence[int] = (0,),
-          title: str = "", wrap: Sequence[int] = ()) -> Table:
+def table(
+    columns: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    left: Sequence[int] = (0,),
+    title: str = "",
+    wrap: Sequence[int] = (),
+) -> Table:
     """A table whose columns are right-aligned, but those in left; those in wrap may break lines."""
-    result = Table(title=title or None, title_justify="left", box=None, pad_edge=False,
-                   header_style="bold")
+    result = Table(
+        title=title or None, title_justify="left", box=None, pad_edge=False, header_style="bold"
+    )
     for number, name in enumerate(columns):
-        result.add_column(name, justify="left" if number in left else "right",
-                          no_wrap=number not in wrap, overflow="fold" if number in wrap else "ellipsis")
+        result.add_column(
+            name,
+            justify="left" if number in left else "right",
+            no_wrap=number not in wrap,
+            overflow="fold" if number in wrap else "ellipsis",
+        )
     for row in rows:
         result.add_row(*(Text(cell) for cell in row))
     return result
 
 
-def fit(columns: Sequence[str], rows: Sequence[Sequence[str]], width: int,
-        expendable: Sequence[str]) -> tuple[list[str], list[list[str]]]:
+def fit(
+    columns: Sequence[str], rows: Sequence[Sequence[str]], width: int, expendable: Sequence[str]
+) -> tuple[list[str], list[list[str]]]:
     """Columns and rows without as many of the expendable ones, in this order, as exceed the width."""
     names, kept = list(columns), [list(row) for row in rows]
     for name in expendable:

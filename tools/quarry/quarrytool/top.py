@@ -15,8 +15,14 @@ from . import pages, procfs, show
 from .errors import NoQuarry, ToolError
 from .heap import Heap, Totals
 
-SORTS = {"size": "bytes", "objs": "objects", "active": "active", "cached": "cached", "holes": "holes",
-         "objsize": "object_size"}
+SORTS = {
+    "size": "bytes",
+    "objs": "objects",
+    "active": "active",
+    "cached": "cached",
+    "holes": "holes",
+    "objsize": "object_size",
+}
 
 
 @dataclass
@@ -38,17 +44,30 @@ class Row:
 def add_parser(verbs: Any) -> None:
     """Declare the verb."""
     parser = verbs.add_parser(
-        "top", help="a process's size classes, live, as slabtop shows the kernel's",
+        "top",
+        help="a process's size classes, live, as slabtop shows the kernel's",
         description="Shows the size classes of a process, renewed until Ctrl-C; once, where the output "
         "is no terminal. OBJS, ACTIVE, USE, OBJ SIZE, SLABS, OBJ/SLAB and SIZE as in slabtop; CACHED: in "
         "threads' caches; HOLES: free pages inside slabs that are resident; RETURNED: those that are "
-        "not. Without PID: every process that uses Quarry.")
+        "not. Without PID: every process that uses Quarry.",
+    )
     parser.add_argument("pid", type=int, nargs="?", metavar="PID")
-    parser.add_argument("-d", "--delay", type=float, default=1.0, metavar="SECONDS",
-                        help="between two views (default 1)")
+    parser.add_argument(
+        "-d",
+        "--delay",
+        type=float,
+        default=1.0,
+        metavar="SECONDS",
+        help="between two views (default 1)",
+    )
     parser.add_argument("-n", "--count", type=int, metavar="N", help="end after so many views")
-    parser.add_argument("-s", "--sort", choices=sorted(SORTS), default="size",
-                        help="largest first by this column (default size)")
+    parser.add_argument(
+        "-s",
+        "--sort",
+        choices=sorted(SORTS),
+        default="size",
+        help="largest first by this column (default size)",
+    )
     parser.add_argument("--json", action="store_true", help="one view as JSON")
     parser.set_defaults(run=main)
 
@@ -65,8 +84,9 @@ def main(arguments: argparse.Namespace) -> int:
     count = arguments.count or (0 if sys.stdout.isatty() else 1)
 
     def view() -> RenderableType:
-        return _one(heap, arguments.sort, console.height if sys.stdout.isatty() else 0,
-                    console.width)
+        return _one(
+            heap, arguments.sort, console.height if sys.stdout.isatty() else 0, console.width
+        )
 
     if not sys.stdout.isatty():
         for number in range(count):
@@ -83,10 +103,15 @@ def main(arguments: argparse.Namespace) -> int:
 
 def _as_json(heap: Heap | None, sort: str) -> Any:
     if heap:
-        return {"pid": heap.pid, "totals": asdict(heap.totals()),
-                "classes": [asdict(row) for row in class_rows(heap, sort)]}
-    return [{"pid": pid, "command": name, "rss": rss, "totals": asdict(totals)}
-            for pid, name, rss, totals in users()]
+        return {
+            "pid": heap.pid,
+            "totals": asdict(heap.totals()),
+            "classes": [asdict(row) for row in class_rows(heap, sort)],
+        }
+    return [
+        {"pid": pid, "command": name, "rss": rss, "totals": asdict(totals)}
+        for pid, name, rss, totals in users()
+    ]
 
 
 def class_rows(heap: Heap, sort: str) -> list[Row]:
@@ -97,17 +122,30 @@ def class_rows(heap: Heap, sort: str) -> list[Row]:
         for slab in region.slabs:
             index = slab.class_index
             if index not in places:
-                places[index] = [place.touching
-                                 for place in pages.page_shapes(shapes[index], heap.page_bytes)]
+                places[index] = [
+                    place.touching for place in pages.page_shapes(shapes[index], heap.page_bytes)
+                ]
             returned[index] += slab.clean_pages.bit_count()
             for page, touching in enumerate(places[index]):
                 if slab.free & touching == touching and not slab.clean_pages >> page & 1:
                     holes[index] += 1
     page = heap.page_bytes
-    rows = [Row(f"quarry-{counts.shape.size}", counts.objects, counts.live, counts.shape.size,
-                counts.slabs, counts.shape.objects, counts.slabs * counts.shape.pages * page,
-                counts.cached * counts.shape.size, holes[index] * page, returned[index] * page)
-            for index, counts in enumerate(heap.classes()) if index and counts.slabs]
+    rows = [
+        Row(
+            f"quarry-{counts.shape.size}",
+            counts.objects,
+            counts.live,
+            counts.shape.size,
+            counts.slabs,
+            counts.shape.objects,
+            counts.slabs * counts.shape.pages * page,
+            counts.cached * counts.shape.size,
+            holes[index] * page,
+            returned[index] * page,
+        )
+        for index, counts in enumerate(heap.classes())
+        if index and counts.slabs
+    ]
     return sorted(rows, key=lambda row: -getattr(row, SORTS[sort]))
 
 
@@ -117,8 +155,14 @@ def users() -> list[tuple[int, str, int, Totals]]:
     for pid in procfs.processes():
         try:
             if "/libquarry.so" in procfs.read(pid, "maps"):
-                result.append((pid, procfs.command(pid), procfs.status(pid).get("VmRSS", 0),
-                               Heap(pid).totals()))
+                result.append(
+                    (
+                        pid,
+                        procfs.command(pid),
+                        procfs.status(pid).get("VmRSS", 0),
+                        Heap(pid).totals(),
+                    )
+                )
         except (NoQuarry, ToolError):
             continue
     return sorted(result, key=lambda user: -user[2])
@@ -127,26 +171,66 @@ def users() -> list[tuple[int, str, int, Totals]]:
 def _one(heap: Heap | None, sort: str, height: int, width: int) -> RenderableType:
     if not heap:
         found = users()
-        rows = [[str(pid), show.size(rss), show.size(t.live), show.size(t.free_objects),
-                 show.size(t.cached), show.size(t.dirty), name] for pid, name, rss, t in found]
+        rows = [
+            [
+                str(pid),
+                show.size(rss),
+                show.size(t.live),
+                show.size(t.free_objects),
+                show.size(t.cached),
+                show.size(t.dirty),
+                name,
+            ]
+            for pid, name, rss, t in found
+        ]
         table = show.table(("PID", "RSS", "LIVE", "FREE", "CACHED", "DIRTY", "COMMAND"), rows, (6,))
         if not rows:
             return Text("no process that may be looked at has preloaded or linked libquarry.so")
         return table
     totals, rss = heap.totals(), procfs.status(heap.pid).get("VmRSS", 0)
-    head = Text(f"{procfs.command(heap.pid)} ({heap.pid})  RSS {show.size(rss)}  live "
-                f"{show.size(totals.live)}  large {show.size(totals.runs)} in runs, "
-                f"{show.size(totals.mappings)} in {totals.mapping_count} mappings\n"
-                f"free: in slabs {show.size(totals.free_objects)}, cached {show.size(totals.cached)}, "
-                f"dirty {show.size(totals.dirty)}, clean {show.size(totals.clean)}  given back: "
-                f"{show.size(totals.purged_ever)} by madvise, {show.size(totals.trimmed_ever)} by brk")
+    head = Text(
+        f"{procfs.command(heap.pid)} ({heap.pid})  RSS {show.size(rss)}  live "
+        f"{show.size(totals.live)}  large {show.size(totals.runs)} in runs, "
+        f"{show.size(totals.mappings)} in {totals.mapping_count} mappings\n"
+        f"free: in slabs {show.size(totals.free_objects)}, cached {show.size(totals.cached)}, "
+        f"dirty {show.size(totals.dirty)}, clean {show.size(totals.clean)}  given back: "
+        f"{show.size(totals.purged_ever)} by madvise, {show.size(totals.trimmed_ever)} by brk"
+    )
     listed = class_rows(heap, sort)
     if height:
-        listed = listed[:max(height - 5, 1)]
-    rows = [[str(r.objects), str(r.active), f"{100 * r.active // max(r.objects, 1)}%",
-             str(r.object_size), str(r.slabs), str(r.per_slab), show.size(r.bytes),
-             show.size(r.cached), show.size(r.holes), show.size(r.returned), r.name] for r in listed]
-    names, rows = show.fit(("OBJS", "ACTIVE", "USE", "OBJ SIZE", "SLABS", "OBJ/SLAB", "SIZE", "CACHED",
-                            "HOLES", "RETURNED", "NAME"), rows, width,
-                           ("OBJ/SLAB", "OBJ SIZE", "SLABS", "USE", "RETURNED", "OBJS", "HOLES", "CACHED"))
+        listed = listed[: max(height - 5, 1)]
+    rows = [
+        [
+            str(r.objects),
+            str(r.active),
+            f"{100 * r.active // max(r.objects, 1)}%",
+            str(r.object_size),
+            str(r.slabs),
+            str(r.per_slab),
+            show.size(r.bytes),
+            show.size(r.cached),
+            show.size(r.holes),
+            show.size(r.returned),
+            r.name,
+        ]
+        for r in listed
+    ]
+    names, rows = show.fit(
+        (
+            "OBJS",
+            "ACTIVE",
+            "USE",
+            "OBJ SIZE",
+            "SLABS",
+            "OBJ/SLAB",
+            "SIZE",
+            "CACHED",
+            "HOLES",
+            "RETURNED",
+            "NAME",
+        ),
+        rows,
+        width,
+        ("OBJ/SLAB", "OBJ SIZE", "SLABS", "USE", "RETURNED", "OBJS", "HOLES", "CACHED"),
+    )
     return Group(head, show.table(names, rows, (len(names) - 1,)))

@@ -18,8 +18,10 @@ from .errors import ToolError
 
 CALLS = ("brk", "mmap", "munmap", "mremap", "madvise")
 # Audit number of the architecture, and the numbers of CALLS there.
-_NUMBERS = {"x86_64": (0xC000003E, (12, 9, 11, 25, 28)),
-            "aarch64": (0xC00000B7, (214, 222, 215, 216, 233))}
+_NUMBERS = {
+    "x86_64": (0xC000003E, (12, 9, 11, 25, 28)),
+    "aarch64": (0xC00000B7, (214, 222, 215, 216, 233)),
+}
 _DONTNEED, _FREE = 4, 8
 
 _CONT, _GETEVENTMSG, _SEIZE, _LISTEN, _SYSCALL_INFO = 7, 0x4201, 0x4206, 0x4208, 0x420E
@@ -89,8 +91,13 @@ def _ptrace(request: int, pid: int, address: int = 0, data: int = 0) -> int:
 class Tracer:
     """Follows one command."""
 
-    def __init__(self, command: list[str], environment: dict[str, str], count_calls: bool,
-                 at_end: Callable[[int], None]) -> None:
+    def __init__(
+        self,
+        command: list[str],
+        environment: dict[str, str],
+        count_calls: bool,
+        at_end: Callable[[int], None],
+    ) -> None:
         """at_end is called with the first process's number when it is about to lose its memory."""
         self.outcome = Outcome()
         self.at_end = at_end
@@ -109,7 +116,10 @@ class Tracer:
         if pid == 0:
             self._become(command, environment, wait_end, go_end)
         os.close(wait_end)
-        for number in (signal.SIGINT, signal.SIGQUIT):  # the terminal sends them to the command, too
+        for number in (
+            signal.SIGINT,
+            signal.SIGQUIT,
+        ):  # the terminal sends them to the command, too
             signal.signal(number, signal.SIG_IGN)
         for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
             signal.signal(number, lambda number, _: os.kill(pid, number))
@@ -117,14 +127,17 @@ class Tracer:
             error = os.strerror(ctypes.get_errno())
             os.kill(pid, signal.SIGKILL)
             os.waitpid(pid, 0)
-            raise ToolError(f"the command cannot be traced: {error}; a debugger or sandbox may forbid "
-                            "it: run the program with LD_PRELOAD instead")
+            raise ToolError(
+                f"the command cannot be traced: {error}; a debugger or sandbox may forbid "
+                "it: run the program with LD_PRELOAD instead"
+            )
         os.write(go_end, b"g")
         os.close(go_end)
         return pid
 
-    def _become(self, command: list[str], environment: dict[str, str], wait_end: int,
-                go_end: int) -> None:
+    def _become(
+        self, command: list[str], environment: dict[str, str], wait_end: int, go_end: int
+    ) -> None:
         """In the child: wait until the parent traces, then turn into the command."""
         try:
             os.close(go_end)
