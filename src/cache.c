@@ -226,9 +226,9 @@ static bool resize_bin(struct cache *cache, unsigned class_index, unsigned capac
     size_t depth = (size_t)(*bin_top - old);
     STORE_RELEASE(*bin_top, fresh);
     memcpy(fresh + 1, old + 1, depth * sizeof *fresh);
-    cache->end[class_index] = fresh + capacity;
+    STORE_RELAXED(cache->end[class_index], fresh + capacity);
     STORE_RELEASE(*bin_top, fresh + depth);
-    cache->state[class_index].capacity = (uint16_t)capacity;
+    STORE_RELAXED(cache->state[class_index].capacity, (uint16_t)capacity);
     cache->state[class_index].slow_ops = 0;
     cache->state[class_index].regret = 0;
     if (old_capacity)

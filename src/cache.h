@@ -47,7 +47,7 @@ static ALWAYS_INLINE void bin_move_top(struct cache *cache, size_t class_index, 
 #if defined(__x86_64__) && !defined(QUARRY_DEBUG) /* tracers see compiled stores only */
     __asm__("addq %1, %0" : "+m"(cache->top[class_index]) : "i"(slots * 8) : "cc");
 #else
-    cache->top[class_index] += slots;
+    STORE_PLAIN(cache->top[class_index], cache->top[class_index] + slots);
 #endif
 }
 

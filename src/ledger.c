@@ -80,7 +80,7 @@ static size_t taken_on_page(const struct slab *slab, const struct size_class *sh
 static size_t taken_in_slab(struct region *region, uint32_t head, uintptr_t address) {
     const struct slab *slab = pagemap_slab(region, head);
     unsigned class_index = LOAD_RELAXED(slab->class_index);
-    size_t page = (address - slab->base) >> PAGE_SHIFT;
+    size_t page = (address - LOAD_RELAXED(slab->base)) >> PAGE_SHIFT;
     if (class_index == 0 || class_index >= CLASS_COUNT || page >= size_classes[class_index].pages)
         return 0;
     return taken_on_page(slab, &size_classes[class_index], (unsigned)page);

@@ -180,11 +180,11 @@ struct slab *page_slab_open(uintptr_t address, size_t pages, unsigned class_inde
     lock_drop(&S.lock);
     if (!slab)
         return NULL;
-    slab->base = address;
+    STORE_RELAXED(slab->base, address);
     slab->listed = 0;
     slab->clean_pages = zero ? (uint32_t)bit_mask((unsigned)pages) : 0;
     for (unsigned word = 0; word < SLAB_WORDS; word++)
-        slab->word[word] = objects > word * 64 ? bit_mask(objects - word * 64) : 0;
+        STORE_RELAXED(slab->word[word], objects > word * 64 ? bit_mask(objects - word * 64) : 0);
     slab->free_count = (uint16_t)objects;
     STORE_RELAXED(slab->class_index, (uint8_t)class_index);
     uint32_t head = head_make(HEAD_SLAB, (uint32_t)(slab - region->slab));

@@ -79,7 +79,7 @@ static void grow_window(uintptr_t end) {
     class_map_grows = os_map_at(pagemap_window.class_map + limit, more) != NULL;
     if (!class_map_grows)
         return;
-    mapped_bytes += more;
+    STORE_RELAXED(mapped_bytes, mapped_bytes + more);
     STORE_RELEASE(pagemap_window.limit, limit + more);
 }
 
@@ -104,7 +104,7 @@ static bool add_region(uintptr_t base) {
     struct region *region = os_map(bytes);
     if (!region)
         return false;
-    mapped_bytes += bytes;
+    STORE_RELAXED(mapped_bytes, mapped_bytes + bytes);
     region->base = base;
     region->rank = pagemap_region_count;
     pagemap_regions[region->rank] = region;
@@ -118,8 +118,8 @@ static void touch(void *table, size_t bytes) {
     size_t step = os_page_bytes();
     uintptr_t end = (uintptr_t)table + bytes;
     for (uintptr_t at = (uintptr_t)table; at < end; at = round_down(at, step) + step) {
-        volatile uint8_t *byte = (volatile uint8_t *)at;
-        *byte = *byte;
+        uint8_t *byte = (uint8_t *)at;
+        STORE_RELAXED(*byte, LOAD_RELAXED(*byte));
     }
 }
 

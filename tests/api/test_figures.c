@@ -1,0 +1,84 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * test_figures.c: the library's own figures, read while threads run.  tests/system/test_figures.py
+ * compares them with the kernel's on a quiet process.
+ */
+#include "support.h"
+
+#include <pthread.h>
+
+#include "api_under_test.h"
+
+#ifdef TEST_LIBC
+static void figures_are_read_while_threads_run(void **state) {
+    (void)state;
+    skip();
+}
+#else
+#include <quarry.h>
+
+enum { THREADS = 2, SLOTS = 300, READS = 30 };
+
+static bool stop;
+
+static void *allocate_at_random(void *seed) {
+    void *own[SLOTS] = {NULL};
+    struct rng rng = {(uint64_t)(uintptr_t)seed};
+    while (!__atomic_load_n(&stop, __ATOMIC_RELAXED)) {
+        uint64_t word = mix64(++rng.state);
+        void **slot = &own[word % SLOTS];
+        if (*slot) {
+            t_free(*slot);
+            *slot = NULL;
+        } else {
+            *slot = t_malloc(1 + (word >> 32) % (word & 1024 ? 300000 : 500));
+            must(*slot != NULL);
+            *(char *)*slot = 1;
+        }
+    }
+    for (int i = 0; i < SLOTS; i++)
+        t_free(own[i]);
+    return NULL;
+}
+
+static void read_figures(void) {
+    struct quarry_stats stats;
+    struct quarry_class_stats classes[100];
+    must(quarry_stats(&stats, sizeof stats) == sizeof stats);
+    must(stats.resident_bytes == stats.resident_live_bytes + stats.resident_cached_bytes +
+                                     stats.resident_free_bytes + stats.resident_dirty_bytes +
+                                     stats.resident_metadata_bytes);
+    size_t count = quarry_class_stats(classes, COUNT_OF(classes));
+    must(count > 10 && count <= COUNT_OF(classes));
+    for (size_t i = 0; i < count; i++) {
+        must(classes[i].size > (i ? classes[i - 1].size : 0));
+        must(classes[i].cached_objects <= classes[i].taken_objects);
+    }
+}
+
+static void read_while_threads_run(void) {
+    pthread_t threads[THREADS];
+    struct quarry_trim_report report;
+    for (uintptr_t i = 0; i < THREADS; i++)
+        must(pthread_create(&threads[i], NULL, allocate_at_random, (void *)i) == 0);
+    for (int i = 0; i < READS; i++)
+        read_figures();
+    quarry_trim(0, &report, sizeof report);
+    __atomic_store_n(&stop, true, __ATOMIC_RELAXED);
+    for (int i = 0; i < THREADS; i++)
+        must(pthread_join(threads[i], NULL) == 0);
+    read_figures();
+}
+
+static void figures_are_read_while_threads_run(void **state) {
+    (void)state;
+    assert_child_succeeds(read_while_threads_run);
+}
+#endif
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(figures_are_read_while_threads_run),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
