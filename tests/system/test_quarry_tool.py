@@ -5,6 +5,7 @@ import json
 import os
 import re
 import signal
+import subprocess
 import sys
 
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -140,6 +141,32 @@ def check_run():
     refuses("no command", "usage", "run")
 
 
+def announced(form, how, preload=""):
+    """public_linked, up to its first announcement."""
+    process = subprocess.Popen([os.path.join(tap.BUILD, "system", "public_linked" + form), how],
+                               stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+                               env=dict(os.environ, LD_PRELOAD=preload))
+    process.stdout.readline()
+    return process
+
+
+def check_forms():
+    for form in (".shared", ".archive", ".static", ".static-pie"):
+        process = announced(form, "quiet")
+        account = reads(f"why of a program linked {form}", "why", str(process.pid))
+        tap.check(f"Quarry is found in it, and the lines add up ({form})", account.get("quarry")
+                  and account["heap"] > 0 and abs(account["difference"]) <= 256 << 10, account)
+        process.kill()
+        process.communicate()
+    process = announced("", "busy", tap.LIBRARY)
+    for verb in ("why", "top"):
+        results = [tool(verb, str(process.pid)) for _ in range(2)]
+        tap.check(f"{verb} of a program whose threads allocate meanwhile", not any(
+            result.returncode or result.stderr for result in results), results)
+    process.kill()
+    process.communicate()
+
+
 def check_refusals():
     with Known() as known:
         gone = known.pid
@@ -168,5 +195,6 @@ with Known() as process:
     check_why(process)
 check_without_quarry()
 check_run()
+check_forms()
 check_refusals()
 tap.done()
