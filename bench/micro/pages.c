@@ -154,6 +154,6 @@ void gbench_setup(void) {
     gbench_add("rebuilt-heap", rebuilt, 100);
     gbench_add("rebuilt-heap", rebuilt, 5000);
     gbench_add("rebuilt-heap", rebuilt, 100000);
-    gbench_add_fixed("trim-keeping-one-in", trimmed, 0, TRIMS * (HEAP / PAGE));
-    gbench_add_fixed("trim-keeping-one-in", trimmed, 100, TRIMS * (HEAP / PAGE));
+    gbench_add_fixed("trim-keeping-one-in", trimmed, 0, TRIM_PAGES);
+    gbench_add_fixed("trim-keeping-one-in", trimmed, 100, TRIM_PAGES);
 }
