@@ -248,6 +248,7 @@ bench-quick: bench-setup
 #help:   bench-programs  builds the programs of the benchmarks and runs none
 bench-programs: $(BENCH_PROGRAMS)
 .PHONY: bench bench-quick bench-programs bench-setup
+#help:   bench-setup   installs the packages of the benchmarks
 bench-setup:
 	tools/setup.sh build demo bench
 	+@$(MAKE) --no-print-directory -j$(JOBS) all bench-programs

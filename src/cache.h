@@ -45,7 +45,7 @@ extern __thread struct cache *cache_tls
 static ALWAYS_INLINE void bin_move_top(struct cache *cache, size_t class_index, long slots) {
     ORDER_STORES();
 #if defined(__x86_64__) && !defined(QUARRY_DEBUG) /* tracers see compiled stores only */
-    __asm__("addq %1, %0" : "+m"(cache->top[class_index]) : "i"(slots * 8) : "cc");
+    __asm__("addq %1, %0" : "+m"(cache->top[class_index]) : "re"(slots * 8) : "cc");
 #else
     STORE_PLAIN(cache->top[class_index], cache->top[class_index] + slots);
 #endif

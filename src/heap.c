@@ -12,7 +12,7 @@
  *          A route that fails tries the other, and all are tried again after a trim: memory freed
  *          for one size serves any other.
  *
- * THRESHOLD  As glibc's: 128 KiB at first; freeing a mapping of at most 32 MiB raises it to that
+ * THRESHOLD  As glibc's: 128 KiB at first; freeing a mapping of at most 32 MiB raises it above that
  *          size, until the user sets any of the four parameters.  So a program that keeps
  *          allocating and freeing large blocks gets them from runs, without faults.
  *
@@ -238,11 +238,12 @@ size_t heap_usable(const void *block, const char *function) {
 
 /* ---- freeing ------------------------------------------------------------------------------------- */
 
-/* The dynamic rule: a mapping that was freed shows a size that comes and goes. */
+/* The dynamic rule: a mapping that was freed shows a size that comes and goes.  The next block of that
+ * size is to be a run, hence one byte more. */
 static void learn_threshold(size_t bytes) {
-    if (!LOAD_RELAXED(threshold_fixed) && bytes > LOAD_RELAXED(mmap_threshold) &&
+    if (!LOAD_RELAXED(threshold_fixed) && bytes >= LOAD_RELAXED(mmap_threshold) &&
         bytes <= MMAP_THRESHOLD_MAX)
-        STORE_RELAXED(mmap_threshold, bytes);
+        STORE_RELAXED(mmap_threshold, bytes + 1);
 }
 
 /* A pointer that is no part of this heap: programs with modules that bind to libc's malloc. */

@@ -14,7 +14,7 @@
  *                                  -1: never.
  *          default:                T = max(1 MiB, live/8, B), purging goes down to 3/4 T.
  *          B grows by two for each purged page that is taken again, and halves with every second; it never
- *          exceeds three quarters of the largest heap so far.  So a heap that empties once is trimmed
+ *          exceeds the largest heap so far.  So a heap that empties once is trimmed
  *          by its last frees, a heap that breathes keeps what it will want again, and one that
  *          breathes slowly pays a few percent of the time for giving back.
  *
@@ -121,8 +121,7 @@ void purge_note_taken(size_t clean_pages) {
     S.purged_outstanding -= retaken;
     purge_spend_faults(retaken);
     age_budget();
-    STORE_RELAXED(S.budget_pages,
-                  min_size(S.budget_pages + 2 * retaken, S.peak_zone_pages / 4 * 3));
+    STORE_RELAXED(S.budget_pages, min_size(S.budget_pages + 2 * retaken, S.peak_zone_pages));
 }
 
 /* The highest of the largest dirty blocks that consists of whole system pages, with the dirty
@@ -211,8 +210,9 @@ void purge_excess(void) {
     if (S.dirty_pages <= target)
         return;
     size_t top_dirty_pages, keep = top_to_keep(S.dirty_pages - target, &top_dirty_pages);
-    if (top_dirty_pages > bound / 4) /* less is not worth moving the break */
-        zone_trim_top(max_size(keep, S.top_pad_set ? S.top_pad_bytes : 0));
+    if (top_dirty_pages > bound / 4 && /* less is not worth moving the break */
+        zone_trim_top(max_size(keep, S.top_pad_set ? S.top_pad_bytes : 0)))
+        purge_spend_calls(1, top_dirty_pages);
     purge_down_to(target);
 }
 

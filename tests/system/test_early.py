@@ -126,7 +126,7 @@ def check_set_uid():
         with tempfile.TemporaryDirectory(prefix="quarry-suid-") as folder:
             os.chmod(folder, 0o755)
             program = shutil.copy(os.path.join(SYSTEM, "probe_linked." + form), folder)
-            hostile = {"MALLOC_PERTURB_": "165", "MALLOC_MMAP_THRESHOLD_": "1", "QUARRY_CHECK": "1",
+            hostile = {"MALLOC_PERTURB_": "165", "MALLOC_MMAP_THRESHOLD_": "20000", "QUARRY_CHECK": "1",
                        "GLIBC_TUNABLES": "glibc.malloc.perturb=165:glibc.malloc.tcache_count=0"}
             keys = ("fill_malloc", "fill_free", "cached_100", "mapped_40k", "secure")
             if os.geteuid() != 0:

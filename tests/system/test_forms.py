@@ -22,12 +22,13 @@ FALL_BACK = {
     "with every wrong free found": {"QUARRY_CHECK": "1"},
     "with fills": {"MALLOC_PERTURB_": "165"},
     "without mappings": {"MALLOC_MMAP_MAX_": "0"},
-    "with mappings for all that is large": {"MALLOC_MMAP_THRESHOLD_": "0"},
+    "with mappings for all that is large": {"MALLOC_MMAP_THRESHOLD_": "16385"},
     "giving all back at once": {"MALLOC_TRIM_THRESHOLD_": "0", "MALLOC_TOP_PAD_": "0"},
 }
 STATS = re.compile(r"Arena 0:\nsystem bytes     = +\d+\nin use bytes     = +\d+\n"
                    r"Total \(incl. mmap\):\nsystem bytes     = +\d+\nin use bytes     = +\d+\n"
-                   r"max mmap regions = +\d+\nmax mmap bytes   = +\d+\n$")
+                   r"max mmap regions = +\d+\nmax mmap bytes   = +\d+\n"
+                   r"Quarry:\n(\w+ += +\d+\n)+$")
 
 
 def works(name, program, stats=False, **options):
