@@ -16,7 +16,8 @@
  *
  * INVARIANTS
  *   INV-SLAB-1  free_count is the number of bits set in word[], at most the class's objects.
- *   INV-SLAB-2  A slab is listed if and only if 0 < free_count; it is closed when all are free.
+ *   INV-SLAB-2  A slab is listed if and only if 0 < free_count; it is closed when all are free, except
+ *               a new one from which nothing was taken because others gave objects meanwhile.
  *   INV-SLAB-3  A page marked clean holds no taken object.
  *   INV-SLAB-4  A class's counters agree with its slabs.
  *
@@ -179,22 +180,27 @@ static enum slab_status give_one(struct slab *slab, const struct size_class *sha
     return SLAB_OK;
 }
 
+bool slab_close_if_free(struct slab_class *class, unsigned class_index, struct slab *slab) {
+    const struct size_class *shape = &size_classes[class_index];
+    if (slab->free_count != shape->objects)
+        return false;
+    slab_list_remove(class, slab);
+    class->slabs--;
+    class->free_objects -= slab->free_count;
+    page_slab_close(slab, shape->pages);
+    return true;
+}
+
 /* Counts what was given to a slab; one whose objects are all free closes. */
 void slab_count_given(struct slab_class *class, unsigned class_index, struct slab *slab,
                       unsigned given) {
-    const struct size_class *shape = &size_classes[class_index];
     if (given == 0)
         return;
     slab->free_count = (uint16_t)(slab->free_count + given);
     class->free_objects += given;
     if (!slab->listed)
         slab_list_push(class, slab);
-    if (slab->free_count == shape->objects) {
-        slab_list_remove(class, slab);
-        class->slabs--;
-        class->free_objects -= slab->free_count;
-        page_slab_close(slab, shape->pages);
-    }
+    slab_close_if_free(class, class_index, slab);
 }
 
 /* Neighbours in a batch often share a slab: it is looked up when it changes. */

@@ -11,6 +11,9 @@
 void slab_list_push(struct slab_class *class, struct slab *slab);
 void slab_list_remove(struct slab_class *class, struct slab *slab);
 
+/* Closes a slab whose objects are all free; false, and nothing done, if it has others. */
+bool slab_close_if_free(struct slab_class *class, unsigned class_index, struct slab *slab);
+
 /* Counts objects whose bits were set; a slab whose objects are all free closes. */
 void slab_count_given(struct slab_class *class, unsigned class_index, struct slab *slab,
                       unsigned given);

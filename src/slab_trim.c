@@ -107,7 +107,8 @@ static size_t trim_slab(struct slab *slab, unsigned class_index, size_t *calls) 
     uint32_t holes = 0;
     lock_take(&class->lock);
     uint32_t were_clean = slab->clean_pages;
-    if (LOAD_RELAXED(slab->class_index) == class_index && slab->listed)
+    bool listed = LOAD_RELAXED(slab->class_index) == class_index && slab->listed;
+    if (listed && !slab_close_if_free(class, class_index, slab))
         holes = take_holes(class, &size_classes[class_index], slab);
     lock_drop(&class->lock);
     if (!holes)
