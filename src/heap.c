@@ -294,7 +294,8 @@ static bool size_fits(size_t size, size_t usable, unsigned class_index) {
         return false;
     if (class_index)
         return usable <= KEEP_ANYWAY || size >= usable / 2;
-    return usable - max_size(size, 1) < os_page_bytes() || (size <= SMALL_MAX && size >= usable / 2);
+    return usable - max_size(size, 1) < os_page_bytes() ||
+           (size <= SMALL_MAX && size >= usable / 2);
 }
 
 static void *move(void *block, size_t old, size_t size) {

@@ -220,7 +220,7 @@ static void resize(struct block *block) {
     model_check(address != NULL);
     /* A block that came from an aligned function may stand in more than it needs: test_realloc.c. */
     bool must_stay = old.origin == PLAIN && size >= old.size && size <= old.usable;
-    if (ON_GLIBC && old.usable >= 128 * KIB) /* COMPAT-2 */
+    if (ON_GLIBC && (old.usable >= 128 * KIB || (old.usable + 16) % PAGE == 0)) /* COMPAT-2 */
         must_stay = size == old.size;
     model_check(!must_stay || address == old.address);
     size_t kept = size < old.filled ? size : old.filled;

@@ -52,6 +52,7 @@ def may_lock():
 recipes = ["plain", "plain-thread"]
 if may_lock():
     recipes += ["locked", "locked-thread"]
+    tap.equal("the recipe with mlockall", faults("locked", MIXES[0], 3), 0)
 else:
     tap.skip("the recipe with mlockall", "the limit of locked memory is too low")
 for recipe in recipes:

@@ -68,7 +68,7 @@ def check_cgroup():
                    "50000", str(4 * LIMIT)]
         result = tap.run(*command, QUARRY_LIMIT="auto")
         found = figures(result)
-        tap.check("QUARRY_LIMIT=auto stays below the limit of the cgroup",
+        tap.check("QUARRY_LIMIT=auto in a cgroup",
                   found.get("limit") == LIMIT - LIMIT // 16 and
                   0.75 * LIMIT < found.get("first", 0) < LIMIT, result.stdout + result.stderr)
         bare = tap.run(*command)
