@@ -20,7 +20,7 @@ def describe_machine() -> dict[str, Any]:
         "processor": processors[0] if processors else platform.machine(),
         "processors": len(processors) or 1,
         "system": release.get("PRETTY_NAME", "Linux"),
-        "kernel": platform.release(),
+        "kernel": platform.release().split("-")[0],
         "glibc": platform.libc_ver()[1],
         "huge_pages": chosen or "none",
     }
