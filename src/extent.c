@@ -193,9 +193,12 @@ static bool gather_around(unsigned order, size_t bytes, size_t align, bool dirty
                 return false;
             uintptr_t at = region->base + ((uintptr_t)page << PAGE_SHIFT);
             size_t want = bytes + align - PAGE_BYTES;
-            if (fits(extent_around(at, want, one_region, dirty), bytes, align, place) ||
-                (dirty && fits(extent_around(at, want, one_region, false), bytes, align, place)))
-                return true;
+            if (!fits(extent_around(at, want, one_region, dirty), bytes, align, place) &&
+                !(dirty && fits(extent_around(at, want, one_region, false), bytes, align, place)))
+                continue;
+            place->start = round_up(slide_down(place->start, order, dirty), align);
+            place->end = place->start + bytes;
+            return true;
         }
     }
     return false;

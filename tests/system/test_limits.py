@@ -20,7 +20,7 @@ LIBRARIES = {variant: os.path.join(tap.BUILD, variant, "libquarry.so")
 KIB = 1024
 # Of what the luckiest size got, what each other one has to get.  Blocks of 5 MB leave a rest, and
 # other blocks' places among them.
-SHARE, SHARE_OF_5_MB = 0.65, 0.4
+SHARE, SHARE_OF_5_MB = 0.7, 0.4
 
 
 def run(*arguments, library=None, limit=None, kib=0):
