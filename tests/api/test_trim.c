@@ -271,7 +271,7 @@ static void run_late_threshold(void) {
     expect_resident("after frees that keep everything", 60 * MIB, 96 * MIB);
     must(t_mallopt(M_TRIM_THRESHOLD, 64 << 10) == 1);
     t_free(t_malloc(100000));
-    expect_resident("after the threshold was lowered", 0, 3 * MIB);
+    expect_resident("after the threshold was lowered", 0, 2 * MIB);
 }
 
 static void a_lowered_threshold_takes_effect(void **state) {
