@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 #include "child_support.h"
 
-#include "cache.h"
 #include "heap.h"
 #include "ledger_support.h"
 #include "mapping.h"
@@ -99,21 +98,9 @@ void child_use_heap(size_t focus, unsigned thread) {
     ledger_give_live(first, slot);
 }
 
-/* What the caches of other threads keep in use: a slab for each bin that holds anything.  They belong
- * to the forking thread, where that is another one, and to those that only it can adopt. */
-static size_t held_by_other_caches(void) {
-    size_t bytes = 0;
-    for (const struct cache *cache = cache_registry; cache; cache = cache->next)
-        for (unsigned i = 1; i < CLASS_COUNT && cache->in_use && cache != cache_tls; i++)
-            if (*cache->top[i] != NULL)
-                bytes += (size_t)size_classes[i].pages << PAGE_SHIFT;
-    return bytes;
-}
-
 /* How much stays in use when every block was freed. */
 static void expect_no_more(size_t bytes) {
     size_t left = child_bytes_in_use();
-    bytes += held_by_other_caches();
     if (left <= bytes)
         return;
     fprintf(stderr, "# %zu bytes leaked, no more than %zu may\n", left, bytes);

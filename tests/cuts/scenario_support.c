@@ -100,7 +100,7 @@ static void run_close(unsigned first) {
 }
 
 static void run_capacity(unsigned first) {
-    for (unsigned i = 0; i < 3; i++) {
+    for (unsigned i = 0; i < 5; i++) {
         ledger_take_many(first, 40, 32);
         ledger_give_many(first, 40, 1);
     }
@@ -363,8 +363,8 @@ static void run_moves(unsigned first) {
 
 static void run_anything(unsigned first) {
     struct rng rng = {20};
-    for (unsigned i = 0; i < 60; i++) {
-        unsigned slot = first + (unsigned)rng_below(&rng, 25);
+    for (unsigned i = 0; i < 100; i++) {
+        unsigned slot = first + (unsigned)rng_below(&rng, 40);
         size_t size = rng_below(&rng, (size_t)16 << rng_below(&rng, 14)) + 1;
         if (!ledger_live(slot))
             ledger_take(slot, size);
