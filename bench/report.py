@@ -11,7 +11,7 @@ import summary
 from allocators import BASELINE, QUARRY
 from machine import machine_line
 from stats import CANNOT_TELL, Estimate
-from summary import MEMORY, METRICS, TIME, Data
+from summary import MEMORY, METRICS, TIME, Data, Metric
 
 FORMAT = 1
 # By how much Quarry may be behind the best of a row before it is listed as a loss.
@@ -44,18 +44,15 @@ def _pair(first: Estimate | None, second: Estimate | None) -> str:
     return f"{show_ratio(first)} / {show_ratio(second)}"
 
 
-def _best_cells(result: Data) -> list[str]:
-    """Return for each case, and their mean, the best time and memory of all but Quarry."""
-    cases = summary.compared_cases(result)
-    columns = [
-        [summary.least_ratio(case, metric, QUARRY) for case in cases] for metric in (TIME, MEMORY)
-    ]
-    for column in columns:
-        column.append(stats.geometric_mean([value for value in column if value is not None]))
-    return [
-        " / ".join("-" if value is None else f"{value:.2f}" for value in row)
-        for row in zip(*columns)
-    ]
+def _best_values(cases: list[Data], metric: Metric) -> list[float]:
+    found = [summary.best_other(case, metric, QUARRY) for case in cases]
+    return [best[1] for best in found if best]
+
+
+def _best_cell(cases: list[Data]) -> str:
+    """Return the best time and memory of all but Quarry, or their means over several cases."""
+    means = [stats.geometric_mean(_best_values(cases, metric)) for metric in (TIME, MEMORY)]
+    return " / ".join("-" if value is None else f"{value:.2f}" for value in means)
 
 
 def ratio_table(result: Data) -> str:
@@ -70,17 +67,38 @@ def ratio_table(result: Data) -> str:
                 continue
             cells.append(_pair(*(summary.estimate(case, name, m) for m in (TIME, MEMORY))))
         rows.append([case["name"], *cells])
+        if len(names) > 1:
+            rows[-1].append(_best_cell([case]))
     means = [_pair(*(summary.mean(result, name, m) for m in (TIME, MEMORY))) for name in names]
-    rows.append(["**geometric mean**", *means])
     if len(names) > 1:
         names.append("best but Quarry")
-        rows = [[*row, best] for row, best in zip(rows, _best_cells(result))]
-    return table(["time / peak RSS", *names], rows)
+        means.append(_best_cell(summary.mean_cases(result)))
+    return table(["time / peak RSS", *names], [*rows, ["**geometric mean**", *means]])
+
+
+def means_line(result: Data) -> str:
+    """Return what the means are over, and what they leave out."""
+    counted = summary.mean_cases(result)
+    if not counted:
+        return "There is no mean: no workload and no program was finished by every allocator."
+    others = [case for case in summary.compared_cases(result) if case not in counted]
+    failed = [case["name"] for case in others if summary.in_means(case)]
+    replays = len(others) - len(failed)
+    text = f"The means are over the {len(counted)} workloads and programs that every allocator"
+    text += f" finished; {', '.join(failed)} left out." if failed else " finished."
+    return text + (" Replays are of programs that count already." if replays else "")
 
 
 def verdict_lines(result: Data) -> str:
     """Return in how many cases Quarry is better than the baseline, worse, or neither."""
     lines = []
+    if len(summary.names(result)) > 2:
+        lines.append(
+            "* Best but Quarry: in each row the least of the others and of glibc, whose ratios"
+            " are 1; no single allocator has all of these."
+        )
+    if result["rounds"] < stats.FEWEST:
+        lines.append(f"* A verdict takes {stats.FEWEST} runs, so this run gives none.")
     for metric, name in ((TIME, "time"), (MEMORY, "peak RSS")):
         counts = summary.verdicts(result, QUARRY, metric)
         parts = [f"{verdict} in {count}" for verdict, count in counts.items()]
@@ -149,21 +167,28 @@ def losses_table(result: Data) -> str:
     return table(["case", "in", "best", "Quarry / best", "interval"], rows)
 
 
+def first_and_last(text: str) -> str:
+    """Return the first line of a failure, which says what happened, and the last: mostly why."""
+    lines = text.splitlines()
+    return lines[0] if len(lines) == 1 else f"{lines[0]}: {lines[-1].strip()}"
+
+
 def format_report(result: Data) -> str:
     """Return everything as Markdown."""
     allocators = ", ".join(
         f"{item['name']} ({' '.join(filter(None, (item['library'], item['version'])))})"
         for item in result["allocators"]
     )
+    made_by = f"Made by `{result['command']}`. " if "command" in result else ""
     parts = [
-        f"{result['date']}. {machine_line(result['machine'])}; huge pages:"
+        f"{made_by}{result['date']}. {machine_line(result['machine'])}; huge pages:"
         f" {result['machine']['huge_pages']}.\n\n{allocators}.\n\nMedians of {result['rounds']} runs"
         f" at scale {result['scale']:g}, the allocators taking turns.",
     ]
     if summary.compared_cases(result):
         parts += [
             "## Time and peak memory, relative to glibc\n\nLower is better; * marks what the runs"
-            f" cannot tell from 1.\n\n{ratio_table(result)}\n\n{verdict_lines(result)}",
+            f" cannot tell from 1. {means_line(result)}\n\n{ratio_table(result)}\n\n{verdict_lines(result)}",
             "## Where Quarry is behind the best of a row by more than"
             f" {LOSS_MARGIN:.0%}\n\n{losses_table(result)}",
         ]
@@ -178,13 +203,13 @@ def format_report(result: Data) -> str:
         tables = "\n\n".join(detail_table(result, name) for name in summary.names(result))
         parts.append(f"## All figures\n\n{tables}")
     if result["failures"]:
-        lines = [f"* {item['text'].splitlines()[0]}" for item in result["failures"]]
+        lines = [f"* {first_and_last(item['text'])}" for item in result["failures"]]
         parts.append("## Failures\n\n" + "\n".join(lines))
     return "\n\n".join(parts) + "\n"
 
 
 def write_csv(result: Data, path: Path) -> None:
-    """Write one line per case, allocator and run, and the ratio of its time and memory."""
+    """Write one line per case and allocator: the medians, and the ratios of time and memory."""
     with path.open("w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         keys = [metric.key for metric in METRICS]
@@ -229,11 +254,18 @@ def write_json(result: Data, path: Path) -> None:
     path.write_text(json.dumps(whole, indent=1) + "\n")
 
 
-def write_into(page: Path, text: str) -> None:
-    """Replace what is generated in a page; what people wrote around it stays."""
-    old = page.read_text() if page.is_file() else f"# Results\n\n{OPENING}\n{CLOSING}\n"
-    before, opened, rest = old.partition(OPENING)
+def around(page: Path) -> tuple[str, str]:
+    """Return what people wrote before and after what is generated; ValueError without its marks."""
+    if not page.exists() and page.parent.is_dir():
+        return "# Results\n\n", "\n"
+    before, opened, rest = page.read_text().partition(OPENING)
     _, closed, after = rest.partition(CLOSING)
     if not opened or not closed:
         raise ValueError(f"{page}: has no lines '{OPENING}' and '{CLOSING}' to write between")
+    return before, after
+
+
+def write_into(page: Path, text: str) -> None:
+    """Replace what is generated in a page; what people wrote around it stays."""
+    before, after = around(page)
     page.write_text(f"{before}{OPENING}\n\n{text}\n{CLOSING}{after}")

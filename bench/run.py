@@ -12,6 +12,8 @@ docs/MEASURING.md says how it is measured and how far the figures can be trusted
 import argparse
 import datetime
 import os
+import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -134,10 +136,10 @@ def _said(*command: str) -> str:
 
 def describe(allocator: Allocator) -> dict[str, str]:
     """Return an allocator's name, its file's name and the version of its package or sources."""
-    package = next((item[2] for item in RIVALS if item[0] == allocator.name), None)
+    rival = RIVALS.get(allocator.name)
     version = ""
-    if package and str(allocator.library).startswith("/usr/lib/"):
-        version = _said("dpkg-query", "-W", "-f", "${Version}", package)
+    if rival and str(allocator.library).startswith("/usr/lib/"):
+        version = _said("dpkg-query", "-W", "-f", "${Version}", rival.package)
     elif allocator.library is None:
         version = str(describe_machine()["glibc"])
     elif allocator.name == QUARRY:
@@ -159,11 +161,20 @@ def keep_copy(allocator: Allocator, base: Path) -> Allocator:
     return Allocator(allocator.name, os.path.realpath(copy))
 
 
+def said_command(arguments: list[str]) -> str:
+    """Return the command line for the report; files elsewhere lose their folder, for it says
+    something of one machine only."""
+    words = [word.replace(f"{ROOT}/", "") for word in arguments]
+    words = [re.sub(r"(^|=)/.*/", r"\1.../", word) for word in words]
+    return shlex.join(["bench/run.py", *words])
+
+
 def choose_allocators(options: argparse.Namespace, base: Path) -> list[Allocator]:
     """Return the allocators to compare, each shown to provide malloc when preloaded."""
     wanted = list(options.wanted)
     if options.quick and not wanted:
-        wanted = [QUARRY, *([BEST_RIVAL] if allocators.find_library(RIVALS[0][1]) else [])]
+        installed = allocators.find_library(RIVALS[BEST_RIVAL].soname)
+        wanted = [QUARRY, *([BEST_RIVAL] if installed else [])]
     if wanted:
         wanted += [item.name for item in options.allocator]
     chosen, missing = allocators.choose(options.allocator, wanted)
@@ -188,10 +199,10 @@ def make_plan(options: argparse.Namespace) -> Plan:
     )
 
 
-def check_cases(cases: list[Case]) -> None:
+def check_cases(cases: list[Case], calls: bool) -> None:
     """Raise Failure with a line for each thing that the cases need and that is not there."""
     missing = sorted({line for case in cases for line in case.missing()})
-    if shutil.which("strace") is None:
+    if calls and shutil.which("strace") is None:
         missing.append("strace is not installed: apt-get install strace")
     if missing:
         raise Failure("\n".join(missing) + "\n`make bench` installs and builds all of this")
@@ -203,6 +214,7 @@ def collect(
     """Return everything that is known, as it goes into the JSON file."""
     result: dict[str, Any] = {
         "format": report.FORMAT,
+        "command": options.command,
         "date": datetime.datetime.now().astimezone().strftime("%Y-%m-%d %H:%M"),
         "machine": describe_machine(),
         "allocators": described,
@@ -245,8 +257,11 @@ def write_result(result: dict[str, Any], folder: Path) -> str:
 def run(options: argparse.Namespace, base: Path) -> int:
     """Measure, write and print; return the exit status."""
     cases = select(options.cases)
-    check_cases(cases)
-    session = Session(cases, choose_allocators(options, base), make_plan(options), base)
+    plan = make_plan(options)
+    check_cases(cases, plan.calls and any(case.group != "micro" for case in cases))
+    if options.write_results:
+        report.around(options.write_results)  # now, and not after an hour
+    session = Session(cases, choose_allocators(options, base), plan, base)
     # Now, for afterwards the sources may be others.
     described = [describe(item) for item in session.allocators]
     status = 0
@@ -275,6 +290,7 @@ def run(options: argparse.Namespace, base: Path) -> int:
 def main(arguments: list[str]) -> int:
     """Do what the command line says; return the exit status."""
     options = parse_arguments(arguments)
+    options.command = said_command(arguments)
     base = Path(tempfile.mkdtemp(prefix="quarry-bench-"))
     try:
         if options.verb == "list":

@@ -99,9 +99,22 @@ def compared_cases(result: Data) -> list[Data]:
     return [case for case in result["cases"] if case["group"] != "micro"]
 
 
+def in_means(case: Data) -> bool:
+    """Tell whether means count a case: a replay is of a program that counts already."""
+    return case["group"] in ("workload", "real")
+
+
+def mean_cases(result: Data) -> list[Data]:
+    """Return the cases that means are over: those that no allocator failed, for means over
+    different cases cannot be compared. One that has finished nothing at all has no say."""
+    cases = [case for case in compared_cases(result) if in_means(case)]
+    running = {name for case in cases for name in case["results"]}
+    return [case for case in cases if running == set(case["results"])]
+
+
 def mean(result: Data, name: str, metric: Metric) -> Estimate | None:
-    """Return an allocator's geometric mean over the cases that it has finished."""
-    rows = [ratios(case, name, metric) for case in compared_cases(result)]
+    """Return an allocator's geometric mean over the cases that all have finished."""
+    rows = [ratios(case, name, metric) for case in mean_cases(result)]
     return stats.estimate_mean([row for row in rows if row and statistics.median(row) > 0])
 
 
@@ -110,21 +123,17 @@ def names(result: Data) -> list[str]:
     return [item["name"] for item in result["allocators"]]
 
 
-def best_other(case: Data, metric: Metric, name: str) -> str | None:
-    """Return the allocator that used least, not counting one."""
+def best_other(case: Data, metric: Metric, name: str) -> tuple[str, float] | None:
+    """Return the allocator whose ratio to the baseline is least, not counting one, and the ratio.
+
+    The baseline's own is 1. Of equals it is the one that stands first.
+    """
     found = {
-        other: value
-        for other, entry in case["results"].items()
-        if other != name and (value := median(entry, metric)) is not None
+        other: statistics.median(pairs)
+        for other in case["results"]
+        if other != name and (pairs := ratios(case, other, metric))
     }
-    return min(found, key=lambda other: found[other]) if found else None
-
-
-def least_ratio(case: Data, metric: Metric, name: str) -> float | None:
-    """Return the ratio to the baseline of whichever allocator used least, not counting one."""
-    best = best_other(case, metric, name)
-    ratio = estimate(case, best, metric) if best else None
-    return ratio.value if ratio else None
+    return min(found.items(), key=lambda item: item[1]) if found else None
 
 
 def verdicts(result: Data, name: str, metric: Metric) -> dict[str, int]:
@@ -151,10 +160,10 @@ def losses(result: Data, name: str, margin: float) -> list[Loss]:
     found = []
     for case in compared_cases(result):
         for metric in (TIME, MEMORY):
-            rival = best_other(case, metric, name)
-            ratio = estimate(case, name, metric, rival) if rival else None
-            if rival and ratio and ratio.value > 1 + margin:
-                found.append(Loss(case["name"], metric, rival, ratio))
+            best = best_other(case, metric, name)
+            ratio = estimate(case, name, metric, best[0]) if best else None
+            if best and ratio and ratio.value > 1 + margin:
+                found.append(Loss(case["name"], metric, best[0], ratio))
     return sorted(found, key=lambda loss: -loss.ratio.value)
 
 

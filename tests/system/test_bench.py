@@ -165,6 +165,48 @@ def test_wrong_compare(folder):
         message_check(f"compare: {name}", run_bench("compare", *arguments), 2, words)
 
 
+def made_case(name, group="workload", **times):
+    """A case of three runs each: their times; the memory is the same for all."""
+    return {"name": name, "group": group, "summary": "", "threads": 1, "output": "", "results": {
+        who: {"memory": None, "calls": None, "runs": [{**KIB, "wall_s": time} for time in values]}
+        for who, values in times.items()}}
+
+
+def test_best_and_means():
+    """The best of a row is the one whose ratio is best, and the means are over the same cases."""
+    # The second run met a slow machine: by medians of seconds the slower one of the two is best.
+    case = made_case("one", glibc=[1, 10, 2], quarry=[1, 10, 2], steady=[0.9, 9, 1.8],
+                     odd=[1.9, 5, 1.6])
+    tap.equal("the best of a row is the one with the least ratio",
+              summary.best_other(case, summary.TIME, "quarry"), ("odd", 0.8))
+    result = {**made_result({"glibc": 1, "quarry": 1, "steady": 1, "odd": 1}, 9, rounds=3),
+              "cases": [case]}
+    tap.equal("and losses are to that one",
+              [loss.rival for loss in summary.losses(result, "quarry", 0.05)], ["odd"])
+    tap.equal("where all others are slower, the baseline is best", summary.best_other(
+        made_case("one", glibc=[1, 2], quarry=[9, 9], odd=[2, 3]), summary.TIME, "quarry"),
+              ("glibc", 1.0))
+    result["cases"] = [
+        made_case("one", glibc=[1], quarry=[0.5], steady=[0.5], odd=[1]),
+        made_case("two", "real", glibc=[1], quarry=[0.5], steady=[2], odd=[1]),
+        made_case("three", glibc=[1], quarry=[4], steady=[8]),
+        made_case("four", "trace", glibc=[1], quarry=[16], steady=[16], odd=[1])]
+    tap.equal("means leave out what one has failed, and replays", [
+        summary.mean(result, name, summary.TIME).value for name in ("quarry", "steady", "odd")],
+              [0.5, 1.0, 1.0])
+    text = report.format_report(result)
+    tap.check("and the report says so", "over the 2 workloads and programs that every allocator"
+              " finished; three left out. Replays" in text, text)
+    means = next(line for line in text.splitlines() if "geometric mean" in line)
+    tap.check("so does the mean of the best", means.endswith(" 0.71 / 1.00 |"), means)
+    result["allocators"].append({"name": "broken", "library": "x.so", "version": ""})
+    tap.check("one that finishes nothing takes nobody else's mean",
+              summary.mean(result, "quarry", summary.TIME) is not None)
+    result["failures"] = [{"case": "three", "allocator": "odd", "text": "three: exit\n  why\n"}]
+    tap.check("a failure is listed with its reason",
+              "* three: exit: why\n" in report.format_report(result))
+
+
 def test_tables(folder):
     result = made_result({"glibc": 1, "quarry": 1.5, "rival": 0.5}, 6)
     found = summary.losses(result, "quarry", 0.05)
@@ -218,6 +260,10 @@ def test_run(folder):
     with open(os.path.join(out, "cases.csv"), encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     tap.equal("CSV: a line per case and allocator", len(rows), 6)
+    tap.check("the report begins with the command that was run, without folders of this machine",
+              result.stdout.startswith("Made by `bench/run.py pairs larson perl --scale 0.01 --runs"
+                                       " 2 --with quarry --no-memory --out .../result`."),
+              result.stdout)
     tap.check("tables: every part", all(words in result.stdout for words in (
         "geometric mean", "Micro-benchmarks", "System calls", "All figures")), result.stdout)
     has_matplotlib = importlib.util.find_spec("matplotlib") or tap.run(
@@ -243,6 +289,11 @@ def test_command_line(folder):
     message_check("an unknown allocator", run_bench("--with", "nobody"), 2, "nobody", "glibc")
     message_check("a wrong scale", run_bench("--scale", "0"), 2, "a number above 0")
     message_check("a wrong --allocator", run_bench("--allocator", "odd"), 2, "NAME=FILE.so")
+    page = Path(folder, "unmarked.md")
+    page.write_text("# Mine\n", encoding="utf-8")
+    result = run_bench("larson", "--quick", "--write-results", str(page))
+    message_check("a page without marks is refused", result, 2, "has no lines")
+    tap.check("before anything is measured", "round" not in result.stderr, result.stderr)
     message_check("no such library", run_bench("larson", "--allocator", f"odd={folder}/no.so"), 1,
                   f"there is no library {folder}/no.so")
 
@@ -319,6 +370,7 @@ test_statistics()
 with tempfile.TemporaryDirectory(prefix="quarry-test-bench-") as top:
     test_compare(top)
     test_wrong_compare(top)
+    test_best_and_means()
     test_tables(top)
     test_run(top)
     test_command_line(top)
