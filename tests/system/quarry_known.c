@@ -6,16 +6,28 @@
  *                                   at the end of its input
  *        quarry_known calls N       N times mmap, madvise and munmap of 64 KiB
  *        quarry_known steps         grows by 8 MiB, frees it, five times, a fifth of a second each
+ *        quarry_known fails         touches 256 MiB, then ends with status 5
+ *        quarry_known outlives      main ends at once; a thread takes 8 MiB 200 ms later, and ends the
+ *                                   process with status 5 after as long again
  */
 #include "self_check.h"
 
+#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 
-enum { BLOCKS = 10000, BLOCK_BYTES = 1000, CALL_BYTES = 65536, STEPS = 5, STEP_BLOCKS = 8192 };
+enum {
+    BLOCKS = 10000,
+    BLOCK_BYTES = 1000,
+    CALL_BYTES = 65536,
+    STEPS = 5,
+    STEP_BLOCKS = 8192,
+    FAILURE = 5,
+};
 
 #define MAPPING_BYTES ((size_t)40 << 20)
+#define LARGE_BYTES ((size_t)256 << 20)
 
 static int hold(void) {
     static char *blocks[BLOCKS];
@@ -63,6 +75,30 @@ static int take_steps(void) {
     return 0;
 }
 
+static int fail(void) {
+    char *memory = malloc(LARGE_BYTES);
+    MUST(memory != NULL);
+    memset(memory, 1, LARGE_BYTES);
+    usleep(50000);
+    _exit(FAILURE);
+}
+
+static void *live_on(void *unused) {
+    usleep(200000);
+    char *memory = malloc(STEP_BLOCKS * 1024);
+    MUST(memory != NULL);
+    memset(memory, 1, STEP_BLOCKS * 1024);
+    usleep(200000);
+    exit(FAILURE);
+    return unused;
+}
+
+static int outlive(void) {
+    pthread_t thread;
+    MUST(pthread_create(&thread, NULL, live_on, NULL) == 0);
+    pthread_exit(NULL);
+}
+
 int main(int argc, char **argv) {
     if (argc == 2 && strcmp(argv[1], "hold") == 0)
         return hold();
@@ -70,5 +106,9 @@ int main(int argc, char **argv) {
         return make_calls(atoi(argv[2]));
     if (argc == 2 && strcmp(argv[1], "steps") == 0)
         return take_steps();
+    if (argc == 2 && strcmp(argv[1], "fails") == 0)
+        return fail();
+    if (argc == 2 && strcmp(argv[1], "outlives") == 0)
+        return outlive();
     return 2;
 }

@@ -175,8 +175,19 @@ def check_record(folder):
             "--", "/nonexistent")
     refuses("record: a file that cannot be written", "/nonexistent/x: No such", "record", "-o",
             "/nonexistent/x", "--", "true")
-    tap.equal("record returns a command's failure", tool("record", "-o", third, "--", "sh", "-c",
-                                                         "exit 5").returncode, 5)
+    check_record_end(folder)
+
+
+def check_record_end(folder):
+    """A program that fails is told as such, also while its memory is taken down or main has ended."""
+    name = os.path.join(folder, "end")
+    for what, command in (("failure", ["sh", "-c", "exit 5"]), ("failure, with a large heap", [PROGRAM, "fails"]),
+                          ("failure, of a thread", [PROGRAM, "outlives"])):
+        tap.equal(f"record returns a command's {what}", tool(
+            "record", "-o", name, "-i", "0.002", "--", *command).returncode, 5)
+    summary = reads("the recording of a thread", "plot", name).get("summary", {})
+    tap.check("a program whose main has ended is sampled on",
+              summary.get("peak_live", 0) >= STEP_LIVE and summary["duration_s"] > 0.3, summary)
 
 
 def check_plot(name, folder):

@@ -149,14 +149,18 @@ def processes() -> list[int]:
     return sorted(int(name) for name in os.listdir("/proc") if name.isdigit())
 
 
+def threads(pid: int) -> list[int]:
+    """The threads of a process; none where it has ended."""
+    try:
+        return [int(name) for name in os.listdir(f"/proc/{pid}/task")]
+    except OSError:
+        return []
+
+
 def stack_pointers(pid: int) -> list[int]:
     """Where the threads that sleep have their stacks."""
     result = []
-    try:
-        threads = os.listdir(f"/proc/{pid}/task")
-    except OSError:
-        return []
-    for thread in threads:
+    for thread in threads(pid):
         try:
             with open(f"/proc/{pid}/task/{thread}/syscall", encoding="ascii") as file:
                 words = file.read().split()

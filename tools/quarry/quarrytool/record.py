@@ -55,7 +55,8 @@ class Sampler:
     """Samples of one process."""
 
     def __init__(self, pid: int) -> None:
-        self.pid = pid
+        self.process = pid
+        self.pid = pid  # of the thread through which it is looked at
         self.started = time.monotonic()
         self.heap: Heap | None = None
         self.before: Totals | None = None
@@ -63,9 +64,7 @@ class Sampler:
 
     def sample(self) -> list[dict[str, Any]]:
         """The entries for now: a sample, events before it; a ToolError where the process is gone."""
-        status, faults = procfs.status(self.pid), procfs.faults(self.pid)
-        if "VmSize" not in status or faults.state == "Z":
-            raise ToolError(f"process {self.pid}: there is none; it may have ended")
+        status, faults = self._alive()
         entry: dict[str, Any] = {
             "t": round(time.monotonic() - self.started, 4),
             "vss": status["VmSize"],
@@ -83,6 +82,19 @@ class Sampler:
             entry |= {key: getattr(totals, key) for key in recording.HEAP_FIELDS}
             events = list(self._events(entry["t"], totals))
         return [*events, entry]
+
+    def _alive(self) -> tuple[dict[str, int], procfs.Faults]:
+        """Sizes and counters, by another thread where the first one has ended before the others."""
+        for pid in (self.pid, *procfs.threads(self.process)):
+            try:
+                status, faults = procfs.status(pid), procfs.faults(pid)
+            except ToolError:
+                continue
+            if "VmSize" in status and faults.state != "Z":
+                if pid != self.pid:
+                    self.pid, self.heap, self.tries = pid, None, 0
+                return status, faults
+        raise ToolError(f"process {self.process}: there is none; it may have ended")
 
     def _totals(self) -> Totals | None:
         """The heap's totals; looked for anew while the program starts or turns into another one."""
@@ -160,13 +172,16 @@ def _follow(
             try:
                 entries = sampler.sample()
             except ToolError:
-                if samples == 0 and child is None:
+                if child is None and samples == 0:
                     raise
-                break
+                if child is None:
+                    break
+                entries = []  # the kernel takes its memory down, and its status is still to come
             for entry in entries:
                 _write(output, entry)
-            samples += 1
-            shown = _progress(entries[-1], samples, shown)
+            if entries:
+                samples += 1
+                shown = _progress(entries[-1], samples, shown)
             next_at += arguments.interval
             if arguments.duration and next_at - sampler.started > arguments.duration:
                 end = "the time was over"
