@@ -23,6 +23,7 @@ FALL_BACK = {
     "with fills": {"MALLOC_PERTURB_": "165"},
     "without mappings": {"MALLOC_MMAP_MAX_": "0"},
     "with mappings for all that is large": {"MALLOC_MMAP_THRESHOLD_": "16385"},
+    "with mappings alone": {"MALLOC_MMAP_THRESHOLD_": "0"},
     "giving all back at once": {"MALLOC_TRIM_THRESHOLD_": "0", "MALLOC_TOP_PAD_": "0"},
 }
 STATS = re.compile(r"Arena 0:\nsystem bytes     = +\d+\nin use bytes     = +\d+\n"

@@ -35,7 +35,7 @@ OPTIONS = {
     "with fills": {"MALLOC_PERTURB_": "85"},
 }
 # mallopt's parameters: trim threshold, mmap threshold, number of mappings, perturb.
-PARAMETERS = [[], ["-1", "0"], ["-3", "16385"], ["-4", "0"], ["-6", "85"]]
+PARAMETERS = [[], ["-1", "0"], ["-3", "0"], ["-3", "16385"], ["-4", "0"], ["-6", "85"]]
 
 
 def memcheck(*command, **options):
