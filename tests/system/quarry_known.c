@@ -6,12 +6,14 @@
  *                                   at the end of its input
  *        quarry_known calls N       N times mmap, madvise and munmap of 64 KiB
  *        quarry_known steps         grows by 8 MiB, frees it, five times, a fifth of a second each
+ *        quarry_known drips         gives back 40 KiB sixty times, each 10 ms later
  *        quarry_known fails         touches 256 MiB, then ends with status 5
  *        quarry_known outlives      main ends at once; a thread takes 8 MiB 200 ms later, and ends the
  *                                   process with status 5 after as long again
  */
 #include "self_check.h"
 
+#include <malloc.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
@@ -23,6 +25,8 @@ enum {
     CALL_BYTES = 65536,
     STEPS = 5,
     STEP_BLOCKS = 8192,
+    DRIPS = 60,
+    DRIP_BYTES = 40 << 10,
     FAILURE = 5,
 };
 
@@ -75,6 +79,20 @@ static int take_steps(void) {
     return 0;
 }
 
+static int drip(void) {
+    MUST(mallopt(M_TOP_PAD, 0) == 1);
+    for (int i = 0; i < DRIPS; i++) {
+        char *block = malloc(DRIP_BYTES);
+        MUST(block != NULL);
+        memset(block, 1, DRIP_BYTES);
+        free(block);
+        malloc_trim(0);
+        usleep(10000);
+    }
+    usleep(100000);
+    return 0;
+}
+
 static int fail(void) {
     char *memory = malloc(LARGE_BYTES);
     MUST(memory != NULL);
@@ -106,6 +124,8 @@ int main(int argc, char **argv) {
         return make_calls(atoi(argv[2]));
     if (argc == 2 && strcmp(argv[1], "steps") == 0)
         return take_steps();
+    if (argc == 2 && strcmp(argv[1], "drips") == 0)
+        return drip();
     if (argc == 2 && strcmp(argv[1], "fails") == 0)
         return fail();
     if (argc == 2 && strcmp(argv[1], "outlives") == 0)

@@ -15,6 +15,7 @@ import tap
 from quarry_tool import BLOCK_CLASS, BLOCKS, MAPPING, PROGRAM, RUN, Known, reads, refuses, tool
 
 STEP_LIVE = 8192 * 1024  # of quarry_known.c
+DRIPPED = 60 * 40 << 10
 MIB = 1 << 20
 
 
@@ -154,6 +155,10 @@ def check_record(folder):
     tap.check("what it gave back was seen", summary.get("given_back", 0) >= MIB and any(
         "given back" in event["event"] for event in shown.get("events", [])), shown)
     tap.equal("the end is told", shown.get("end"), "the process ended")
+    drips = os.path.join(folder, "drips")
+    tool("record", "-o", drips, "-i", "0.005", "--", PROGRAM, "drips")
+    summary = reads("plot of little given back often", "plot", drips).get("summary", {})
+    tap.check("it adds up", summary.get("given_back", 0) >= DRIPPED, summary)
     both = reads("diff as JSON", "diff", one, two)
     tap.check("without trimming nothing is given back", both.get("given_back", {}).get("a", 0) > 0
               and both.get("given_back", {}).get("b") == 0, both)

@@ -6,13 +6,15 @@ import os
 import subprocess
 import sys
 import time
+from collections import Counter
 from typing import Any, TextIO
 
 from . import procfs, recording, run, show
 from .errors import ToolError
 from .heap import Heap, Totals
 
-_EVENT_BYTES = 64 << 10  # less given back is not told
+_EVENT_BYTES = 64 << 10  # less given back is added to what comes next
+_GIVEN_BACK = {"purged_ever": "given back by madvise", "trimmed_ever": "given back by brk"}
 _PROGRESS_S = 0.25
 
 
@@ -54,13 +56,16 @@ def add_parser(verbs: Any) -> None:
 class Sampler:
     """Samples of one process."""
 
-    def __init__(self, pid: int) -> None:
+    def __init__(self, pid: int, from_start: bool) -> None:
+        """from_start: what it gave back before the first sample counts, too."""
         self.process = pid
         self.pid = pid  # of the thread through which it is looked at
         self.started = time.monotonic()
         self.heap: Heap | None = None
-        self.before: Totals | None = None
         self.tries = 0
+        self.seen: dict[str, int] = dict.fromkeys(_GIVEN_BACK, 0) if from_start else {}
+        self.untold: Counter[str] = Counter()
+        self.now = 0.0
 
     def sample(self) -> list[dict[str, Any]]:
         """The entries for now: a sample, events before it; a ToolError where the process is gone."""
@@ -76,11 +81,13 @@ class Sampler:
             "minor": faults.minor,
             "major": faults.major,
         }
-        events = []
+        events: list[dict[str, Any]] = []
+        self.now = entry["t"]
         totals = self._totals()
         if totals:
             entry |= {key: getattr(totals, key) for key in recording.HEAP_FIELDS}
-            events = list(self._events(entry["t"], totals))
+            self._count(totals)
+            events = self.events(_EVENT_BYTES)
         return [*events, entry]
 
     def _alive(self) -> tuple[dict[str, int], procfs.Faults]:
@@ -104,15 +111,24 @@ class Sampler:
                 self.heap = Heap(self.pid)
             return self.heap.totals() if self.heap else None
         except ToolError:
-            self.heap, self.before = None, None
+            self.heap = None
             return None
 
-    def _events(self, now: float, totals: Totals) -> Any:
-        before, self.before = self.before, totals
-        for what, key in (("madvise", "purged_ever"), ("brk", "trimmed_ever")):
-            more = getattr(totals, key) - getattr(before, key) if before else 0
-            if more >= _EVENT_BYTES:
-                yield {"t": now, "event": f"given back by {what}", "bytes": more}
+    def _count(self, totals: Totals) -> None:
+        """Add what was given back since the last sample; smaller counters are another program's."""
+        for key in _GIVEN_BACK:
+            ever = getattr(totals, key)
+            before = self.seen.get(key, ever)
+            self.untold[key] += ever - before if ever >= before else ever
+            self.seen[key] = ever
+
+    def events(self, least: int) -> list[dict[str, Any]]:
+        """What was given back and not told yet, where it is so many bytes."""
+        told = [key for key, count in self.untold.items() if count >= least]
+        return [
+            {"t": self.now, "event": _GIVEN_BACK[key], "bytes": self.untold.pop(key)}
+            for key in told
+        ]
 
 
 def main(arguments: argparse.Namespace) -> int:
@@ -165,7 +181,7 @@ def _follow(
     pid: int, child: "subprocess.Popen[bytes] | None", output: TextIO, arguments: argparse.Namespace
 ) -> None:
     """Sample until there is a reason to stop, which becomes the last line."""
-    sampler = Sampler(pid)
+    sampler = Sampler(pid, child is not None)
     next_at, shown, samples, end = sampler.started, 0.0, 0, "the process ended"
     try:
         while child is None or child.poll() is None:
@@ -189,6 +205,8 @@ def _follow(
             time.sleep(max(next_at - time.monotonic(), 0))
     except KeyboardInterrupt:
         end = "interrupted"
+    for entry in sampler.events(1):
+        _write(output, entry)
     _write(output, {"end": end, "samples": samples})
     if sys.stderr.isatty():
         print(f"\r\x1b[Kquarry: {samples} samples; {end}", file=sys.stderr)
