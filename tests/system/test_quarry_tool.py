@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path[:0] = [os.path.dirname(HERE), HERE]
@@ -122,6 +123,11 @@ def check_run():
         64 << 10), figures)
     result = tool("run", "--", "sh", "-c", "kill -TERM $$")
     tap.equal("a signal is the program's", result.returncode, -signal.SIGTERM)
+    with tempfile.NamedTemporaryFile("r", encoding="utf-8") as file:
+        result = tool("run", "-o", file.name, "--", "sh", "-c", "kill -TERM $$")
+        text = file.read()
+    tap.check("a signal leaves the summary in its file", result.returncode == -signal.SIGTERM
+              and text.startswith("quarry: peak") and not result.stderr, text + result.stderr)
     result = tool("run", "--", "sh", "-c", "cat /proc/self/environ", "--tcache-max=1")
     tap.check("what follows the program is the program's", "tcache" not in result.stdout)
     result = tool("run", "--quiet", "--perturb=9", "--tcache-max=1", "--", "env")

@@ -6,6 +6,7 @@ import resource
 import signal
 import sys
 import time
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NoReturn
@@ -133,11 +134,11 @@ def main(arguments: argparse.Namespace) -> int:
     if not tracer.started:
         return finish(outcome.status)
     figures = _figures(outcome, last, time.monotonic() - started)
-    stream = output or sys.stderr
-    if arguments.json:
-        show.print_json(figures, stream)
-    else:
-        print(_text(figures), file=stream)
+    with output or nullcontext(sys.stderr) as stream:  # written before a signal ends this, too
+        if arguments.json:
+            show.print_json(figures, stream)
+        else:
+            print(_text(figures), file=stream)
     return finish(outcome.status)
 
 
