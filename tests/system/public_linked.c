@@ -7,9 +7,11 @@
  */
 #include "self_check.h"
 
+#include <fcntl.h>
 #include <malloc.h>
 #include <pthread.h>
 #include <stdatomic.h>
+#include <sys/mman.h>
 
 enum {
     BLOCKS = 10000,
@@ -28,6 +30,15 @@ static void wait_for_line(const char *announcement) {
         if (read(STDIN_FILENO, &c, 1) != 1)
             _exit(5);
     while (c != '\n');
+}
+
+/* A file below all else that is mapped, as programs have that choose their addresses. */
+static void map_low(void) {
+    int file = open("/bin/sh", O_RDONLY);
+    MUST(file >= 0);
+    MUST(mmap((void *)0x100000, 4096, PROT_READ, MAP_PRIVATE | MAP_FIXED_NOREPLACE, file, 0) ==
+         (void *)0x100000);
+    close(file);
 }
 
 /* ---- quiet ---- */
@@ -123,6 +134,7 @@ static void run_busy(void) {
 
 int main(int argc, char **argv) {
     MUST(argc == 2);
+    map_low();
     if (strcmp(argv[1], "quiet") == 0)
         run_quiet();
     else

@@ -5,6 +5,7 @@ The dynamic symbols are read from the process itself, so that a library whose fi
 deleted since is found all the same. Static programs have none: there the symbol table of the
 executable is read, through /proc/PID/exe.
 """
+import os
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from . import memory, procfs
 _PT_LOAD, _PT_DYNAMIC = 1, 2
 _DT_STRTAB, _DT_SYMTAB, _DT_GNU_HASH = 5, 6, 0x6FFFFEF5
 _SHT_SYMTAB = 2
-_ET_EXEC = 2
+_AT_ENTRY = 9
 _SYMBOL = 24  # bytes of an entry
 
 
@@ -35,7 +36,7 @@ def find(pid: int, symbol: str, areas: list[procfs.Area]) -> Found | None:
             address = 0
         if address:
             return Found(address, path)
-    return _in_executable(pid, symbol, areas)
+    return _in_executable(pid, symbol)
 
 
 def _candidates(areas: list[procfs.Area]) -> Iterator[tuple[str, int]]:
@@ -122,25 +123,26 @@ def _symbol(entry: bytes) -> tuple[int, int, int]:
     return name, section, value
 
 
-def _in_executable(pid: int, symbol: str, areas: list[procfs.Area]) -> Found | None:
+def _in_executable(pid: int, symbol: str) -> Found | None:
     """By the full symbol table of the executable, if it was not stripped."""
     try:
         with open(f"/proc/{pid}/exe", "rb") as file:
             data = file.read()
-    except OSError:
+        if data[:5] != b"\x7fELF\x02" or symbol.encode() not in data:
+            return None
+        value = _by_sections(data, symbol)
+        if not value:
+            return None
+        moved = _entry(pid) - struct.unpack_from("<Q", data, 24)[0]
+        return Found(value + moved, os.readlink(f"/proc/{pid}/exe").removesuffix(" (deleted)"))
+    except (OSError, KeyError):  # not ours, or it has ended
         return None
-    if data[:5] != b"\x7fELF\x02" or symbol.encode() not in data:
-        return None
-    value = _by_sections(data, symbol)
-    if not value:
-        return None
-    area = areas[0]  # the executable is the lowest mapping of its process, or has fixed addresses
-    kind = struct.unpack_from("<H", data, 16)[0]
-    path = next((a.path for a in areas if a.path), "")
-    if kind != _ET_EXEC:
-        area = next((a for a in areas if a.path and a.offset == 0), areas[0])
-        value += area.start
-    return Found(value, path)
+
+
+def _entry(pid: int) -> int:
+    """Where the kernel entered the executable: e_entry of its header, plus what it was moved by."""
+    with open(f"/proc/{pid}/auxv", "rb") as file:
+        return dict(struct.iter_unpack("<QQ", file.read()))[_AT_ENTRY]
 
 
 def _by_sections(data: bytes, symbol: str) -> int:
