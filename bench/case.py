@@ -67,6 +67,8 @@ class Case:
     checked: str = "stdout"  # "stdout": it and `outputs` are the same bytes each time; or "none"
     outputs: tuple[str, ...] = ()  # files below place.work, compared as stdout is
     report: bool = False  # writes place.report, and honours place.idle
+    # Its figures come from looking at itself while it runs: not where its time counts.
+    samples: bool = False
     programs: dict[str, str] = field(default_factory=dict)  # program -> Debian package
     files: tuple[Path, ...] = ()  # what `make bench-programs` builds for it
     # Linked by Debian against another allocator: under glibc, libc itself has to be preloaded.
@@ -126,6 +128,7 @@ def _workload(
         command=command,
         threads=threads,
         report=True,
+        samples=True,
         files=(path,),
     )
 

@@ -48,17 +48,21 @@ class CaseTrial(Trial):
     def __init__(self, case: Case, base: Path, scale: float) -> None:
         super().__init__(case.name, base, max(60.0, 30 * case.seconds * max(scale, 0.1)))
         self.case = case
-        self.place = Place(base, scale, report=base / "report" if case.report else None)
+        self.place = Place(base, scale)
         self.outputs = case.outputs
         self.compared = case.checked == "stdout"
         self.brings_allocator = case.brings_allocator
         self.place.inputs.mkdir(parents=True)
         case.prepare(self.place)
-        self.set_idle(0)
+        self.look_at_memory(False)
 
-    def set_idle(self, seconds: float) -> None:
-        """Choose how long the runs from now on rest at their end."""
-        self.command = self.case.command(dataclasses.replace(self.place, idle=seconds))
+    def look_at_memory(self, looking: bool, idle: float = 0) -> None:
+        """Choose whether the runs from now on may sample themselves, and how long they rest at
+        their end."""
+        reports = self.case.report and (looking or not self.case.samples)
+        report = self.place.directory / "report" if reports else None
+        self.place = dataclasses.replace(self.place, idle=idle, report=report)
+        self.command = self.case.command(self.place)
 
     def plain_environment(self) -> dict[str, str]:
         """Return the complete environment of a run, without any preload."""
@@ -218,12 +222,12 @@ class Session:
             total = self._seconds(case) + idle
             self.progress.step(f"{case.name}: resident memory under {allocator.name}")
             with self._keep_failure(case, allocator):
-                trial.set_idle(idle)
+                trial.look_at_memory(True, idle)
                 interval = max(0.002, total / SAMPLES_PER_RUN)
                 self.entries[case.name][allocator.name].memory = trial.sample(allocator, interval)
             self.progress.advance(total)
         if trial:
-            trial.set_idle(0)
+            trial.look_at_memory(False)
 
     def _count_calls(self, case: Case) -> None:
         for allocator in self._live(case):

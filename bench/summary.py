@@ -19,17 +19,12 @@ def _of_run(key: str) -> Callable[[Data], list[float]]:
     return lambda entry: [run[key] for run in entry["runs"] if key in run]
 
 
-def _of_report(key: str) -> Callable[[Data], list[float]]:
+def _of_memory(key: str) -> Callable[[Data], list[float]]:
     def values(entry: Data) -> list[float]:
-        reports = [run.get("report", {}) for run in entry["runs"]]
-        return [report[key] for report in reports if key in report]
+        report = (entry["memory"] or {}).get("report", {})
+        return [report[key]] if key in report else []
 
     return values
-
-
-def _idle(entry: Data) -> list[float]:
-    report = (entry["memory"] or {}).get("report", {})
-    return [report["rss_idle_kb"]] if "rss_idle_kb" in report else []
 
 
 def _calls(entry: Data) -> list[float]:
@@ -64,8 +59,8 @@ METRICS = (
     Metric("system_s", "system s", _of_run("system_s"), _seconds),
     Metric("cpu_s", "CPU s", _of_run("cpu_s"), _seconds),
     Metric("peak_rss_kib", "peak RSS MiB", _of_run("peak_rss_kib"), _mib),
-    Metric("idle_rss_kib", "idle RSS MiB", _idle, _mib),
-    Metric("rss_over_live", "RSS/live", _of_report("rss_over_live_mean"), lambda v: f"{v:.2f}"),
+    Metric("idle_rss_kib", "idle RSS MiB", _of_memory("rss_idle_kb"), _mib),
+    Metric("rss_over_live", "RSS/live", _of_memory("rss_over_live_mean"), lambda v: f"{v:.2f}"),
     Metric("peak_vss_kib", "VSS MiB", _of_run("peak_vss_kib"), _mib),
     Metric("mappings", "mappings", _of_run("mappings"), _count),
     Metric("minor_faults", "faults", _of_run("minor_faults"), _count),
