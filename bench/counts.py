@@ -172,11 +172,12 @@ class Change:
 
     @property
     def worse(self) -> bool:
-        """Whether it is a regression: more than was accepted, or a count that nobody has seen."""
-        if self.accepted is None:
+        """Whether it is a regression: more than was accepted, a count that nobody has seen, or one
+        that is gone: what is not counted any more is not checked any more."""
+        if self.accepted is None or self.found is None:
             return True
         share, few = ALLOWED.get(self.kind, (0, 0))
-        return (self.found or 0) > self.accepted * (1 + share) + few
+        return self.found > self.accepted * (1 + share) + few
 
     @property
     def better(self) -> bool:

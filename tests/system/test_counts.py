@@ -83,6 +83,12 @@ def test_planted(found):
     tap.equal("instructions: one more is noticed",
               [str(item) for item in regressions(more, accepted, "instructions")],
               ["instructions, pair: 11, accepted 10"])
+    for kind, name, empty in (("instructions", "pair", {"instructions": {"gcc 1": {}}}),
+                              ("faults", "first", {"faults": {}})):
+        whole = {**accepted, "faults": {"first": 14}}
+        tap.equal(f"{kind}: a count that has vanished is noticed",
+                  [str(item) for item in regressions({**whole, **empty}, whole, kind)],
+                  [f"{kind}, {name}: none, accepted {10 if name == 'pair' else 14}"])
     other = {"instructions": {"gcc 2": {"pair": 99.0}}, "faults": {}, "system calls": {}}
     tap.equal("instructions: another compiler's are not compared",
               counts.changes(other, accepted), [])
