@@ -320,6 +320,19 @@ def run(
     )
 
 
+def finish(child: subprocess.Popen[Any], limit_s: float, where: str = "") -> Any:
+    """Wait for the first process of a session of its own, and return what it wrote to a pipe for
+    stderr; kill it and all that it has started if that takes too long."""
+    try:
+        return child.communicate(timeout=limit_s)[1]
+    except BaseException as error:
+        os.killpg(child.pid, signal.SIGKILL)
+        child.wait()
+        if isinstance(error, subprocess.TimeoutExpired):
+            raise RunError(f"did not finish within {limit_s:.0f} s{where}") from None
+        raise
+
+
 def count_system_calls(
     command: list[str],
     directory: Path,
@@ -344,22 +357,14 @@ def count_system_calls(
             stderr=stderr,
             start_new_session=True,
         )
-        try:
-            status = child.wait(timeout=limit_s)
-        except BaseException as error:
-            # The session is this run's own; strace and what it follows are all in its group.
-            os.killpg(child.pid, signal.SIGKILL)
-            child.wait()
-            if isinstance(error, subprocess.TimeoutExpired):
-                raise RunError(f"did not finish within {limit_s:.0f} s under strace") from None
-            raise
+        finish(child, limit_s, " under strace")
     lines = re.findall(r"^(\w+) +(\d+)$", summary.read_text(), re.MULTILINE)
     calls = {name: int(count) for name, count in lines if name != "total"}
     if not calls:
         complaint = Path(f"{output}.stderr").read_text(errors="replace").strip()
         raise RunError(f"strace counted nothing: {complaint[:200]}")
     memory = sum(calls.get(name, 0) for name in MEMORY_CALLS)
-    return SystemCalls(status, sum(calls.values()), memory, calls)
+    return SystemCalls(child.returncode, sum(calls.values()), memory, calls)
 
 
 @dataclass(frozen=True)

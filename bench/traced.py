@@ -12,6 +12,7 @@ import subprocess
 import real
 from allocators import Failure
 from case import BUILT, ROOT, Case, Place
+from measure import RunError, finish
 
 TOOLS = BUILT / "trace"
 QUARRY = ROOT / "build" / "release" / "libquarry.so"
@@ -19,7 +20,25 @@ QUARRY = ROOT / "build" / "release" / "libquarry.so"
 SECONDS = {"perl": 0.5, "sqlite3": 0.5, "redis": 0.5, "gcc": 0.5, "python3-malloc": 1.0}
 
 
-def record(program: Case, place: Place) -> None:
+def _do(command: list[str], source: Place, environment: dict[str, str], limit_s: float) -> None:
+    """Run one of the tools; raise RunError with its last line if it fails or hangs."""
+    with subprocess.Popen(
+        command,
+        cwd=source.work,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        errors="replace",
+        start_new_session=True,
+    ) as child:
+        complaint = finish(child, limit_s)
+    if child.returncode != 0:
+        raise RunError((complaint.strip().splitlines() or ["no message"])[-1])
+
+
+def record(program: Case, place: Place, limit_s: float) -> None:
     """Record the program's largest process into place.inputs/trace; raise Failure."""
     source = Place(place.directory / "program", place.scale)
     for directory in (source.inputs, source.work):
@@ -30,20 +49,11 @@ def record(program: Case, place: Place) -> None:
     check = [str(TOOLS / "quarry_replay"), "--check-only", str(trace)]
     environment = program.environment(source)
     for command in ([*tool, "--", *program.command(source)], check):
-        result = subprocess.run(
-            command,
-            cwd=source.work,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            check=False,
-        )
-        if result.returncode != 0:
-            complaint = (result.stderr.strip().splitlines() or ["no message"])[-1]
+        try:
+            _do(command, source, environment, limit_s)
+        except RunError as error:
             name = os.path.basename(command[0])
-            raise Failure(f"{name} failed for {program.name}: {complaint}")
+            raise Failure(f"{name} failed for {program.name}: {error}") from None
     shutil.rmtree(source.directory)
 
 
@@ -63,9 +73,10 @@ def _case(program: Case, seconds: float) -> Case:
         summary=f"the allocations of {program.name}'s task, recorded and replayed",
         seconds=seconds,
         command=command,
-        prepare=lambda place: record(program, place),
+        prepare=lambda place: record(program, place, max(60.0, 30 * program.seconds)),
         threads=program.threads,
         report=True,
+        samples=True,
         programs=program.programs,
         files=(
             TOOLS / "quarry_trace",

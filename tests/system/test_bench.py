@@ -21,7 +21,8 @@ import report
 import stats
 import summary
 import tap
-from allocators import RIVALS, Allocator, choose
+import traced
+from allocators import RIVALS, Allocator, Failure, choose
 from case import Case, Place
 from session import Plan, Session
 
@@ -241,7 +242,7 @@ def test_run(folder):
     """One small case of each group that the build always has."""
     out = os.path.join(folder, "result")
     result = run_bench("pairs", "larson", "perl", "--scale", "0.01", "--runs", "2", "--with",
-                       "quarry", "--no-memory", "--out", out, TMPDIR=folder)
+                       "quarry", "--out", out, TMPDIR=folder)
     tap.check("a run of three cases", result.returncode == 0, result.stdout + result.stderr)
     data = summary.load(Path(out))
     tap.equal("results: cases and allocators", {case["name"]: list(case["results"])
@@ -249,10 +250,9 @@ def test_run(folder):
               {name: ["glibc", "quarry"] for name in ("pairs", "larson", "perl")})
     larson = next(case for case in data["cases"] if case["name"] == "larson")
     for metric in summary.METRICS:
-        if metric.key != "idle_rss_kib":
-            tap.check(f"results: {metric.heading}, two runs each", all(
-                metric.values(entry) and min(metric.values(entry)) >= 0
-                for entry in larson["results"].values()), larson)
+        tap.check(f"results: {metric.heading}", all(
+            metric.values(entry) and min(metric.values(entry)) >= 0
+            for entry in larson["results"].values()), larson)
     tap.check("results: its output was compared", len(larson["output"]) == 16, larson["output"])
     tap.check("results: nanoseconds of the micro-benchmarks", all(
         len(values) == 2 for found in summary.micro_rows(data).values()
@@ -262,7 +262,7 @@ def test_run(folder):
     tap.equal("CSV: a line per case and allocator", len(rows), 6)
     tap.check("the report begins with the command that was run, without folders of this machine",
               result.stdout.startswith("Made by `bench/run.py pairs larson perl --scale 0.01 --runs"
-                                       " 2 --with quarry --no-memory --out .../result`."),
+                                       " 2 --with quarry --out .../result`."),
               result.stdout)
     tap.check("tables: every part", all(words in result.stdout for words in (
         "geometric mean", "Micro-benchmarks", "System calls", "All figures")), result.stdout)
@@ -317,10 +317,10 @@ def shell_case(name, script, **more):
                 lambda place: ["/bin/sh", "-c", script, "sh", str(place.report)], **more)
 
 
-def run_session(folder, case, library):
+def run_session(folder, case, library, memory=False):
     others = [Allocator("odd", library)] if library else []
     session = Session([case], [Allocator("glibc"), *others],
-                      Plan(runs=2, prove=False, memory=False, calls=False),
+                      Plan(runs=2, idle=0, prove=False, memory=memory, calls=False),
                       Path(tempfile.mkdtemp(dir=folder)))
     session.run()
     return session
@@ -358,11 +358,36 @@ def test_sessions(folder):
         session = run_session(folder, shell_case("mute", script, report=True), None)
         tap.check(f"a workload that reports wrongly: {what}",
                   session.failures and what in session.failures[0]["text"], session.failures)
+    session = run_session(folder, shell_case(
+        "looks", 'echo key=1 >"$1"; test "$1" = None || echo rss_over_live_mean=2 >"$1"',
+        report=True, samples=True), None, memory=True)
+    entry = session.entries["looks"]["glibc"]
+    tap.check("a workload that samples itself does so in the memory run alone",
+              [run.get("report") for run in entry.runs] == [None, None]
+              and entry.memory["report"] == {"rss_over_live_mean": 2.0}, (entry, session.failures))
     missing = Case("absent", "real", "", 1, lambda place: [], programs={"no-such": "its-package"})
     tap.equal("what is not installed: its package is named", missing.missing(),
               ["no-such is not installed: apt-get install its-package"])
     place = Place(Path("x"))
     tap.equal("a case's directories", [place.inputs, place.work], [Path("x/input"), Path("x/work")])
+
+
+def test_hanging_record(folder):
+    """A program that hangs while it is recorded does not hold up the session."""
+    case = shell_case("hangs", "echo $$ >../pid; exec sleep 100")
+    place = Place(Path(folder, "hangs"))
+    place.inputs.mkdir(parents=True)
+    try:
+        traced.record(case, place, 2.0)
+        text = ""
+    except Failure as failure:
+        text = str(failure)
+    tap.equal("recording has a time limit", text,
+              "quarry_trace failed for hangs: did not finish within 2 s")
+    pid = Path(folder, "hangs", "program", "pid").read_text(encoding="utf-8").strip()
+    line = Path("/proc", pid, "cmdline")
+    tap.check("and leaves no process behind",
+              not line.exists() or not line.read_bytes(), f"process {pid}")
 
 
 test_verdicts()
@@ -376,4 +401,5 @@ with tempfile.TemporaryDirectory(prefix="quarry-test-bench-") as top:
     test_command_line(top)
     test_rivals()
     test_sessions(top)
+    test_hanging_record(top)
 tap.done()
