@@ -160,10 +160,6 @@ void gbench_figure(gbench *bench, const char *kind, double total) {
     bench->state.counters[kind] = benchmark::Counter(total, benchmark::Counter::kAvgIterations);
 }
 
-int gbench_thread(const gbench *bench) {
-    return bench->state.thread_index();
-}
-
 void gbench_skip(gbench *bench, const char *why) {
     bench->state.SkipWithError(why);
 }

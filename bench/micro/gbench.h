@@ -47,9 +47,6 @@ void gbench_resume(gbench *bench);
 /* A further figure, per operation: it is reported as KIND.NAME. */
 void gbench_figure(gbench *bench, const char *kind, double total);
 
-/* Which thread this is, from 0. */
-int gbench_thread(const gbench *bench);
-
 /* Ends the benchmark without a result, which is not a failure. */
 void gbench_skip(gbench *bench, const char *why);
 

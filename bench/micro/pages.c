@@ -86,8 +86,8 @@ static void fresh_collapse(gbench *bench, long unused) {
 static void advised(gbench *bench, long advice) {
     char *whole;
     char *area = map_area(0, &whole);
-    long before = faults();
     touch(area, AREA);
+    long before = faults();
     while (gbench_go(bench, PAGES)) {
         if (madvise(area, AREA, (int)advice) != 0)
             gbench_fail("madvise");
