@@ -179,16 +179,19 @@ def format_report(result: Data) -> str:
         f"{item['name']} ({' '.join(filter(None, (item['library'], item['version'])))})"
         for item in result["allocators"]
     )
-    made_by = f"Made by `{result['command']}`. " if "command" in result else ""
-    parts = [
-        f"{made_by}{result['date']}. {machine_line(result['machine'])}; huge pages:"
-        f" {result['machine']['huge_pages']}.\n\n{allocators}.\n\nMedians of {result['rounds']} runs"
-        f" at scale {result['scale']:g}, the allocators taking turns.",
+    machine = result["machine"]
+    parts = [f"Made by `{result['command']}`."] if "command" in result else []
+    parts += [
+        f"{result['date']}. {machine_line(machine)}; huge pages: {machine['huge_pages']}.",
+        f"{allocators}.",
+        f"Medians of {result['rounds']} runs at scale {result['scale']:g}, the allocators taking"
+        " turns.",
     ]
     if summary.compared_cases(result):
         parts += [
             "## Time and peak memory, relative to glibc\n\nLower is better; * marks what the runs"
-            f" cannot tell from 1. {means_line(result)}\n\n{ratio_table(result)}\n\n{verdict_lines(result)}",
+            f" cannot tell from 1. {means_line(result)}\n\n{ratio_table(result)}\n\n"
+            + verdict_lines(result),
             "## Where Quarry is behind the best of a row by more than"
             f" {LOSS_MARGIN:.0%}\n\n{losses_table(result)}",
         ]
