@@ -11,8 +11,10 @@ import xml.etree.ElementTree
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path[:0] = [os.path.dirname(HERE), HERE]
+import cgroup
 import tap
-from quarry_tool import BLOCK_CLASS, BLOCKS, MAPPING, PROGRAM, RUN, Known, reads, refuses, tool
+from quarry_tool import (BLOCK_CLASS, BLOCKS, ENVIRONMENT, MAPPING, PROGRAM, RUN, TOOL, Known, reads,
+                         refuses, tool)
 
 STEP_LIVE = 8192 * 1024  # of quarry_known.c
 DRIPPED = 60 * 40 << 10
@@ -68,9 +70,26 @@ def check_doctor(known):
         verdict = [f for f in json.loads(result.stdout) if f["verdict"] == "bad"]
         tap.check("doctor says what to do where Quarry is missing", result.returncode == 1
                   and len(verdict) == 1 and "quarry run" in verdict[0]["advice"], result.stdout)
+    check_doctor_group()
     limited = tap.run("sh", "-c", f"ulimit -v 4000000; exec {sys.argv[0]} --doctor")
     tap.check("doctor tells a limit on address space", "ulimit -v unlimited" in limited.stdout,
               limited.stdout + limited.stderr)
+
+
+def check_doctor_group():
+    """A limit holds for the groups below it, too."""
+    limit = 777 * MIB
+    with cgroup.limited(limit) as folder:
+        if not folder:
+            tap.skip("doctor tells a limit of a group above", "no cgroup can be made here")
+            return
+        inner = os.path.join(folder, "inner")
+        os.mkdir(inner)
+        result = tap.run(*cgroup.inside(inner, TOOL, "doctor", "--json"), **ENVIRONMENT)
+        os.rmdir(inner)
+        found = {f["topic"]: f["value"] for f in json.loads(result.stdout or "[]")}
+        tap.equal("doctor tells a limit of a group above", found.get("control group's memory limit"),
+                  "777M")
 
 
 def meminfo(key):

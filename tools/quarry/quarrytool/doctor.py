@@ -251,30 +251,31 @@ def _limits(pid: int | None) -> Iterator[Finding]:
 
 
 def _group(pid: int | None) -> Finding:
+    topic = "control group's memory limit"
     lines = procfs.read(pid or os.getpid(), "cgroup").splitlines()
-    line = next(
-        (
-            line
-            for line in sorted(lines, key=lambda line: ":memory:" not in line)
-            if line.startswith("0::") or ":memory:" in line
-        ),
-        "",
-    )
-    path = line.rpartition(":")[2].lstrip("/")
-    if line.startswith("0::"):
-        names = [f"/sys/fs/cgroup/{path}/memory.max"]
-    else:
-        names = [f"/sys/fs/cgroup/memory/{path}/memory.limit_in_bytes"]
-    limit = next((text for text in map(_text, names) if text), "")
-    if limit.isdigit() and int(limit) < 1 << 60:
-        return Finding(
-            "note",
-            "control group's memory limit",
-            show.size(int(limit)),
-            "the OOM killer acts inside the group when it is met",
-        )
+    texts = [text for line in lines for text in _group_limits(line)]
+    limits = [int(text) for text in texts if text.isdigit() and int(text) < 1 << 60]
+    if not limits:
+        return Finding("ok", topic, "none" if texts else "cannot be seen here")
     return Finding(
-        "ok",
-        "control group's memory limit",
-        "none" if limit == "max" or limit.isdigit() else "cannot be seen here",
+        "note",
+        topic,
+        show.size(min(limits)),
+        "the OOM killer acts inside the group when it is met; QUARRY_LIMIT=auto makes malloc fail "
+        "before",
     )
+
+
+def _group_limits(line: str) -> list[str]:
+    """What limits a group and those above it, as src/limit.c reads it; line: of /proc/PID/cgroup."""
+    _, controllers, path = line.split(":", 2)
+    if controllers not in ("", "memory"):
+        return []
+    mount, file = (
+        ("/sys/fs/cgroup/memory", "memory.limit_in_bytes")
+        if controllers
+        else ("/sys/fs/cgroup", "memory.max")
+    )
+    names = path.strip("/").split("/")
+    folders = [f"{mount}/{'/'.join(names[:count])}" for count in range(len(names) + 1)]
+    return list(filter(None, (_text(f"{folder}/{file}") for folder in folders)))
