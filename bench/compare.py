@@ -84,7 +84,8 @@ def compare(first: Side, second: Side) -> str:
                 _row(name, metric, stats.estimate_quotient(*_ratios(first, second, name, metric)))
             )
     for metric in COMPARED:
-        pairs = [_ratios(first, second, name, metric) for name in shared]
+        counted = [name for name in shared if summary.in_means(ours[name])]
+        pairs = [_ratios(first, second, name, metric) for name in counted]
         usable = [
             (value, base) for value, base in pairs if value and base and min(base + value) > 0
         ]

@@ -32,7 +32,7 @@ PHASES = ("first", "small", "again", "changing", "large", "huge", "growing", "th
 SYSTEM_OBJECTS = ("libc.so", "libm.so", "libstdc++", "libgcc_s", "ld-linux", "libdl", "librt", "vg")
 ACCEPT = "if this is meant: bench/counts.py --accept, and commit bench/counts.json"
 # The kernel's version moves faults and calls a little (where mappings lie, how page tables fill):
-# that much is no regression. Instructions have to be the same.
+# this share and so many more are no regression. Instructions have to be the same.
 ALLOWED = {"faults": (0.02, 4), "system calls": (0.02, 1)}
 Counts = dict[str, float]
 
