@@ -8,6 +8,8 @@
  * LAYOUT   A slab is a run of 2^k bytes at a multiple of 2^k: a header, then the objects.  Whose a
  *          pointer is shows by the start of its run; the page map knows whether there is one.  Free
  *          objects are not written to: what is free and what is built are bits in the header.
+ *          A run is as long as OBJECTS_LEAST objects need, and no longer than OBJECTS_MOST fill: so
+ *          at most an eighth of it is no object.
  *
  * STATES   of an object: raw (free, not built) -> live -> built (free) -> live ... -> raw, by reap
  *
@@ -38,7 +40,7 @@
 #include <errno.h>
 #include <string.h>
 
-#define RUN_MIN ((size_t)32 << 10)
+#define RUN_USUAL ((size_t)32 << 10)
 #define SIZE_MOST ((size_t)1 << 20)
 
 enum { WORDS = 4, OBJECTS_MOST = 64 * WORDS, OBJECTS_LEAST = 8 };
@@ -162,13 +164,20 @@ static bool is_name(const char *name) {
     return length > 0 && length < QUARRY_CACHE_NAME_BYTES && good == length;
 }
 
+static size_t room(const struct quarry_cache *cache) {
+    return (cache->run_bytes - cache->first) / cache->size;
+}
+
+/* The least object has 16 bytes, so that a run of one page holds fewer than OBJECTS_MOST. */
 static void set_shape(struct quarry_cache *cache, size_t size, size_t align) {
     cache->size = round_up(max_size(size, 1), align);
     cache->first = round_up(sizeof(struct object_slab), align);
-    cache->run_bytes = RUN_MIN;
-    while ((cache->run_bytes - cache->first) / cache->size < OBJECTS_LEAST)
+    cache->run_bytes = RUN_USUAL;
+    while (room(cache) > OBJECTS_MOST)
+        cache->run_bytes /= 2;
+    while (room(cache) < OBJECTS_LEAST)
         cache->run_bytes *= 2;
-    cache->objects = min_size((cache->run_bytes - cache->first) / cache->size, OBJECTS_MOST);
+    cache->objects = room(cache);
 }
 
 struct quarry_cache *quarry_cache_create(const char *name, size_t size, size_t align,

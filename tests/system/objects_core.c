@@ -112,6 +112,22 @@ static void check_refusals(void) {
     CHECK(quarry_cache_destroy(cache) == 0);
 }
 
+/* What a cache holds beyond its objects: its slabs' headers and tails. */
+static void check_waste(void) {
+    for (size_t size = 1; size <= 1 << 20; size += 1 + size / 40)
+        for (size_t align = 16; align <= 4096; align *= 2) {
+            struct quarry_cache *cache =
+                quarry_cache_create("waste", size, align, NULL, NULL, NULL);
+            void *object = quarry_cache_alloc(cache);
+            struct quarry_cache_stats row = row_of("waste");
+            MUST(object && row.slabs == 1);
+            size_t objects = row.size * (row.live_objects + row.free_objects);
+            CHECK(objects <= row.bytes && row.bytes - objects <= row.bytes / 8);
+            quarry_cache_free(cache, object);
+            CHECK(quarry_cache_destroy(cache) == 0);
+        }
+}
+
 static void check_shapes(void) {
     static const size_t sizes[] = {0, 1, 17, 4096, 5000, 100000, 1 << 20};
     for (int i = 0; i < 7; i++)
@@ -192,6 +208,7 @@ int main(int argc, char **argv) {
     }
     check_life();
     check_refusals();
+    check_waste();
     check_shapes();
     check_threads_and_forks();
     return finish();

@@ -13,7 +13,7 @@ PROGRAM = os.path.join(tap.BUILD, "system", "objects_core")
 
 tap.succeeds("objects live, stay constructed, and go", PROGRAM)
 for how, reason in (("double", "already free"), ("foreign", "not a block of this heap"),
-                    ("inside", r"inside a block of 32768 bytes that starts at 0x[0-9a-f]+")):
+                    ("inside", r"inside a block of 16384 bytes that starts at 0x[0-9a-f]+")):
     result = tap.run(PROGRAM, how)
     tap.check(f"a wrong free is reported and aborts: {how}",
               result.returncode == -signal.SIGABRT and
