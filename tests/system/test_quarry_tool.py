@@ -163,6 +163,8 @@ def check_forms():
         account = reads(f"why of a program linked {form}", "why", str(process.pid))
         tap.check(f"Quarry is found in it, and the lines add up ({form})", account.get("quarry")
                   and account["heap"] > 0 and abs(account["difference"]) <= 256 << 10, account)
+        tap.check(f"top of all lists it ({form})", process.pid in [
+            user["pid"] for user in reads(f"top of all, {form}", "top")])
         process.kill()
         process.communicate()
     process = announced("", "busy", tap.LIBRARY)

@@ -7,8 +7,8 @@ executable is read, through /proc/PID/exe.
 """
 import os
 import struct
-from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from . import memory, procfs
 
@@ -27,31 +27,41 @@ class Found:
     path: str
 
 
-def find(pid: int, symbol: str, areas: list[procfs.Area]) -> Found | None:
-    """The address of an object in the process; None where nothing in it exports the name."""
-    for path, base in _candidates(areas):
+def find(
+    pid: int, symbol: str, areas: list[procfs.Area], lacking: set[Any] | None = None
+) -> Found | None:
+    """The address of an object in the process; None where nothing in it exports the name.
+
+    lacking makes it cheap for many processes: it collects the files that were found to be without
+    the symbol, and these are not looked at again.
+    """
+    lacking = set() if lacking is None else lacking
+    for first in _candidates(areas):
+        file = (first.device, first.inode, first.path)
+        if file in lacking:
+            continue
         try:
-            address = _in_image(pid, base, symbol)
+            address = _in_image(pid, first.start, symbol)
         except memory.Unreadable:
-            address = 0
+            continue
         if address:
-            return Found(address, path)
-    return _in_executable(pid, symbol)
+            return Found(address, first.path)
+        lacking.add(file)
+    return _in_executable(pid, symbol, lacking)
 
 
-def _candidates(areas: list[procfs.Area]) -> Iterator[tuple[str, int]]:
-    """Files with code in the process and where their first bytes are; likely ones first."""
-    first: dict[str, int] = {}
+def _candidates(areas: list[procfs.Area]) -> list[procfs.Area]:
+    """The first mappings of the files with code in the process; likely ones first."""
+    first: dict[str, procfs.Area] = {}
     code = set()
     for area in areas:
         if area.path:
             if area.offset == 0:
-                first.setdefault(area.path, area.start)
+                first.setdefault(area.path, area)
             if "x" in area.mode:
                 code.add(area.path)
-    paths = [path for path in first if path in code]
-    for path in sorted(paths, key=lambda path: "quarry" not in path.rpartition("/")[2]):
-        yield path, first[path]
+    found = [area for path, area in first.items() if path in code]
+    return sorted(found, key=lambda area: "quarry" not in area.path.rpartition("/")[2])
 
 
 def _in_image(pid: int, base: int, symbol: str) -> int:
@@ -123,15 +133,18 @@ def _symbol(entry: bytes) -> tuple[int, int, int]:
     return name, section, value
 
 
-def _in_executable(pid: int, symbol: str) -> Found | None:
+def _in_executable(pid: int, symbol: str, lacking: set[Any]) -> Found | None:
     """By the full symbol table of the executable, if it was not stripped."""
     try:
         with open(f"/proc/{pid}/exe", "rb") as file:
+            status = os.fstat(file.fileno())
+            executable = ("executable", status.st_dev, status.st_ino, status.st_mtime_ns)
+            if executable in lacking:
+                return None
             data = file.read()
-        if data[:5] != b"\x7fELF\x02" or symbol.encode() not in data:
-            return None
         value = _by_sections(data, symbol)
         if not value:
+            lacking.add(executable)
             return None
         moved = _entry(pid) - struct.unpack_from("<Q", data, 24)[0]
         return Found(value + moved, os.readlink(f"/proc/{pid}/exe").removesuffix(" (deleted)"))
@@ -146,6 +159,9 @@ def _entry(pid: int) -> int:
 
 
 def _by_sections(data: bytes, symbol: str) -> int:
+    """The value of a symbol in a file; 0 if it is not there."""
+    if data[:5] != b"\x7fELF\x02" or symbol.encode() not in data:
+        return 0
     sections = struct.unpack_from("<Q", data, 40)[0]
     entry_bytes, count = struct.unpack_from("<HH", data, 58)
 

@@ -7,6 +7,7 @@ another. On a process that stands still they are exact.
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 from . import elf, memory, procfs
 from .errors import NoQuarry, ToolError
@@ -91,10 +92,10 @@ class Totals:
 class Heap:
     """The allocator in one process."""
 
-    def __init__(self, pid: int) -> None:
+    def __init__(self, pid: int, lacking: set[Any] | None = None) -> None:
+        """lacking: as of elf.find."""
         self.pid = pid
-        areas = procfs.areas(pid)
-        found = elf.find(pid, "quarry_public", areas)
+        found = elf.find(pid, "quarry_public", procfs.areas(pid), lacking)
         if found is None:
             raise NoQuarry(
                 f"process {pid} ({procfs.command(pid)}) does not use Quarry, or is static "

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from .errors import ToolError
 
 PAGE = os.sysconf("SC_PAGE_SIZE")
-_HEADER = re.compile(r"([0-9a-f]+)-([0-9a-f]+) (\S{4}) ([0-9a-f]+) \S+ (\d+) *(.*)")
+_HEADER = re.compile(r"([0-9a-f]+)-([0-9a-f]+) (\S{4}) ([0-9a-f]+) (\S+) (\d+) *(.*)")
 
 # <linux/fs.h>: ioctl PAGEMAP_SCAN of /proc/PID/pagemap, Linux 6.7.
 _PAGEMAP_SCAN = 0xC0606610
@@ -27,6 +27,7 @@ class Area:
     end: int
     mode: str
     offset: int
+    device: str
     inode: int
     name: str
     sizes: dict[str, int] = field(default_factory=dict)
@@ -89,8 +90,9 @@ def areas(pid: int, sizes: bool = False) -> list[Area]:
                     int(match[2], 16),
                     match[3],
                     int(match[4], 16),
-                    int(match[5]),
-                    match[6],
+                    match[5],
+                    int(match[6]),
+                    match[7],
                 )
             )
         elif line.endswith(" kB"):

@@ -12,7 +12,7 @@ from rich.live import Live
 from rich.text import Text
 
 from . import pages, procfs, show
-from .errors import NoQuarry, ToolError
+from .errors import ToolError
 from .heap import Heap, Totals
 
 SORTS = {
@@ -49,7 +49,8 @@ def add_parser(verbs: Any) -> None:
         description="Shows the size classes of a process, renewed until Ctrl-C; once, where the output "
         "is no terminal. OBJS, ACTIVE, USE, OBJ SIZE, SLABS, OBJ/SLAB and SIZE as in slabtop; CACHED: in "
         "threads' caches; HOLES: free pages inside slabs that are resident; RETURNED: those that are "
-        "not. Without PID: every process that uses Quarry.",
+        "not. Without PID: every process that uses Quarry and may be looked at; one that is static and "
+        "stripped cannot be told.",
     )
     parser.add_argument("pid", type=int, nargs="?", metavar="PID")
     parser.add_argument(
@@ -82,8 +83,11 @@ def main(arguments: argparse.Namespace) -> int:
         return 0
     console = show.console()
     count = arguments.count or (0 if sys.stdout.isatty() else 1)
+    lacking: set[Any] = set()
 
     def view() -> RenderableType:
+        if not heap:
+            return _all(lacking)
         return _one(
             heap, arguments.sort, console.height if sys.stdout.isatty() else 0, console.width
         )
@@ -110,7 +114,7 @@ def _as_json(heap: Heap | None, sort: str) -> Any:
         }
     return [
         {"pid": pid, "command": name, "rss": rss, "totals": asdict(totals)}
-        for pid, name, rss, totals in users()
+        for pid, name, rss, totals in users(set())
     ]
 
 
@@ -149,44 +153,40 @@ def class_rows(heap: Heap, sort: str) -> list[Row]:
     return sorted(rows, key=lambda row: -getattr(row, SORTS[sort]))
 
 
-def users() -> list[tuple[int, str, int, Totals]]:
-    """Every process that may be looked at and has Quarry's library or an executable with it."""
+def users(lacking: set[Any]) -> list[tuple[int, str, int, Totals]]:
+    """Every process that may be looked at and uses Quarry; lacking: as of elf.find, for the next time."""
     result = []
     for pid in procfs.processes():
         try:
-            if "/libquarry.so" in procfs.read(pid, "maps"):
-                result.append(
-                    (
-                        pid,
-                        procfs.command(pid),
-                        procfs.status(pid).get("VmRSS", 0),
-                        Heap(pid).totals(),
-                    )
-                )
-        except (NoQuarry, ToolError):
+            totals = Heap(pid, lacking).totals()
+            rss = procfs.status(pid).get("VmRSS", 0)
+            result.append((pid, procfs.command(pid), rss, totals))
+        except ToolError:
             continue
     return sorted(result, key=lambda user: -user[2])
 
 
-def _one(heap: Heap | None, sort: str, height: int, width: int) -> RenderableType:
-    if not heap:
-        found = users()
-        rows = [
-            [
-                str(pid),
-                show.size(rss),
-                show.size(t.live),
-                show.size(t.free_objects),
-                show.size(t.cached),
-                show.size(t.dirty),
-                name,
-            ]
-            for pid, name, rss, t in found
+def _all(lacking: set[Any]) -> RenderableType:
+    rows = [
+        [
+            str(pid),
+            show.size(rss),
+            show.size(t.live),
+            show.size(t.free_objects),
+            show.size(t.cached),
+            show.size(t.dirty),
+            name,
         ]
-        table = show.table(("PID", "RSS", "LIVE", "FREE", "CACHED", "DIRTY", "COMMAND"), rows, (6,))
-        if not rows:
-            return Text("no process that may be looked at has preloaded or linked libquarry.so")
-        return table
+        for pid, name, rss, t in users(lacking)
+    ]
+    if not rows:
+        return Text(
+            "no process that may be looked at uses Quarry, unless it is static and stripped"
+        )
+    return show.table(("PID", "RSS", "LIVE", "FREE", "CACHED", "DIRTY", "COMMAND"), rows, (6,))
+
+
+def _one(heap: Heap, sort: str, height: int, width: int) -> RenderableType:
     totals, rss = heap.totals(), procfs.status(heap.pid).get("VmRSS", 0)
     head = Text(
         f"{procfs.command(heap.pid)} ({heap.pid})  RSS {show.size(rss)}  live "
