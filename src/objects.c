@@ -20,7 +20,8 @@
  *
  * LOCKING  One lock per cache.  Constructors and destructors are called without it.
  *
- * FORK     The list of all slabs changes by single stores; the other one is rebuilt from it.
+ * FORK     The list of all slabs changes by single stores; the other one is rebuilt from it.  What a
+ *          reap has taken out of it and not yet given back is lost to a child.
  *
  * FAILURE  No memory, or a constructor that refuses: NULL and ENOMEM.
  *
@@ -256,29 +257,33 @@ static void destruct(const struct quarry_cache *cache, struct object_slab *slab)
             cache->dtor(object_at(cache, slab, i), cache->arg);
 }
 
-/* Takes a slab without live objects out of the lists. */
+/* Takes all slabs without live objects out of the lists; returns a list of them. */
 static struct object_slab *take_empty(struct quarry_cache *cache) {
-    struct object_slab **link = &cache->slabs, *slab;
+    struct object_slab **link = &cache->slabs, *slab, *taken = NULL;
     lock_take(&cache->lock);
-    while ((slab = *link) != NULL && slab->free_count != cache->objects)
-        link = &slab->next;
-    if (slab) {
+    while ((slab = *link) != NULL) {
+        if (slab->free_count != cache->objects) {
+            link = &slab->next;
+            continue;
+        }
         STORE_RELEASE(*link, slab->next);
+        STORE_RELEASE(slab->next, taken); /* not before the list goes on without it */
+        taken = slab;
         drop_partial(cache, slab);
         STORE_RELAXED(cache->slab_count, cache->slab_count - 1);
     }
     lock_drop(&cache->lock);
-    return slab;
+    return taken;
 }
 
 size_t quarry_cache_reap(struct quarry_cache *cache) {
-    struct object_slab *slab;
     size_t bytes = 0;
     heap_enter();
-    while ((slab = take_empty(cache)) != NULL) {
+    struct object_slab *slab = take_empty(cache), *next;
+    for (; slab; slab = next, bytes += cache->run_bytes) {
+        next = slab->next;
         destruct(cache, slab);
         page_run_give((uintptr_t)slab);
-        bytes += cache->run_bytes;
     }
     return bytes;
 }
