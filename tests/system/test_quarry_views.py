@@ -184,6 +184,7 @@ def check_record(folder):
     same = tool("diff", one, one).stdout
     tap.check("a recording does not differ from itself", set(re.findall(
         r"(\d\.\d\d)$", same.rstrip(), re.MULTILINE)) == {"1.00"}, same)
+    check_means(os.path.join(folder, "means"))
     check_plot(one, folder)
     check_damage(one, folder)
     with Known() as known:
@@ -200,6 +201,22 @@ def check_record(folder):
     refuses("record: a file that cannot be written", "/nonexistent/x: No such", "record", "-o",
             "/nonexistent/x", "--", "true")
     check_record_end(folder)
+
+
+def check_means(name):
+    """Samples are not all as far apart, and not all have the heap's figures."""
+    lines = [{"format": "quarry-recording", "version": 1}]
+    for t, rss, live in ((0, 1000, None), (1, 3000, 100), (2, 3000, 300), (10, 5000, 300)):
+        lines.append({"t": t, "vss": 9000, "rss": rss, "minor": 0, "major": 0}
+                     | ({"live": live} if live else {}))
+    with open(name, "w", encoding="utf-8") as file:
+        file.writelines(json.dumps(line) + "\n" for line in lines)
+    summary = reads("plot of a recording with gaps", "plot", name).get("summary", {})
+    live = (200 + 8 * 300) / 9
+    tap.equal("means are over time, and a ratio over the same time",
+              {key: round(summary.get(key, 0), 6) for key in ("mean_rss", "mean_live", "rss_per_live")},
+              {"mean_rss": (2000 + 3000 + 8 * 4000) / 10, "mean_live": round(live, 6),
+               "rss_per_live": round((3000 + 8 * 4000) / 9 / live, 6)})
 
 
 def check_record_end(folder):

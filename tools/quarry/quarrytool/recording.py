@@ -46,6 +46,18 @@ class Recording:
                 )
         return times, rates
 
+    def mean(self, key: str, where: str) -> float:
+        """The mean of a figure over the time between neighbouring samples that both have figure where."""
+        area = seconds = 0.0
+        for one, two in zip(self.samples, self.samples[1:]):
+            if where in one and where in two:
+                area += (one[key] + two[key]) / 2 * (two["t"] - one["t"])
+                seconds += two["t"] - one["t"]
+        if seconds:
+            return area / seconds
+        values = [sample[key] for sample in self.samples if where in sample]
+        return sum(values) / len(values)
+
     def summary(self) -> dict[str, float]:
         """Peaks, means over time, and counts."""
         result: dict[str, float] = {"duration_s": self.samples[-1]["t"] - self.samples[0]["t"]}
@@ -53,9 +65,9 @@ class Recording:
             _, values = self.series(key)
             if values:
                 result[f"peak_{key}"] = max(values)
-                result[f"mean_{key}"] = sum(values) / len(values)
+                result[f"mean_{key}"] = self.mean(key, key)
         if result.get("mean_live"):
-            result["rss_per_live"] = result["mean_rss"] / result["mean_live"]
+            result["rss_per_live"] = self.mean("rss", "live") / result["mean_live"]
         last = self.samples[-1]
         result["minor_faults"] = last["minor"] - self.samples[0]["minor"]
         result["major_faults"] = last["major"] - self.samples[0]["major"]
