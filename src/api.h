@@ -47,11 +47,13 @@ static ALWAYS_INLINE void api_free(void *block) {
 
 size_t api_usable_size_slow(void *block);
 
-/* Not checked further where the class is known: nothing is changed, and some programs (redis, sqlite,
- * ruby) ask for each block that they take and free. */
+/* Not checked further where the class is known, unless all is: nothing is changed, and some programs
+ * (redis, sqlite, ruby) ask for each block that they take and free. */
 static ALWAYS_INLINE size_t api_malloc_usable_size(void *block) {
     unsigned class_index = pagemap_class(block);
-    return LIKELY(class_index != 0) ? size_classes[class_index].size : api_usable_size_slow(block);
+    if (LIKELY(class_index != 0 && !LOAD_RELAXED(heap_checks_all)))
+        return size_classes[class_index].size;
+    return api_usable_size_slow(block);
 }
 
 void *api_calloc(size_t count, size_t size);

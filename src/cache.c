@@ -100,10 +100,6 @@ void cache_init(void (*at_thread_end)(void *)) {
     exit_key_made = pthread_key_create(&exit_key, at_thread_end) == 0;
 }
 
-void cache_set_enabled(bool on) {
-    STORE_RELAXED(enabled, on);
-}
-
 void cache_set_capacity_limit(size_t objects) {
     STORE_RELAXED(capacity_max, min_size(objects, CAPACITY_MAX));
 }
@@ -157,7 +153,7 @@ static struct cache *make_cache(void) {
     if (cache) {
         use_again(cache);
     } else {
-        cache = meta_take_ready(sizeof *cache);
+        cache = meta_take(sizeof *cache);
         if (cache) {
             memcpy(cache->top, cold_cache.top, sizeof cache->top);
             memcpy(cache->end, cold_cache.end, sizeof cache->end);
@@ -324,14 +320,27 @@ void cache_flush(void) {
         flush_cache(cache);
 }
 
-void cache_set_uncached_from(size_t bytes) {
-    STORE_RELAXED(uncached_from, bytes);
-    struct cache *cache = present_cache();
-    for (unsigned i = 1; i < CLASS_COUNT && cache; i++)
+/* Takes the capacity from the bins of all objects of at least so many bytes. */
+static void drop_bins(struct cache *cache, size_t bytes) {
+    for (unsigned i = 1; i < CLASS_COUNT; i++)
         if (size_classes[i].size >= bytes && cache->state[i].capacity) {
             spill_all(cache, i);
             resize_bin(cache, i, 0);
         }
+}
+
+void cache_set_uncached_from(size_t bytes) {
+    STORE_RELAXED(uncached_from, bytes);
+    struct cache *cache = present_cache();
+    if (cache)
+        drop_bins(cache, bytes);
+}
+
+void cache_set_enabled(bool on) {
+    STORE_RELAXED(enabled, on);
+    struct cache *cache = present_cache();
+    if (cache && !on)
+        drop_bins(cache, 0);
 }
 
 void cache_set_deep_limit(size_t bytes) {
@@ -355,8 +364,17 @@ static void drop_idle(struct cache *cache) {
     }
 }
 
+/* Follows cache_set_enabled of another thread. */
+static void attend_enabled(struct cache *cache) {
+    cache->stopped = !LOAD_RELAXED(enabled);
+    if (cache->stopped)
+        drop_bins(cache, 0);
+}
+
 static void count_slow_op(struct cache *cache, unsigned class_index) {
     struct bin_state *state = &cache->state[class_index];
+    if (UNLIKELY(cache->stopped == LOAD_RELAXED(enabled)))
+        attend_enabled(cache);
     state->busy = 1;
     if (state->slow_ops < UINT16_MAX)
         state->slow_ops++;
@@ -404,17 +422,17 @@ enum slab_status cache_give(unsigned class_index, void *object) {
 
 /* Leaves the cache to the next thread, as warm as it is unless there are enough such. */
 static void retire(struct cache *cache) {
-    flush_cache(cache);
     lock_take(&registry_lock);
-    bool keep = unused_warm < KEPT_WARM;
-    lock_drop(&registry_lock);
-    for (unsigned i = 1; i < CLASS_COUNT && !keep; i++)
-        if (cache->state[i].capacity)
-            resize_bin(cache, i, 0);
-    add_capacity_bytes(0 - held_by(cache));
-    lock_take(&registry_lock);
+    bool keep = unused_warm < KEPT_WARM && LOAD_RELAXED(enabled);
     cache->warm = keep;
     unused_warm += keep;
+    lock_drop(&registry_lock);
+    if (keep)
+        flush_cache(cache);
+    else
+        drop_bins(cache, 0);
+    add_capacity_bytes(0 - held_by(cache));
+    lock_take(&registry_lock);
     cache->in_use = 0;
     lock_drop(&registry_lock);
 }
@@ -462,6 +480,7 @@ static void adopt(struct cache *cache) {
         add_capacity_bytes(0 - held_bytes(i, cache->state[i].capacity));
     }
     memset(cache->state, 0, sizeof cache->state);
+    unused_warm -= cache->warm;
     cache->warm = 0;
     cache->in_use = 0;
 }

@@ -35,6 +35,7 @@ struct cache {
     uint32_t epoch;     /* the number of forks when its thread last looked */
     uint32_t ticks;     /* slow operations, for the look for idle bins */
     uint32_t warm;      /* not in use, but its bins have their capacities; guarded as in_use */
+    bool stopped;       /* it has given up its capacities, for caches are disabled */
 };
 
 /* Initially a static cache without capacity, so that no path tests for NULL. */
@@ -90,8 +91,8 @@ enum slab_status cache_give(unsigned class_index, void *object);
 /* Empties the calling thread's bins into the slabs. */
 void cache_flush(void);
 
-/* Whether bins may have capacity; false makes every call take the slow, fully checked path (for
- * bins that have none yet, so it is decided before the first allocation). */
+/* Whether bins may have capacity; false makes every call take the slow, fully checked path.  Threads
+ * other than the calling one give up what they have at their next slow operation. */
 void cache_set_enabled(bool enabled);
 
 /* Limits for capacity earned from now on: objects per bin, and bytes of the largest class. */

@@ -49,6 +49,7 @@
 
 static uint32_t before_init; /* 0: attend */
 uint32_t *heap_state_word = &before_init;
+bool heap_checks_all;
 
 static struct lock init_lock = LOCK_INITIALISER(LOCK_INIT);
 static bool initialised;
@@ -129,6 +130,8 @@ static void *try_large(size_t size, size_t align, bool *zero) {
 /* What can be done where the kernel refuses memory: cached objects may keep whole runs from serving
  * other sizes, and free pages at the top of the break keep their address space from a mapping. */
 static bool relieve(size_t size) {
+    if (size > limit_get())
+        return false;
     cache_flush();
     if (size > page_free_bytes() && limit_get() == LIMIT_NONE)
         return false;
@@ -141,19 +144,39 @@ static void *take_large(size_t size, size_t align, bool *zero) {
     void *block = try_large(size, align, zero);
     if (UNLIKELY(!block) && relieve(size))
         block = try_large(size, align, zero);
+    if (UNLIKELY(!block))
+        limit_count_failure(size);
     return block;
 }
 
 static void *take_small(unsigned class_index) {
+    const struct size_class *shape = &size_classes[class_index];
     void *object = cache_take(class_index);
-    if (UNLIKELY(!object) && relieve(size_classes[class_index].size))
+    if (UNLIKELY(!object) && relieve(shape->size))
         object = cache_take(class_index);
+    if (UNLIKELY(!object))
+        limit_count_failure((size_t)shape->pages << PAGE_SHIFT);
     return object;
+}
+
+static void *take_pages_once(size_t bytes, size_t align) {
+    bool zero;
+    return limit_admits(bytes) ? take_run(bytes, align, &zero) : NULL;
+}
+
+void *heap_take_pages(size_t bytes, size_t align) {
+    void *run = take_pages_once(bytes, align);
+    if (UNLIKELY(!run) && relieve(bytes))
+        run = take_pages_once(bytes, align);
+    if (UNLIKELY(!run))
+        limit_count_failure(bytes);
+    return run;
 }
 
 /* Where the mmap threshold is that low, as mapping_take gives it: zeroed. */
 static void *take_small_mapping(size_t size) {
-    bool wanted = UNLIKELY(wants_mapping(size)) && limit_admits(os_page_bytes());
+    bool wanted =
+        UNLIKELY(wants_mapping(size)) && limit_admits(round_up(max_size(size, 1), os_page_bytes()));
     return wanted ? mapping_take(max_size(size, 1), 1) : NULL;
 }
 
@@ -311,6 +334,14 @@ static void *move(void *block, size_t old, size_t size) {
     return fresh;
 }
 
+/* Whether a block may grow by so many bytes. */
+static bool admit(size_t more_bytes) {
+    if (LIKELY(limit_admits(more_bytes)) || (relieve(more_bytes) && limit_admits(more_bytes)))
+        return true;
+    limit_count_failure(more_bytes);
+    return false;
+}
+
 static void *resize_run(void *block, size_t old_pages, size_t size) {
     uintptr_t address = (uintptr_t)block;
     size_t pages = pages_for(size);
@@ -331,7 +362,7 @@ void *heap_resize(void *block, size_t size) {
     size_t pages = class_index ? 0 : page_run_pages((uintptr_t)block);
     if (class_index || size <= SMALL_MAX)
         return move(block, usable, size);
-    if (size > usable && !limit_admits(size - usable))
+    if (size > usable && !admit(size - usable))
         return NULL;
     if (pages)
         return resize_run(block, pages, size);
@@ -393,13 +424,17 @@ void heap_set_mmap_max(size_t count) {
     STORE_RELAXED(mmap_max, count);
 }
 
+/* What has to be done in each call is done on the slow path: then there are no caches. */
+static void choose_path(void) {
+    cache_set_enabled(!LOAD_RELAXED(perturb) && !LOAD_RELAXED(heap_checks_all));
+}
+
 void heap_set_perturb(unsigned byte) {
     STORE_RELAXED(perturb, (uint8_t)byte);
-    if (byte)
-        cache_set_enabled(false);
+    choose_path();
 }
 
 void heap_set_check(bool on) {
-    if (on)
-        cache_set_enabled(false);
+    STORE_RELAXED(heap_checks_all, on);
+    choose_path();
 }

@@ -29,6 +29,12 @@ void heap_free(void *block, const char *function);
 void *heap_resize(void *block, size_t size); /* block is not NULL, size is not 0 */
 size_t heap_usable(const void *block, const char *function);
 
+/* A run of pages for a part of the library, of as many bytes as asked for; NULL as above. */
+void *heap_take_pages(size_t bytes, size_t align);
+
+/* QUARRY_CHECK: every pointer is looked up, whatever the call is. */
+extern bool heap_checks_all __attribute__((visibility("hidden")));
+
 /* Checks that a block may have been asked for with this size / alignment; returns if so. */
 void heap_check_size(void *block, size_t size, const char *function);
 void heap_check_alignment(void *block, size_t align, size_t size, const char *function);

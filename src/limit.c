@@ -6,8 +6,8 @@
  *          say what it wanted.
  *
  * RULE     held = runs and slabs in use (cached objects and holes included) + mappings + tables +
- *          dirty pages.  Where a request would bring held above the limit, dirty pages are given
- *          back; where it still would, it is refused.  Threads that ask at the same time may exceed
+ *          dirty pages.  Where a request for as many new pages would bring held above the limit, as
+ *          many dirty pages are given back; where that would not do, it is refused.  Threads that ask at the same time may exceed
  *          the limit by what they ask for: it is looked up without a lock.
  *
  * CGROUP   Version 2: memory.max of the cgroup and of those above it.  Version 1: the same with
@@ -40,27 +40,33 @@ size_t limit_refusals(void) {
     return LOAD_RELAXED(refusals);
 }
 
-static size_t held_bytes(void) {
-    size_t in_use = page_live_bytes() + page_dirty_bytes();
-    return in_use + (in_use >> PAGE_SHIFT) * MAP_BYTES_PER_PAGE + mapping_live_bytes() +
-           meta_mapped_bytes();
+static size_t with_map(size_t bytes) {
+    return bytes + (bytes >> PAGE_SHIFT) * MAP_BYTES_PER_PAGE;
 }
 
-static bool fits(size_t more_bytes) {
-    size_t held = held_bytes(), limit = LOAD_RELAXED(limit_bytes);
-    return held <= limit && more_bytes <= limit - held;
+/* How far held would be above the limit; SIZE_MAX where no number is that large. */
+static size_t excess(size_t more_bytes) {
+    size_t held = with_map(page_live_bytes() + page_dirty_bytes()) + mapping_live_bytes() +
+                  meta_mapped_bytes();
+    size_t limit = LOAD_RELAXED(limit_bytes);
+    if (__builtin_add_overflow(held, more_bytes, &held))
+        return SIZE_MAX;
+    return held > limit ? held - limit : 0;
 }
 
 bool limit_admits_slowly(size_t more_bytes) {
-    if (fits(more_bytes))
+    size_t too_many = excess(more_bytes);
+    if (too_many == 0)
         return true;
-    if (page_dirty_bytes() != 0) {
-        page_trim(0);
-        if (fits(more_bytes))
-            return true;
-    }
-    __atomic_fetch_add(&refusals, 1, __ATOMIC_RELAXED);
-    return false;
+    if (too_many > with_map(page_dirty_bytes()))
+        return false;
+    page_purge(too_many);
+    return excess(more_bytes) == 0;
+}
+
+void limit_count_failure(size_t more_bytes) {
+    if (LOAD_RELAXED(limit_bytes) != LIMIT_NONE && excess(more_bytes) != 0)
+        __atomic_fetch_add(&refusals, 1, __ATOMIC_RELAXED);
 }
 
 /* ---- the cgroup ---------------------------------------------------------------------------------- */

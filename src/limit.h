@@ -20,13 +20,14 @@ size_t limit_of_cgroup(void);
 bool limit_admits_slowly(size_t more_bytes);
 extern size_t limit_bytes;
 
-/* Whether more memory may be taken into use.  Near the limit free pages are given back first.  Call it
+/* Whether more memory may be taken into use.  At the limit dirty pages are given back first.  Call it
  * without locks. */
 static inline bool limit_admits(size_t more_bytes) {
     return LIKELY(LOAD_RELAXED(limit_bytes) == LIMIT_NONE) || limit_admits_slowly(more_bytes);
 }
 
-/* How often it was refused. */
+/* To be called where a request for so many bytes failed for good: counts it if the limit was why. */
+void limit_count_failure(size_t more_bytes);
 size_t limit_refusals(void);
 
 #endif

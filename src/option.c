@@ -181,28 +181,50 @@ static bool verbose(void) {
     return text && *text && strcmp(text, "0") != 0;
 }
 
-static void report_malformed(const struct option *option, const char *text, const char *end) {
+/* Words name the values from 0 on; where there are others as well, both are told. */
+void option_range(const struct option *option, struct line *line) {
+    long words = option->words != NULL;
+    for (const char *c = option->words; c && *c; c++)
+        words += *c == '|';
+    if (option->minimum == LONG_MIN) {
+        line_text(line, "any number");
+    } else if (words == 0 || option->maximum >= words) {
+        line_number(line, (size_t)option->minimum);
+        line_text(line, option->maximum == LONG_MAX ? " or more" : " .. ");
+        if (option->maximum != LONG_MAX)
+            line_number(line, (size_t)option->maximum);
+        line_text(line, words ? ", " : "");
+    }
+    for (const char *c = option->words; c && *c; c++)
+        line_text(line, *c == '|' ? ", " : (char[]){*c, 0});
+}
+
+/* prefix and name say where the value was read. */
+static void report_malformed(const struct option *option, const char *prefix, const char *name,
+                             const char *text, const char *end) {
     char value[64] = {0};
     struct line line = {0};
     memcpy(value, text, min_size((size_t)(end - text), sizeof value - 1));
     line_text(&line, "quarry: ");
-    line_text(&line, option->name);
+    line_text(&line, prefix);
+    line_text(&line, name);
     line_text(&line, ": '");
     line_text(&line, value);
-    line_text(&line, option->words ? "' is none of " : "' is no number that it may be");
-    line_text(&line, option->words ? option->words : "");
+    line_text(&line, "' is not one of: ");
+    option_range(option, &line);
     line_text(&line, "; the default stays\n");
     os_write_error(line.text, line.length);
 }
 
-static void apply_text(const struct option *option, const char *text, const char *end) {
+static void apply_text(const struct option *option, const char *prefix, const char *name,
+                       const char *text, const char *end) {
     long number;
     if (parse_word(option->words, text, end, &number) ||
         (parse_number(text, end, &number) && number >= option->minimum &&
          number <= option->maximum))
         apply(option, number);
     else if (verbose())
-        report_malformed(option, text, end);
+        report_malformed(option, prefix, name, text, end);
 }
 
 static void read_variables(void) {
@@ -211,7 +233,7 @@ static void read_variables(void) {
         const char *variable = option_table[i].environment;
         const char *text = variable ? os_environment(variable, &ready) : NULL;
         if (text)
-            apply_text(&option_table[i], text, text + strlen(text));
+            apply_text(&option_table[i], "", variable, text, text + strlen(text));
     }
 }
 
@@ -227,7 +249,7 @@ static void read_tunables(const char *text) {
             for (unsigned i = 0; i < option_count; i++) {
                 const char *tunable = option_table[i].tunable;
                 if (tunable && strlen(tunable) == length && memcmp(tunable, key, length) == 0)
-                    apply_text(&option_table[i], equals + 1, end);
+                    apply_text(&option_table[i], prefix, tunable, equals + 1, end);
             }
         }
         text = *end ? end + 1 : end;

@@ -21,6 +21,10 @@ struct option {
 extern const struct option option_table[];
 extern const unsigned option_count;
 
+/* Appends the values that an option takes, as text for people. */
+struct line;
+void option_range(const struct option *option, struct line *line);
+
 /* Reads the environment; called once, before the first allocation. */
 void option_init(void);
 

@@ -132,7 +132,11 @@ bool os_unmap(void *address, size_t bytes) {
 void *os_remap(void *address, size_t old_bytes, size_t new_bytes, bool may_move) {
     long at = call(SYS_mremap, (long)address, (long)old_bytes, (long)new_bytes,
                    may_move ? MREMAP_MAYMOVE : 0, 0, 0);
-    return at == -1 ? NULL : (void *)at;
+    if (at == -1)
+        return NULL;
+    if (new_bytes >= HUGE_MIN && old_bytes < HUGE_MIN)
+        advise_huge((uintptr_t)at, new_bytes);
+    return (void *)at;
 }
 
 bool os_purge(void *address, size_t bytes) {

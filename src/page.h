@@ -44,6 +44,9 @@ void page_settle(void);
 /* Gives back all free pages and the top of the break except for pad bytes; returns the bytes. */
 size_t page_trim(size_t pad_bytes);
 
+/* Gives back at least so many dirty bytes, if there are. */
+void page_purge(size_t bytes);
+
 /* Policy, in bytes: see "What is given back" in purge.c.  Set by options before the first run or
  * at any time later. */
 void page_set_trim_threshold(size_t bytes); /* SIZE_MAX: never give back */

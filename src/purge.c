@@ -221,6 +221,14 @@ size_t purge_all(void) {
     return purge_down_to(0);
 }
 
+void page_purge(size_t bytes) {
+    size_t pages = (bytes + PAGE_BYTES - 1) >> PAGE_SHIFT;
+    lock_take(&S.lock);
+    hot_merge_all();
+    purge_down_to(S.dirty_pages - min_size(pages, S.dirty_pages));
+    lock_drop(&S.lock);
+}
+
 size_t page_trim(size_t pad_bytes) {
     lock_take(&S.lock);
     hot_merge_all();

@@ -1,10 +1,13 @@
 /* SPDX-License-Identifier: MIT
  *
- * test_limit.c: the limit that is taken from the cgroup.
+ * test_limit.c: what a limit admits, and the limit that is taken from the cgroup.
  */
 #include "unit_support.h"
 
+#include "api.h"
 #include "limit.h"
+#include "mapping.h"
+#include "meta.h"
 
 struct file {
     const char *path, *content;
@@ -67,12 +70,62 @@ static void what_cannot_be_read_is_no_limit(void) {
     must(limit_of_cgroup() == LIMIT_NONE);
 }
 
+/* ---- what it admits ------------------------------------------------------------------------------ */
+
+/* Leaves 600 KiB dirty, and a limit that is room bytes above what is held. */
+static size_t leave_dirty(size_t room) {
+    void *block[6];
+    for (size_t i = 0; i < COUNT_OF(block); i++)
+        must((block[i] = api_malloc(100 * KIB)) != NULL);
+    for (size_t i = 0; i < COUNT_OF(block); i++)
+        api_free(block[i]);
+    size_t pages = page_live_bytes() + page_dirty_bytes();
+    must(page_dirty_bytes() == 600 * KIB);
+    limit_set(pages + pages / PAGE_BYTES * 69 + mapping_live_bytes() + meta_mapped_bytes() + room);
+    return page_dirty_bytes();
+}
+
+static void below_it_nothing_is_given_back(void) {
+    size_t dirty = leave_dirty(300 * KIB);
+    must(limit_admits(300 * KIB) && page_dirty_bytes() == dirty);
+}
+
+static void above_it_goes_back_what_is_missing(void) {
+    size_t dirty = leave_dirty(100 * KIB);
+    must(limit_admits(300 * KIB));
+    must(page_dirty_bytes() <= dirty - 190 * KIB && page_dirty_bytes() >= dirty - 300 * KIB);
+    must_be_sound();
+}
+
+static void what_cannot_fit_gives_nothing_back(void) {
+    size_t dirty = leave_dirty(0);
+    must(!limit_admits(2 * MIB) && page_dirty_bytes() == dirty);
+    must(!limit_admits(SIZE_MAX) && page_dirty_bytes() == dirty);
+}
+
+static void each_failure_counts_once(void) {
+    leave_dirty(100 * KIB);
+    must(limit_refusals() == 0);
+    must(api_malloc(20 * MIB) == NULL && limit_refusals() == 1);
+    void *block = api_malloc(100 * KIB);
+    must(block && limit_refusals() == 1);
+    must(api_realloc(block, 30 * MIB) == NULL && limit_refusals() == 2);
+    must(api_memalign(1 << 20, 20 * MIB) == NULL && limit_refusals() == 3);
+    must(api_malloc((size_t)1 << 50) == NULL && limit_refusals() == 4);
+    limit_set(LIMIT_NONE);
+    must(api_malloc((size_t)1 << 60) == NULL && limit_refusals() == 4);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         body_test(version_2_is_memory_max),
         body_test(the_least_limit_above_counts),
         body_test(version_1_is_the_memory_controllers),
         body_test(what_cannot_be_read_is_no_limit),
+        body_test(below_it_nothing_is_given_back),
+        body_test(above_it_goes_back_what_is_missing),
+        body_test(what_cannot_fit_gives_nothing_back),
+        body_test(each_failure_counts_once),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

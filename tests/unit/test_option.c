@@ -14,6 +14,7 @@
 
 #include <limits.h>
 #include <malloc.h>
+#include <quarry.h>
 
 #define UNTOUCHED ((size_t)77777)
 
@@ -290,6 +291,33 @@ static void check_means_no_caches(void) {
     must(cached_bytes_after(4) == 0);
 }
 
+/* A block of a class that is hot, freed. */
+static void *freed_block(void) {
+    must(cached_bytes_after(4) > 0);
+    void *block = api_malloc(64);
+    api_free(block);
+    return block;
+}
+
+static void free_twice_under_check(void) {
+    void *block = freed_block();
+    must(option_set(QUARRY_M_CHECK, 1) == 1);
+    api_free(block);
+}
+
+static void ask_for_the_size_under_check(void) {
+    void *block = freed_block();
+    must(api_malloc_usable_size(block) == 64);
+    must(option_set(QUARRY_M_CHECK, 1) == 1);
+    must(api_malloc_usable_size(block) == 0);
+}
+
+static void mallopt_checks_from_now_on(void **state) {
+    (void)state;
+    assert_true(died_of(run_and_catch(free_twice_under_check), SIGABRT));
+    assert_true(died_of(run_and_catch(ask_for_the_size_under_check), SIGABRT));
+}
+
 static void tcache_options_limit_the_caches(void) {
     with_variable("GLIBC_TUNABLES=glibc.malloc.tcache_count=5:glibc.malloc.tcache_max=100");
     size_t bytes = cached_bytes_after(4);
@@ -345,6 +373,7 @@ int main(void) {
         body_test(tcache_options_limit_the_caches),
         body_test(defaults_cache),
         cmocka_unit_test(words_name_values),
+        cmocka_unit_test(mallopt_checks_from_now_on),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -6,6 +6,7 @@
 #include "unit_support.h"
 
 #include "option.h"
+#include "report.h"
 
 #include <limits.h>
 #include <stdio.h>
@@ -16,31 +17,16 @@ static const char *or_dash(const char *text) {
     return text ? text : "-";
 }
 
-/* "a|b|c" as "a, b, c": a bar would end the cell. */
-static void format_words(const char *words, char *out, size_t bytes) {
-    size_t length = 0;
-    for (const char *c = words; *c && length + 3 < bytes; c++) {
-        out[length++] = *c == '|' ? ',' : *c;
-        if (*c == '|')
-            out[length++] = ' ';
-    }
-    out[length] = 0;
-}
-
 static void format_row(const struct option *option, char *row, size_t bytes) {
-    char number[16] = "-", range[64] = "any", tunable[64] = "-";
+    char number[16] = "-", tunable[64] = "-";
+    struct line range = {0};
+    option_range(option, &range);
     if (option->number)
         snprintf(number, sizeof number, "%d", option->number);
-    if (option->words)
-        format_words(option->words, range, sizeof range);
-    else if (option->minimum != LONG_MIN && option->maximum == LONG_MAX)
-        snprintf(range, sizeof range, "%ld or more", option->minimum);
-    else if (option->minimum != LONG_MIN)
-        snprintf(range, sizeof range, "%ld .. %ld", option->minimum, option->maximum);
     if (option->tunable)
         snprintf(tunable, sizeof tunable, "glibc.malloc.%s", option->tunable);
     snprintf(row, bytes, "| %s | %s | %s | %s | %s | %s |\n", option->name,
-             or_dash(option->environment), tunable, number, range, option->help);
+             or_dash(option->environment), tunable, number, range.text, option->help);
 }
 
 static FILE *open_page(void) {
