@@ -123,15 +123,20 @@ static size_t choose(const struct object_slab *slab) {
     return word * 64 + bit_lowest(slab->free[word]);
 }
 
-static void mark_free(struct quarry_cache *cache, struct object_slab *slab, size_t i, bool built) {
+/* False, and nothing done, where the object is free already. */
+static bool mark_free(struct quarry_cache *cache, struct object_slab *slab, size_t i, bool built) {
     uint64_t bit = (uint64_t)1 << (i % 64);
     lock_take(&cache->lock);
-    slab->built[i / 64] = built ? slab->built[i / 64] | bit : slab->built[i / 64] & ~bit;
-    STORE_RELAXED(slab->free[i / 64], slab->free[i / 64] | bit);
-    if (slab->free_count++ == 0)
-        push_partial(cache, slab);
-    STORE_RELAXED(cache->live, cache->live - 1);
+    bool live = !(slab->free[i / 64] & bit);
+    if (live) {
+        slab->built[i / 64] = built ? slab->built[i / 64] | bit : slab->built[i / 64] & ~bit;
+        STORE_RELAXED(slab->free[i / 64], slab->free[i / 64] | bit);
+        if (slab->free_count++ == 0)
+            push_partial(cache, slab);
+        STORE_RELAXED(cache->live, cache->live - 1);
+    }
     lock_drop(&cache->lock);
+    return live;
 }
 
 /* A free object that is live from now on; false where there is none.  *built tells its state. */
@@ -237,8 +242,6 @@ static struct object_slab *slab_of(const struct quarry_cache *cache, void *objec
         offset / cache->size >= cache->objects)
         report_bad_pointer("quarry_cache_free", object);
     *i = offset / cache->size;
-    if ((LOAD_RELAXED(slab->free[*i / 64]) >> (*i % 64)) & 1)
-        report_slab_misuse("quarry_cache_free", object, SLAB_FREE);
     return slab;
 }
 
@@ -248,7 +251,8 @@ void quarry_cache_free(struct quarry_cache *cache, void *object) {
         return;
     heap_enter();
     struct object_slab *slab = slab_of(cache, object, &i);
-    mark_free(cache, slab, i, true);
+    if (!mark_free(cache, slab, i, true))
+        report_slab_misuse("quarry_cache_free", object, SLAB_FREE);
 }
 
 static void destruct(const struct quarry_cache *cache, struct object_slab *slab) {

@@ -10,6 +10,8 @@
 #include <errno.h>
 #include <pthread.h>
 #include <quarry.h>
+#include <signal.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <time.h>
 
@@ -113,7 +115,7 @@ static double reap_behind(size_t in_use) {
 static void check_reap_time(void) {
     double alone = reap_behind(0), behind = reap_behind(4096);
     CHECK(behind < 4 * alone + 0.05);
-    printf("# reaped in %.4f s, behind slabs in use in %.4f s\n", alone, behind);
+    say("# reaped in %.4f s, behind slabs in use in %.4f s\n", alone, behind);
 }
 
 static void check_refusals(void) {
@@ -220,6 +222,45 @@ static void check_threads_and_forks(void) {
     CHECK(quarry_cache_destroy(cache) == 0);
 }
 
+static struct {
+    struct quarry_cache *cache;
+    void *object;
+    int ready;
+} race;
+
+static void *free_in_race(void *unused) {
+    __atomic_add_fetch(&race.ready, 1, __ATOMIC_SEQ_CST);
+    while (__atomic_load_n(&race.ready, __ATOMIC_SEQ_CST) < 2) {
+    }
+    quarry_cache_free(race.cache, race.object);
+    return unused;
+}
+
+/* Two threads free one object at the same time: one of them is stopped. */
+static void free_twice_at_once(void) {
+    pthread_t thread;
+    MUST(setrlimit(RLIMIT_CORE, &(struct rlimit){0, 0}) == 0);
+    MUST(freopen("/dev/null", "w", stderr));
+    race.cache = make("race");
+    MUST(race.object = quarry_cache_alloc(race.cache));
+    MUST(pthread_create(&thread, NULL, free_in_race, NULL) == 0);
+    free_in_race(NULL);
+    pthread_join(thread, NULL);
+}
+
+static void check_double_frees_at_once(void) {
+    for (int i = 0; i < 300; i++) {
+        pid_t child = fork();
+        if (child == 0) {
+            free_twice_at_once();
+            _exit(0);
+        }
+        int status = 0;
+        MUST(waitpid(child, &status, 0) == child);
+        CHECK(WIFSIGNALED(status) && WTERMSIG(status) == SIGABRT);
+    }
+}
+
 static void free_wrongly(const char *how) {
     struct quarry_cache *cache = make("wrong");
     char *object = quarry_cache_alloc(cache), other[200];
@@ -242,5 +283,6 @@ int main(int argc, char **argv) {
     check_waste();
     check_shapes();
     check_threads_and_forks();
+    check_double_frees_at_once();
     return finish();
 }
