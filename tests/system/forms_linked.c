@@ -105,8 +105,7 @@ static void test_control(void) {
            in_use = after.uordblks - before.uordblks;
     CHECK(maps == 0 || maps == 1 || maps == 101);
     CHECK(mapped >= (maps ? (size_t)10 << 20 : 0) + (maps == 101 ? (size_t)100 * 4096 : 0));
-    CHECK(in_use + mapped >= (10 << 20) + 100 * 1000 &&
-          (maps == 101 || in_use >= 100 * 1000));
+    CHECK(in_use + mapped >= (10 << 20) + 100 * 1000 && (maps == 101 || in_use >= 100 * 1000));
     CHECK(own.arena == after.arena && own.uordblks == after.uordblks);
 #pragma GCC diagnostic ignored "-Wdeprecated-declarations"
     CHECK((size_t)mallinfo().arena == after.arena);
