@@ -33,6 +33,11 @@ _WALL = 0x40000000
 _STOPS = (signal.SIGSTOP, signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU)
 _PR_SET_SECCOMP, _PR_SET_NO_NEW_PRIVS, _SECCOMP_MODE_FILTER = 22, 38, 2
 
+_NO_SECCOMP = (
+    "quarry: the kernel or a sandbox refuses seccomp filters, which count the system calls; "
+    "do without them: quarry run --no-calls -- COMMAND\n"
+)
+
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.ptrace.restype = ctypes.c_long
 _libc.ptrace.argtypes = (ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c_void_p)
@@ -73,15 +78,15 @@ def _filter() -> bytes | None:
     return b"".join(struct.pack("<HBBI", *line) for line in code)
 
 
-def _install(code: bytes) -> None:
-    """Filter this process and those that it starts."""
+def _install(code: bytes) -> bool:
+    """Filter this process and those that it starts; whether it was allowed."""
     buffer = ctypes.create_string_buffer(code, len(code))
     program = _Program(len(code) // 8, ctypes.addressof(buffer))
     arguments = (_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, ctypes.byref(program), 0, 0)
-    if _libc.prctl(*arguments) != 0:
-        _libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
-        if _libc.prctl(*arguments) != 0:
-            raise OSError(ctypes.get_errno(), "seccomp")
+    if _libc.prctl(*arguments) == 0:
+        return True
+    _libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+    return _libc.prctl(*arguments) == 0
 
 
 def _ptrace(request: int, pid: int, address: int = 0, data: int = 0) -> int:
@@ -143,8 +148,9 @@ class Tracer:
             os.close(go_end)
             if os.read(wait_end, 1) != b"g":
                 os._exit(126)
-            if self.code:
-                _install(self.code)
+            if self.code and not _install(self.code):
+                os.write(2, _NO_SECCOMP.encode())
+                os._exit(127)
             os.execvpe(command[0], command, environment)
         except OSError as error:
             os.write(2, f"quarry: {command[0]}: {error.strerror}\n".encode())
