@@ -2,13 +2,9 @@
  *
  * quarry_replay.c: plays a trace on whatever malloc it is run with.
  */
-#include <errno.h>
 #include <getopt.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
-#include <time.h>
 
 #include "../workloads/workload.h"
 #include "check.h"
@@ -27,16 +23,6 @@ struct options {
     const char *file;
     bool verify, check_only, no_check;
 };
-
-void workload_fail(const char *format, ...) {
-    char text[256];
-    va_list arguments;
-    va_start(arguments, format);
-    /* NOLINTNEXTLINE(clang-analyzer-valist.Uninitialized): wrong where it reads several files */
-    vsnprintf(text, sizeof text, format, arguments);
-    va_end(arguments);
-    tool_fail("%s", text);
-}
 
 static void print_help(void) {
     printf(
@@ -108,16 +94,6 @@ static struct options parse_options(int count, char **arguments) {
     return options;
 }
 
-static void rest(void) {
-    if (settings.idle > 0) {
-        struct timespec left = {.tv_sec = (time_t)settings.idle};
-        left.tv_nsec = (long)((settings.idle - (double)left.tv_sec) * 1e9);
-        while (nanosleep(&left, &left) != 0 && errno == EINTR) {
-        }
-        figures_idle();
-    }
-}
-
 int main(int count, char **arguments) {
     struct options options = parse_options(count, arguments);
     struct trace trace;
@@ -136,7 +112,7 @@ int main(int count, char **arguments) {
     figures_begin();
     struct played played = play();
     figures_end(played.seconds);
-    rest();
+    figures_rest();
     play_check_rest(&played);
     figures_write();
     printf("%llu calls, %llu blocks verified, checksum %016llx\n", (unsigned long long)played.calls,

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * figures_support.c: what a workload finds out about its own process.
+ * figures_support.c: what a workload, or the player of traces, finds out about its own process.
  *
  * Whichever worker notices that 10 ms have passed reads /proc/self/statm and adds up the live
  * bytes. A thread of its own for that would make programs multi-threaded that are not, and
@@ -10,6 +10,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -34,6 +35,17 @@ static struct {
     double elapsed, rss_peak_kb, rss_idle_kb, vss_peak_kb;
     double mappings;
 } seen;
+
+void workload_fail(const char *format, ...) {
+    char text[256];
+    va_list arguments;
+    va_start(arguments, format);
+    /* NOLINTNEXTLINE(clang-analyzer-valist.Uninitialized): wrong where it reads several files */
+    vsnprintf(text, sizeof text, format, arguments);
+    va_end(arguments);
+    dprintf(2, "%s: %s\n", workload.name, text);
+    _exit(1);
+}
 
 static int64_t now_ns(void) {
     struct timespec now;
@@ -139,8 +151,14 @@ void figures_end(double elapsed) {
     }
 }
 
-void figures_idle(void) {
-    seen.rss_idle_kb = resident_bytes() / 1024;
+void figures_rest(void) {
+    if (settings.idle > 0) {
+        struct timespec left = {.tv_sec = (time_t)settings.idle};
+        left.tv_nsec = (long)((settings.idle - (double)left.tv_sec) * 1e9);
+        while (nanosleep(&left, &left) != 0 && errno == EINTR) {
+        }
+        seen.rss_idle_kb = resident_bytes() / 1024;
+    }
 }
 
 static void write_lines(FILE *file) {

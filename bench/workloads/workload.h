@@ -92,9 +92,10 @@ double seconds_now(void);
 void figures_begin(void);
 /* Looks at RSS and live bytes, if the last look was long enough ago. */
 void figures_sample(void);
-/* Once the workers have ended, in seconds; then after the rest. */
+/* Once the workers have ended, in seconds. */
 void figures_end(double elapsed);
-void figures_idle(void);
+/* Rests as long as --idle says, then looks at RSS again. */
+void figures_rest(void);
 /* Writes the report; exits if it cannot. */
 void figures_write(void);
 

@@ -6,30 +6,16 @@
 #include <getopt.h>
 #include <math.h>
 #include <pthread.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <time.h>
-#include <unistd.h>
 
 #include "workload.h"
 
 struct settings settings = {.scale = 1.0, .seed = 1};
 struct worker *workers;
 static pthread_barrier_t start;
-
-void workload_fail(const char *format, ...) {
-    char text[256];
-    va_list arguments;
-    va_start(arguments, format);
-    /* NOLINTNEXTLINE(clang-analyzer-valist.Uninitialized): wrong where it reads several files */
-    vsnprintf(text, sizeof text, format, arguments);
-    va_end(arguments);
-    dprintf(2, "%s: %s\n", workload.name, text);
-    _exit(1);
-}
 
 size_t workload_scaled(size_t count) {
     double scaled = round((double)count * settings.scale);
@@ -158,16 +144,6 @@ static double run_many(void) {
     return seconds_now() - begun;
 }
 
-static void rest(void) {
-    if (settings.idle > 0) {
-        struct timespec left = {.tv_sec = (time_t)settings.idle};
-        left.tv_nsec = (long)((settings.idle - (double)left.tv_sec) * 1e9);
-        while (nanosleep(&left, &left) != 0 && errno == EINTR) {
-        }
-        figures_idle();
-    }
-}
-
 /* Everything has to have been dropped, and so verified. */
 static void print_result(void) {
     uint64_t verified = 0;
@@ -197,7 +173,7 @@ int main(int count, char **arguments) {
     }
     figures_begin();
     figures_end(settings.threads == 1 ? run_one() : run_many());
-    rest();
+    figures_rest();
     if (workload.finish != NULL) {
         workload.finish(&workers[0]);
     }
