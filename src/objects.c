@@ -23,14 +23,13 @@
  * FORK     The list of all slabs changes by single stores; the other one is rebuilt from it.  What a
  *          reap has taken out of it and not yet given back is lost to a child.
  *
- * FAILURE  No memory, or a constructor that refuses: NULL and ENOMEM.
+ * FAILURE  No memory, after all that malloc tries, or a constructor that refuses: NULL and ENOMEM.
  *
  * WHY NOT  Per-thread stacks in front: who needs them has cheap objects, and malloc has them.
  */
 #include "objects.h"
 
 #include "heap.h"
-#include "limit.h"
 #include "lock.h"
 #include "meta.h"
 #include "page.h"
@@ -89,11 +88,7 @@ static void drop_partial(struct quarry_cache *cache, struct object_slab *slab) {
 }
 
 static bool add_slab(struct quarry_cache *cache) {
-    bool zero;
-    if (!limit_admits(cache->run_bytes))
-        return false;
-    struct object_slab *slab = (struct object_slab *)page_run_take(cache->run_bytes >> PAGE_SHIFT,
-                                                                   cache->run_bytes, &zero);
+    struct object_slab *slab = heap_take_pages(cache->run_bytes, cache->run_bytes);
     if (!slab)
         return false;
     memset(slab, 0, sizeof *slab);
