@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import allocators
+import command
 import compare
 import counts
 import report
@@ -129,8 +130,8 @@ def list_everything() -> None:
         print(f"  {line}")
 
 
-def _said(*command: str) -> str:
-    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
+def _said(*words: str) -> str:
+    done = subprocess.run(words, capture_output=True, text=True, check=False, cwd=ROOT)
     return done.stdout.strip() if done.returncode == 0 else ""
 
 
@@ -244,13 +245,8 @@ def write_result(result: dict[str, Any], folder: Path) -> str:
     report.write_micro_csv(result, folder / "micro.csv")
     text = report.format_report(result)
     (folder / "report.md").write_text(text)
-    plots = [str(Path(__file__).with_name("plots.py")), str(folder)]
-    # Debian's Python has matplotlib where this one may not.
-    for python in dict.fromkeys((sys.executable, "/usr/bin/python3")):
-        drawn = subprocess.run([python, *plots], capture_output=True, text=True, check=False)
-        if drawn.returncode == 0:
-            return text
-    print(f"run.py: no plots: {drawn.stderr.strip()}", file=sys.stderr)
+    if complaint := command.draw(Path(__file__).with_name("plots.py"), str(folder)):
+        print(f"run.py: no plots: {complaint}", file=sys.stderr)
     return text
 
 
@@ -287,29 +283,24 @@ def run(options: argparse.Namespace, base: Path) -> int:
     return status or (1 if bad else 0)
 
 
-def main(arguments: list[str]) -> int:
+def do_verb(options: argparse.Namespace, base: Path) -> int:
     """Do what the command line says; return the exit status."""
+    if options.verb == "list":
+        list_everything()
+        return 0
+    if options.verb == "compare":
+        print(compare.compare(*map(compare.parse_side, (options.first, options.second))))
+        return 0
+    return run(options, base)
+
+
+def main(arguments: list[str]) -> int:
+    """Read the command line and do what it says; return the exit status."""
     options = parse_arguments(arguments)
     options.command = said_command(arguments)
     base = Path(tempfile.mkdtemp(prefix="quarry-bench-"))
     try:
-        if options.verb == "list":
-            list_everything()
-            return 0
-        if options.verb == "compare":
-            sides = [compare.parse_side(text) for text in (options.first, options.second)]
-            print(compare.compare(*sides))
-            return 0
-        return run(options, base)
-    except ValueError as error:
-        print(f"run.py: {error}", file=sys.stderr)
-        return 2
-    except (Failure, OSError) as error:
-        print(f"run.py: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("\nrun.py: interrupted", file=sys.stderr)
-        return 130
+        return command.exit_status("run.py", lambda: do_verb(options, base))
     finally:
         shutil.rmtree(base, ignore_errors=True)
 

@@ -11,7 +11,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -22,6 +21,7 @@ from runner import BASELINE, Allocator, Bench, Failure
 from workloads import WORKLOADS, Workload, select
 
 # In bench/, which runner has added to the path.
+import command
 from allocators import parse_allocator, parse_runs
 from progress import Progress
 
@@ -188,18 +188,6 @@ class Demo:
         }
 
 
-def draw(json_file: Path, svg_file: Path) -> None:
-    """Draw the picture, with Debian's Python where this one lacks matplotlib."""
-    plot = str(Path(__file__).with_name("plot.py"))
-    result = None
-    for python in dict.fromkeys((sys.executable, "/usr/bin/python3")):
-        command = [python, plot, str(json_file), str(svg_file)]
-        result = subprocess.run(command, capture_output=True, text=True, check=False)
-        if result.returncode == 0:
-            return
-    raise Failure(f"no picture: {result.stderr.strip() if result else 'no Python'}")
-
-
 def write_files(results: dict[str, Any], options: argparse.Namespace, base: Path) -> None:
     """Write what --json, --csv and --svg ask for."""
     text = json.dumps(results, indent=1) + "\n"
@@ -210,7 +198,9 @@ def write_files(results: dict[str, Any], options: argparse.Namespace, base: Path
     if options.svg and results["programs"]:
         saved = base / "results.json"
         saved.write_text(text)
-        draw(saved, options.svg)
+        plot = Path(__file__).with_name("plot.py")
+        if complaint := command.draw(plot, str(saved), str(options.svg)):
+            raise Failure(f"no picture: {complaint}")
 
 
 def choose_allocators(options: argparse.Namespace, base: Path) -> list[Allocator]:
@@ -241,34 +231,29 @@ def run_demo(options: argparse.Namespace, base: Path) -> bool:
     return not demo.failures
 
 
+def run_checked(options: argparse.Namespace, base: Path) -> int:
+    """Run the demonstration if all programs are there; keep the files of one that has failed."""
+    missing = missing_programs(select(options.only))
+    if missing:
+        raise Failure("\ndemo.py: ".join(missing))
+    good = run_demo(options, base)
+    options.keep = options.keep or not good
+    if options.keep:
+        print(f"demo.py: inputs, outputs and repeat-*.sh are kept in {base}", file=sys.stderr)
+    return 0 if good else 1
+
+
 def main(arguments: list[str] | None = None) -> int:
-    """Run the demonstration; return the exit status."""
+    """Read the command line and do what it says; return the exit status."""
     options = parse_arguments(arguments)
     if options.list:
         list_programs()
         return 0
     base = Path(tempfile.mkdtemp(prefix="quarry-demo-"))
-    keep = options.keep
     try:
-        missing = missing_programs(select(options.only))
-        if missing:
-            raise Failure("\ndemo.py: ".join(missing))
-        good = run_demo(options, base)
-        keep = keep or not good
-        if keep:
-            print(f"demo.py: inputs, outputs and repeat-*.sh are kept in {base}", file=sys.stderr)
-        return 0 if good else 1
-    except ValueError as error:
-        print(f"demo.py: {error}", file=sys.stderr)
-        return 2
-    except (Failure, OSError) as error:
-        print(f"demo.py: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("\ndemo.py: interrupted", file=sys.stderr)
-        return 130
+        return command.exit_status("demo.py", lambda: run_checked(options, base))
     finally:
-        if not keep:
+        if not options.keep:
             shutil.rmtree(base, ignore_errors=True)
 
 
