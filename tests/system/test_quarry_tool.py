@@ -107,7 +107,7 @@ def check_no_seccomp():
             (0x06, 0, 0, 0x50000 | errno.EPERM), (0x06, 0, 0, 0x7FFF0000)]
     script = ("import os, sys; sys.path.insert(0, sys.argv[1]); from quarrytool import tracer; "
               "tracer._install(bytes.fromhex(sys.argv[2])); os.execv(sys.argv[3], sys.argv[3:])")
-    filtered = ["python3", "-c", script, os.path.dirname(TOOL),
+    filtered = ["/usr/bin/python3", "-B", "-c", script, os.path.dirname(TOOL),
                 b"".join(struct.pack("<HBBI", *line) for line in code).hex(), TOOL, "run"]
     result = tap.run(*filtered, "--", "true", **ENVIRONMENT)
     tap.check("where seccomp is refused, run says what to do", result.returncode == 127 and
@@ -166,7 +166,7 @@ def check_run():
     tap.check("every option of docs/OPTIONS.md is a flag", rows and all(
         re.search(rf"({key}|{variable})={(1 << 30) + i}\b", result.stdout)
         for i, (_, variable, key) in enumerate(rows)), result.stdout + result.stderr)
-    result = tool("run", "--", "/nonexistent")
+    result = tool(*run, "--", "/nonexistent")
     tap.check("a program that cannot be started: 127", result.returncode == 127
               and "/nonexistent: No such file" in result.stderr, result.stderr)
     refuses("a library that is not there", "--library", "run", "--library=/nonexistent", "--", "true")

@@ -130,6 +130,16 @@ def check_oom():
     demo = reads("oom: the demonstration", "oom", "--demo")
     tap.check("a limited child is refused memory, and goes on", demo.get("errno") == errno.ENOMEM
               and demo.get("went_on") == 1 and 0 < demo.get("taken", 0) <= 64 * MIB, demo)
+    script = ("import resource, sys; sys.path.insert(0, sys.argv.pop(1)); "
+              "from quarrytool import cli, oom; exec(sys.argv.pop(1)); sys.exit(cli.main(sys.argv[1:]))")
+    for what, change, says in (
+            ("it cannot be limited", "resource.setrlimit = lambda *_: int('x')", "hard limit"),
+            ("it gets nothing", "oom.DEMO_BLOCK = 1 << 50", "refused its first"),
+            ("something else is wrong", "oom.DEMO_BLOCK = 0", "ZeroDivisionError")):
+        result = tap.run("/usr/bin/python3", "-B", "-c", script, os.path.dirname(TOOL), change, "oom",
+                         "--demo")
+        tap.check(f"the demonstration tells that {what}", result.returncode == 1 and says in
+                  result.stderr and result.stderr.count("\n") == 1, result.stdout + result.stderr)
     refuses("oom: nothing to show", "above 0", "oom", "-n", "0")
 
 
@@ -222,7 +232,8 @@ def check_means(name):
 def check_record_end(folder):
     """A program that fails is told as such, also while its memory is taken down or main has ended."""
     name = os.path.join(folder, "end")
-    for what, command in (("failure", ["sh", "-c", "exit 5"]), ("failure, with a large heap", [PROGRAM, "fails"]),
+    for what, command in (("failure", ["sh", "-c", "exit 5"]),
+                          ("failure, with a large heap", [PROGRAM, "fails"]),
                           ("failure, of a thread", [PROGRAM, "outlives"])):
         tap.equal(f"record returns a command's {what}", tool(
             "record", "-o", name, "-i", "0.002", "--", *command).returncode, 5)

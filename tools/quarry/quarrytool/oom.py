@@ -135,8 +135,9 @@ def demonstrate() -> dict[str, int]:
 
     def take(_: procfs.Pagemap) -> list[int]:
         limit = procfs.status(os.getpid())["VmSize"] + DEMO_ROOM
-        resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
-        if resource.getrlimit(resource.RLIMIT_AS)[0] != limit:
+        try:
+            resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+        except (OSError, ValueError):
             return []  # without the limit this would take the whole machine's memory
         blocks = []
         while len(blocks) <= DEMO_ROOM // DEMO_BLOCK:
@@ -147,6 +148,8 @@ def demonstrate() -> dict[str, int]:
             pagelab.libc.memset(block, 1, DEMO_BLOCK)
             blocks.append(block)
         error, count = ctypes.get_errno(), len(blocks)
+        if not blocks:
+            return [limit, 0, error, 0]
         pagelab.libc.free(blocks.pop())
         again = allocate(DEMO_BLOCK)
         return [limit, count * DEMO_BLOCK, error, 1 if again else 0]
@@ -155,6 +158,11 @@ def demonstrate() -> dict[str, int]:
     if len(numbers) != 4:
         raise ToolError(
             "oom: the child could not be limited; a hard limit (ulimit -Hv) is in the way"
+        )
+    if not numbers[1]:
+        raise ToolError(
+            f"oom: the child was refused its first {show.size(DEMO_BLOCK)}; another limit (ulimit -v, "
+            "ulimit -d, QUARRY_LIMIT, CommitLimit) is met before the one of the demonstration"
         )
     return dict(zip(("limit", "taken", "errno", "went_on"), numbers))
 

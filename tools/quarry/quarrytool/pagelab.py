@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from . import procfs
+from .errors import ToolError
 
 PAGE = procfs.PAGE
 PRIVATE_ANONYMOUS, SHARED = 0x22, 0x01
@@ -107,7 +108,7 @@ def observe(pagemap: procfs.Pagemap, address: int, size: int, action: Callable[[
 
 
 def in_child(action: Callable[[procfs.Pagemap], list[int]]) -> list[int]:
-    """Numbers that an action in a fork child returns."""
+    """Numbers that an action in a fork child returns; what goes wrong there is a ToolError here."""
     read_end, write_end = os.pipe()
     pid = os.fork()
     if pid == 0:
@@ -117,10 +118,15 @@ def in_child(action: Callable[[procfs.Pagemap], list[int]]) -> list[int]:
                 numbers = action(pagemap)
             os.write(write_end, struct.pack(f"<{len(numbers)}q", *numbers))
             status = 0
+        except Exception as error:  # pylint: disable=broad-except
+            os.write(write_end, f"{type(error).__name__}: {error}".encode())
         finally:
             os._exit(status)
     os.close(write_end)
     with os.fdopen(read_end, "rb") as file:
         data = file.read()
-    os.waitpid(pid, 0)
+    status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    if status:
+        why = data.decode() or f"it ended with status {status}"
+        raise ToolError(f"the experiment in a child process failed: {why}")
     return list(struct.unpack(f"<{len(data) // 8}q", data))
