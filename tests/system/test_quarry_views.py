@@ -55,6 +55,17 @@ def check_map(known):
               + line.get("fragments", 0) + line.get("cached", 0), f"{drawn} {line}")
     text = tool("map", known.pid, COLUMNS="60").stdout
     tap.check("map draws", re.search(r"^ +[0-9a-f]+  [ #o.+-]+$", text, re.MULTILINE), text)
+    text = tool("map", known.pid, "--pages", "8", COLUMNS="60").stdout
+    lines = {}
+    for region in shown.get("regions", []):
+        groups = "".join(min(region["pages"][at:at + 8], key="#o-+. ".index)
+                         for at in range(0, len(region["pages"]), 8))
+        lines |= {region["base"] + at * 8 * page: groups[at:at + 32].rstrip()
+                  for at in range(0, len(groups), 32)}
+    tap.equal("a group of pages is drawn as the first of the legend that is in it", {
+        int(line[1], 16): line[2] for line in re.finditer(
+            r"^ +([0-9a-f]+)  ([ #o.+-]+)$", text, re.MULTILINE)},
+        {at: line for at, line in lines.items() if line})
     refuses("map: no pages", "above 0", "map", known.pid, "--pages", "0")
 
 

@@ -8,7 +8,8 @@ from . import pages, procfs, show
 from .errors import ToolError
 from .heap import Heap
 
-# From the page table and pagemap: what is there, resident or not; the first that is met wins a group.
+# From the page table and pagemap: what is there, resident or not. A group is drawn as the first of
+# these that is in it: what keeps memory before what is free, what is there before what is not.
 LEGEND = (
     ("live", "#", "holds live or cached objects, or is part of a live large block"),
     ("live_absent", "o", "the same, never touched or swapped out: no frame"),
@@ -17,7 +18,6 @@ LEGEND = (
     ("clean", ".", "free and not resident"),
     ("absent", " ", "not the heap's"),
 )
-_CHARACTER = {key: character for key, character, _ in LEGEND}
 _ORDER = [key for key, _, _ in LEGEND]
 
 
@@ -27,7 +27,7 @@ def add_parser(verbs: Any) -> None:
         "map",
         help="a picture of the heap's pages",
         description="Draws the heap of a process by address, a character for each page (or, with "
-        "--pages, group of pages, by what is foremost in it): "
+        "--pages, group of pages, by the first of these that is in it): "
         + "; ".join(f"'{character}' {about}" for _, character, about in LEGEND[:-1])
         + ". Counts follow: huge, "
         "swapped, and, for root, how many neighbours in the heap are neighbours in physical memory.",
@@ -112,14 +112,11 @@ def _state(code: int, resident: int) -> str:
 
 
 def _draw(states: list[str], group: int) -> str:
-    """A character for each group of pages: the most frequent state, live first where there are ties."""
-    if group == 1:
-        return "".join(_CHARACTER[state] for state in states)
-    result = []
-    for start in range(0, len(states), group):
-        counts = Counter(states[start : start + group])
-        result.append(_CHARACTER[max(counts, key=lambda key: (counts[key], -_ORDER.index(key)))])
-    return "".join(result)
+    """A character for each group of pages: the first of LEGEND that is in it."""
+    ranks = [_ORDER.index(state) for state in states]
+    return "".join(
+        LEGEND[min(ranks[start : start + group])][1] for start in range(0, len(ranks), group)
+    )
 
 
 def _print(
