@@ -138,7 +138,7 @@ def demonstrate() -> dict[str, int]:
         try:
             resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
         except (OSError, ValueError):
-            return []  # without the limit this would take the whole machine's memory
+            return []
         blocks = []
         while len(blocks) <= DEMO_ROOM // DEMO_BLOCK:
             ctypes.set_errno(0)
