@@ -56,31 +56,29 @@ uint64_t figure_value(const struct figure *figure, const struct quarry_stats *st
     return value;
 }
 
-static void fill_heap(struct quarry_stats *out) {
-    struct stats stats;
-    stats_read(&stats);
-    size_t used = stats.page.zone_bytes - stats.free_bytes;
-    out->heap_bytes = stats.page.zone_bytes;
-    out->heap_peak_bytes = stats.page.peak_zone_bytes;
-    out->cached_bytes = min_size(stats.cache.cached_bytes, used);
+static void fill_heap(struct quarry_stats *out, const struct stats *stats) {
+    size_t used = stats->page.zone_bytes - stats->free_bytes;
+    out->heap_bytes = stats->page.zone_bytes;
+    out->heap_peak_bytes = stats->page.peak_zone_bytes;
+    out->cached_bytes = min_size(stats->cache.cached_bytes, used);
     out->live_bytes = used - out->cached_bytes;
-    out->free_object_bytes = stats.free_object_bytes;
-    out->dirty_bytes = stats.page.dirty_bytes;
-    out->clean_bytes = stats.page.clean_bytes;
-    out->top_bytes = stats.page.top_bytes;
-    out->mapped_bytes = stats.mapping.bytes;
-    out->mapped_peak_bytes = stats.mapping.peak_bytes;
-    out->mapped_blocks = stats.mapping.count;
-    out->mapped_peak_blocks = stats.mapping.peak_count;
-    out->metadata_bytes = stats.metadata_bytes;
-    out->caches = stats.cache.caches;
-    out->cache_capacity_bytes = stats.cache.capacity_bytes;
+    out->free_object_bytes = stats->free_object_bytes;
+    out->dirty_bytes = stats->page.dirty_bytes;
+    out->clean_bytes = stats->page.clean_bytes;
+    out->top_bytes = stats->page.top_bytes;
+    out->mapped_bytes = stats->mapping.bytes;
+    out->mapped_peak_bytes = stats->mapping.peak_bytes;
+    out->mapped_blocks = stats->mapping.count;
+    out->mapped_peak_blocks = stats->mapping.peak_count;
+    out->metadata_bytes = stats->metadata_bytes;
+    out->caches = stats->cache.caches;
+    out->cache_capacity_bytes = stats->cache.capacity_bytes;
     out->bound_bytes = page_trim_bound();
-    out->purged_bytes = stats.page.purged_bytes;
-    out->trimmed_bytes = stats.page.trimmed_bytes;
+    out->purged_bytes = stats->page.purged_bytes;
+    out->trimmed_bytes = stats->page.trimmed_bytes;
     out->limit_bytes = limit_get() == LIMIT_NONE ? 0 : limit_get();
     out->limit_refusals = limit_refusals();
-    out->purge_refused = stats.page.purge_refused;
+    out->purge_refused = stats->page.purge_refused;
 }
 
 /* That a cached object is resident is an estimate, and a good one: it was used a moment ago. */
@@ -96,12 +94,19 @@ static void fill_ledger(struct quarry_stats *out) {
     out->untouched_bytes = ledger.untouched;
 }
 
-size_t quarry_stats(struct quarry_stats *stats, size_t bytes) {
-    struct quarry_stats all = {.version = QUARRY_STATS_VERSION};
+void figures_read(struct quarry_stats *out, struct stats *stats) {
     heap_enter();
+    *out = (struct quarry_stats){.version = QUARRY_STATS_VERSION, .bytes = sizeof *out};
+    stats_read(stats);
+    fill_heap(out, stats);
+    fill_ledger(out);
+}
+
+size_t quarry_stats(struct quarry_stats *stats, size_t bytes) {
+    struct quarry_stats all;
+    struct stats heap;
+    figures_read(&all, &heap);
     all.bytes = (uint32_t)min_size(bytes, sizeof all);
-    fill_heap(&all);
-    fill_ledger(&all);
     memcpy(stats, &all, all.bytes);
     return all.bytes;
 }

@@ -21,6 +21,10 @@ struct figure {
 extern const struct figure figure_table[];
 extern const unsigned figure_count;
 
+/* One reading of the heap, in the public form and in the library's own. */
+struct stats;
+void figures_read(struct quarry_stats *out, struct stats *stats);
+
 uint64_t figure_value(const struct figure *figure, const struct quarry_stats *stats);
 
 #endif

@@ -15,17 +15,18 @@
 #include <malloc.h>
 
 /* As glibc's, arena, uordblks and hblkhd include what the blocks cost beyond what the program may
- * use: here the words of the page map and the entries of the table of mappings. */
+ * use: here the words of the page map and the entries of the table of mappings.  Arena is also what
+ * malloc_stats and malloc_info tell as "system". */
 struct mallinfo2 api_mallinfo2(void) {
     struct stats stats;
     heap_enter();
     stats_read(&stats);
     return (struct mallinfo2){
-        .arena = stats.page.zone_bytes + stats.map_bytes,
+        .arena = stats.system_bytes,
         .ordblks = stats.free_places,
         .hblks = stats.mapping.count,
         .hblkhd = stats.mapped_bytes,
-        .uordblks = stats.page.zone_bytes + stats.map_bytes - stats.free_bytes,
+        .uordblks = stats.system_bytes - stats.free_bytes,
         .fordblks = stats.free_bytes,
         .keepcost = stats.page.top_bytes,
     };
@@ -65,19 +66,17 @@ static void write_heading(const char *text) {
 }
 
 /* Behind glibc's lines, in the same form. */
-static void write_own_figures(void) {
-    struct quarry_stats stats;
-    quarry_stats(&stats, sizeof stats);
+static void write_own_figures(const struct quarry_stats *stats) {
     write_heading("Quarry:\n");
     for (unsigned i = 0; i < figure_count; i++)
-        write_figure(figure_table[i].name, figure_value(&figure_table[i], &stats));
+        write_figure(figure_table[i].name, figure_value(&figure_table[i], stats));
 }
 
 void api_malloc_stats(void) {
     struct stats stats;
-    heap_enter();
-    stats_read(&stats);
-    size_t system = stats.page.zone_bytes, in_use = system - stats.free_bytes;
+    struct quarry_stats own;
+    figures_read(&own, &stats);
+    size_t system = stats.system_bytes, in_use = system - stats.free_bytes;
     write_heading("Arena 0:\n");
     write_figure("system bytes    ", (uint32_t)system);
     write_figure("in use bytes    ", (uint32_t)in_use);
@@ -86,7 +85,7 @@ void api_malloc_stats(void) {
     write_figure("in use bytes    ", (uint32_t)(in_use + stats.mapping.bytes));
     write_figure("max mmap regions", (uint32_t)stats.mapping.peak_count);
     write_figure("max mmap bytes  ", stats.mapping.peak_bytes);
-    write_own_figures();
+    write_own_figures(&own);
 }
 
 static void print_sizes(FILE *stream, const struct stats *stats) {
@@ -115,8 +114,8 @@ static void print_system(FILE *stream, const struct stats *stats) {
             "<system type=\"max\" size=\"%zu\"/>\n"
             "<aspace type=\"total\" size=\"%zu\"/>\n"
             "<aspace type=\"mprotect\" size=\"%zu\"/>\n",
-            stats->page.zone_bytes, stats->page.peak_zone_bytes, stats->page.zone_bytes,
-            stats->page.zone_bytes);
+            stats->system_bytes, stats->peak_system_bytes, stats->system_bytes,
+            stats->system_bytes);
 }
 
 /* In an element of its own at the end, which readers of glibc's format pass over. */
@@ -139,9 +138,7 @@ int api_malloc_info(int options, FILE *stream) {
     struct quarry_stats own;
     if (options != 0)
         return EINVAL;
-    heap_enter();
-    stats_read(&stats);
-    quarry_stats(&own, sizeof own);
+    figures_read(&own, &stats);
     fputs("<malloc version=\"1\">\n<heap nr=\"0\">\n", stream);
     print_sizes(stream, &stats);
     print_totals(stream, &stats);

@@ -7,6 +7,11 @@
 #include "meta.h"
 #include "pagemap.h"
 
+/* A head word and a class for each page. */
+static size_t with_map(size_t zone_bytes) {
+    return zone_bytes + (zone_bytes >> PAGE_SHIFT) * (sizeof(uint32_t) + sizeof(uint8_t));
+}
+
 void stats_read(struct stats *stats) {
     page_count(&stats->page);
     mapping_count(&stats->mapping);
@@ -23,7 +28,7 @@ void stats_read(struct stats *stats) {
         stats->free_object_bytes + stats->page.dirty_bytes + stats->page.clean_bytes;
     stats->mapped_bytes =
         stats->mapping.bytes + stats->mapping.count * sizeof(struct mapping_entry);
-    stats->map_bytes =
-        (stats->page.zone_bytes >> PAGE_SHIFT) * (sizeof(uint32_t) + sizeof(uint8_t));
+    stats->system_bytes = with_map(stats->page.zone_bytes);
+    stats->peak_system_bytes = with_map(stats->page.peak_zone_bytes);
     stats->metadata_bytes = meta_mapped_bytes() + pagemap_mapped_bytes();
 }

@@ -20,8 +20,9 @@ struct stats {
     size_t free_chunks;       /* free objects and runs */
     size_t free_places;       /* free runs and slabs with free objects */
     size_t mapped_bytes;      /* mappings and their entries in the table */
-    size_t map_bytes;         /* words of the page map for the zones' pages */
-    size_t metadata_bytes;    /* mapped for tables */
+    size_t system_bytes;      /* the zones, and the words of the page map for their pages */
+    size_t peak_system_bytes;
+    size_t metadata_bytes; /* mapped for tables */
 };
 
 /* Each layer's figures are consistent in themselves; between layers they drift by what other

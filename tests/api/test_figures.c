@@ -16,11 +16,12 @@
 enum { THREADS = 2, SLOTS = 300, READS = 30 };
 
 static bool stop;
+static int started; /* threads that have allocated */
 
 static void *allocate_at_random(void *seed) {
     void *own[SLOTS] = {NULL};
     struct rng rng = {(uint64_t)(uintptr_t)seed};
-    while (!__atomic_load_n(&stop, __ATOMIC_RELAXED)) {
+    for (long count = 0; !__atomic_load_n(&stop, __ATOMIC_RELAXED); count++) {
         uint64_t word = mix64(++rng.state);
         void **slot = &own[word % SLOTS];
         if (*slot) {
@@ -31,6 +32,8 @@ static void *allocate_at_random(void *seed) {
             must(*slot != NULL);
             *(char *)*slot = 1;
         }
+        if (count == SLOTS)
+            __atomic_fetch_add(&started, 1, __ATOMIC_RELAXED);
     }
     for (int i = 0; i < SLOTS; i++)
         t_free(own[i]);
@@ -41,6 +44,9 @@ static void *allocate_at_random(void *seed) {
 static void read_figures(void) {
     struct mallinfo2 info = t_mallinfo2();
     must(info.uordblks + info.fordblks == info.arena);
+}
+
+static void read_document(void) {
 }
 
 static void trim(void) {
@@ -62,6 +68,26 @@ static void read_figures(void) {
     }
 }
 
+static size_t number_after(const char *text, const char *words) {
+    const char *found = strstr(text, words);
+    must(found != NULL);
+    return strtoul(found + strlen(words), NULL, 10);
+}
+
+/* What malloc_info says in glibc's elements and in Quarry's own is of one reading. */
+static void read_document(void) {
+    static char text[1 << 16], buffer[1 << 16];
+    FILE *stream = fmemopen(text, sizeof text, "w");
+    must(stream != NULL && setvbuf(stream, buffer, _IOFBF, sizeof buffer) == 0);
+    must(t_malloc_info(0, stream) == 0 && fclose(stream) == 0);
+    const char *rest = strstr(text, "<total type=\"rest\"");
+    must(rest != NULL);
+    must(number_after(rest, "size=\"") ==
+         number_after(text, "<figure name=\"free_object_bytes\" value=\"") +
+             number_after(text, "<figure name=\"dirty_bytes\" value=\"") +
+             number_after(text, "<figure name=\"clean_bytes\" value=\""));
+}
+
 static void trim(void) {
     struct quarry_trim_report report;
     quarry_trim(0, &report, sizeof report);
@@ -72,8 +98,12 @@ static void read_while_threads_run(void) {
     pthread_t threads[THREADS];
     for (uintptr_t i = 0; i < THREADS; i++)
         must(pthread_create(&threads[i], NULL, allocate_at_random, (void *)i) == 0);
-    for (int i = 0; i < READS; i++)
+    while (__atomic_load_n(&started, __ATOMIC_RELAXED) < THREADS)
+        usleep(100);
+    for (int i = 0; i < READS; i++) {
         read_figures();
+        read_document();
+    }
     trim();
     __atomic_store_n(&stop, true, __ATOMIC_RELAXED);
     for (int i = 0; i < THREADS; i++)

@@ -44,6 +44,8 @@ static void perturb_fills_memory(void) {
     must(t_mallopt(M_PERTURB, VALUE) == 1);
     static const size_t sizes[] = {24, 100, 1000, 8000, 50000, 100000, 3 * MIB};
     for (size_t i = 0; i < COUNT_OF(sizes); i++) {
+        for (int k = 0; ON_GLIBC && k < 7; k++) /* what its cache holds it does not fill */
+            must(t_malloc(sizes[i]) != NULL);
         unsigned char *block = t_malloc(sizes[i]);
         must(all_bytes_are(block, sizes[i], VALUE ^ 0xff));
         t_free(block);
@@ -270,6 +272,33 @@ static void malloc_stats_writes_the_known_format(void **state) {
     assert_child_succeeds(stats_have_the_format);
 }
 
+static size_t number_after(const char *text, const char *words) {
+    const char *found = strstr(text, words);
+    must(found != NULL);
+    return strtoul(found + strlen(words), NULL, 10);
+}
+
+/* Neither writer allocates here, so that what is told is of one moment. */
+static void system_agrees(void) {
+    static char text[1 << 16], buffer[1 << 16];
+    FILE *stream = fmemopen(text, sizeof text, "w");
+    must(stream != NULL && setvbuf(stream, buffer, _IOFBF, sizeof buffer) == 0);
+    void *block = t_malloc(100 * KIB);
+    size_t arena = t_mallinfo2().arena;
+    must(t_malloc_info(0, stream) == 0 && fflush(stream) == 0);
+    must(number_after(text, "<system type=\"current\" size=\"") == arena);
+    must(number_after(text, "<system type=\"max\" size=\"") >= arena);
+    capture_stderr(write_stats, text, sizeof text);
+    must(number_after(text, "system bytes     = ") == arena);
+    t_free(block);
+    fclose(stream);
+}
+
+static void all_three_tell_the_same_system_bytes(void **state) {
+    (void)state;
+    assert_child_succeeds(system_agrees);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(mallopt_returns_one_for_what_is_accepted),
@@ -281,6 +310,7 @@ int main(void) {
         cmocka_unit_test(a_freed_block_is_counted_as_free),
         cmocka_unit_test(mallinfo_agrees_with_mallinfo2),
         cmocka_unit_test(malloc_stats_writes_the_known_format),
+        cmocka_unit_test(all_three_tell_the_same_system_bytes),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
