@@ -47,13 +47,11 @@ static ALWAYS_INLINE void api_free(void *block) {
 
 size_t api_usable_size_slow(void *block);
 
-/* Not checked further where the class is known, unless all is: nothing is changed, and some programs
+/* Not checked where the class is known (but under QUARRY_CHECK): nothing is changed, and some programs
  * (redis, sqlite, ruby) ask for each block that they take and free. */
 static ALWAYS_INLINE size_t api_malloc_usable_size(void *block) {
-    unsigned class_index = pagemap_class(block);
-    if (LIKELY(class_index != 0 && !LOAD_RELAXED(heap_checks_all)))
-        return size_classes[class_index].size;
-    return api_usable_size_slow(block);
+    size_t known = LOAD_RELAXED(heap_usable_known[pagemap_class(block)]);
+    return LIKELY(known != 0) ? known : api_usable_size_slow(block);
 }
 
 void *api_calloc(size_t count, size_t size);

@@ -12,8 +12,8 @@ enum { CLASSES = CLASS_COUNT - 1, CACHES_MOST = 64 };
 struct snapshot {
     struct quarry_stats stats;
     struct quarry_class_stats class[CLASSES];
-    struct quarry_cache_stats cache[CACHES_MOST]; /* object caches; what is above is not written */
-    size_t caches;
+    struct quarry_cache_stats cache[CACHES_MOST]; /* the newest object caches */
+    size_t caches, caches_all;                    /* of them; of all */
 };
 
 /* The columns of a class, for writers that name them. */
@@ -42,6 +42,7 @@ static unsigned long long value_of(const struct snapshot *snapshot, unsigned i) 
 }
 
 static void write_text_caches(FILE *stream, const struct snapshot *snapshot) {
+    fprintf(stream, "\n%zu object caches\n", snapshot->caches_all);
     if (snapshot->caches)
         fprintf(stream, "\n%-31s %10s %14s %14s %14s %14s\n", "object cache", "size", "slabs",
                 "bytes", "live_objects", "free_objects");
@@ -77,7 +78,8 @@ static const char cache_row[] = "%s\n    {\"name\": \"%s\", \"size\": %llu, \"sl
                                 "\"bytes\": %llu, \"live_objects\": %llu, \"free_objects\": %llu}";
 
 static void write_json_caches(FILE *stream, const struct snapshot *snapshot) {
-    fputs(",\n  \"object_caches\": [", stream);
+    fprintf(stream, ",\n  \"object_cache_count\": %zu,\n  \"object_caches\": [",
+            snapshot->caches_all);
     for (size_t i = 0; i < snapshot->caches; i++) {
         const struct quarry_cache_stats *cache = &snapshot->cache[i];
         fprintf(stream, cache_row, i ? "," : "", cache->name, (unsigned long long)cache->size,
@@ -89,6 +91,11 @@ static void write_json_caches(FILE *stream, const struct snapshot *snapshot) {
 
 static void write_metrics_caches(FILE *stream, const struct snapshot *snapshot) {
     static const char *const families[] = {"live", "free"};
+    fprintf(stream,
+            "# TYPE quarry_object_caches gauge\n"
+            "# HELP quarry_object_caches object caches, of which the newest %d are told of\n"
+            "quarry_object_caches %zu\n",
+            CACHES_MOST, snapshot->caches_all);
     for (int family = 0; family < 2; family++) {
         fprintf(stream,
                 "# TYPE quarry_object_cache_%s_objects gauge\n"
@@ -155,7 +162,8 @@ int quarry_write_stats(FILE *stream, enum quarry_format format) {
         return EINVAL;
     quarry_stats(&snapshot.stats, sizeof snapshot.stats);
     quarry_class_stats(snapshot.class, CLASSES);
-    snapshot.caches = min_size(quarry_cache_stats(snapshot.cache, CACHES_MOST), CACHES_MOST);
+    snapshot.caches_all = quarry_cache_stats(snapshot.cache, CACHES_MOST);
+    snapshot.caches = min_size(snapshot.caches_all, CACHES_MOST);
     writers[format](stream, &snapshot);
     return 0;
 }

@@ -49,7 +49,7 @@
 
 static uint32_t before_init; /* 0: attend */
 uint32_t *heap_state_word = &before_init;
-bool heap_checks_all;
+uint16_t heap_usable_known[CLASS_COUNT];
 
 static struct lock init_lock = LOCK_INITIALISER(LOCK_INIT);
 static bool initialised;
@@ -58,6 +58,7 @@ static size_t mmap_threshold = MMAP_THRESHOLD_FIRST;
 static size_t mmap_max = MMAP_MAX_DEFAULT;
 static bool threshold_fixed;
 static uint8_t perturb;
+static bool checks_all;
 
 enum foreign { FOREIGN_ABORT, FOREIGN_LEAK, FOREIGN_LIBC };
 static size_t foreign_policy = FOREIGN_ABORT;
@@ -71,12 +72,22 @@ static void thread_end(void *unused) {
     cache_leave();
 }
 
+/* What has to be done in each call is done on the slow path: then there are no caches, and no size is
+ * known without a look at the block. */
+static void choose_path(void) {
+    bool check = LOAD_RELAXED(checks_all);
+    for (unsigned i = 1; i < CLASS_COUNT; i++)
+        STORE_RELAXED(heap_usable_known[i], check ? 0 : (uint16_t)size_classes[i].size);
+    cache_set_enabled(!LOAD_RELAXED(perturb) && !check);
+}
+
 static void initialise(void) {
     sizeclass_init();
     slab_init();
     uintptr_t base = (uintptr_t)os_break_now();
     pagemap_init(base ? base : NO_BREAK_BASE);
     cache_init(thread_end);
+    choose_path();
     option_init();
     STORE_RELEASE(initialised, true);
     STORE_RELEASE(heap_state_word, fork_watch());
@@ -232,24 +243,20 @@ static unsigned class_of(const void *block) {
     return LOAD_RELAXED(pagemap_slab(pagemap_region((uintptr_t)block), head)->class_index);
 }
 
-static bool is_object_start(const void *block) {
-    uintptr_t object;
+/* Reports what is not the start of an object that may be live. */
+static void check_object(const void *block, const char *function) {
+    uintptr_t object = 0;
     bool is_free = false;
-    return slab_around((uintptr_t)block, &object, &is_free) && object == (uintptr_t)block &&
-           !is_free;
+    slab_around((uintptr_t)block, &object, &is_free);
+    if (UNLIKELY(object != (uintptr_t)block || is_free))
+        report_slab_misuse(function, block, object == (uintptr_t)block ? SLAB_FREE : SLAB_INTERIOR);
 }
 
 size_t heap_usable(const void *block, const char *function) {
     heap_enter();
     unsigned class_index = class_of(block);
     if (class_index) {
-        if (UNLIKELY(!is_object_start(block))) {
-            uintptr_t object;
-            bool is_free = false;
-            slab_around((uintptr_t)block, &object, &is_free);
-            report_slab_misuse(function, block,
-                               object == (uintptr_t)block ? SLAB_FREE : SLAB_INTERIOR);
-        }
+        check_object(block, function);
         return size_classes[class_index].size;
     }
     size_t pages = page_run_pages((uintptr_t)block);
@@ -283,29 +290,36 @@ static void free_foreign(void *block, const char *function) {
         libc_free(block);
 }
 
+static void fill_freed(void *block, const char *function) {
+    if (class_of(block) || page_run_pages((uintptr_t)block))
+        memset(block, LOAD_RELAXED(perturb), heap_usable(block, function));
+}
+
+static void free_object(unsigned class_index, void *block, const char *function) {
+    enum slab_status status = cache_give(class_index, block);
+    if (UNLIKELY(status != SLAB_OK))
+        report_slab_misuse(function, block, status);
+}
+
 void heap_free(void *block, const char *function) {
     if (!block)
         return;
     heap_enter();
-    unsigned class_index = class_of(block);
-    if (UNLIKELY(LOAD_RELAXED(perturb)) && (class_index || page_run_pages((uintptr_t)block)))
-        memset(block, perturb, heap_usable(block, function));
-    if (class_index) {
-        enum slab_status status = cache_give(class_index, block);
-        if (UNLIKELY(status != SLAB_OK))
-            report_slab_misuse(function, block, status);
+    if (UNLIKELY(LOAD_RELAXED(perturb)))
+        fill_freed(block, function);
+    unsigned class_index = pagemap_class(block);
+    bool is_page = (uintptr_t)block % PAGE_BYTES == 0;
+    if (!class_index && is_page && page_run_give((uintptr_t)block))
+        return;
+    if (class_index || (class_index = class_of(block)) != 0) {
+        free_object(class_index, block, function);
         return;
     }
-    if ((uintptr_t)block % PAGE_BYTES == 0) {
-        if (page_run_give((uintptr_t)block))
-            return;
-        size_t bytes = mapping_give(block);
-        if (bytes) {
-            learn_threshold(bytes);
-            return;
-        }
-    }
-    free_foreign(block, function);
+    size_t bytes = is_page ? mapping_give(block) : 0;
+    if (bytes)
+        learn_threshold(bytes);
+    else
+        free_foreign(block, function);
 }
 
 /* ---- resizing ------------------------------------------------------------------------------------ */
@@ -321,15 +335,27 @@ static bool size_fits(size_t size, size_t usable, unsigned class_index) {
            (size <= SMALL_MAX && size >= usable / 2);
 }
 
-static void *move(void *block, size_t old, size_t size) {
+static void *take_copy(const void *block, size_t old, size_t size) {
     void *fresh = size <= SMALL_MAX ? cache_pop(sizeclass_for(size)) : NULL;
     if (!fresh)
         fresh = heap_allocate(size);
-    if (!fresh)
-        return NULL;
-    memcpy(fresh, block, min_size(old, size));
-    unsigned class_index = class_of(block);
-    if (!class_index || !cache_push(class_index, block))
+    return fresh ? memcpy(fresh, block, min_size(old, size)) : NULL;
+}
+
+static void *resize_object(unsigned class_index, void *block, size_t size) {
+    size_t usable = size_classes[class_index].size;
+    check_object(block, "realloc");
+    if (size_fits(size, usable, class_index))
+        return block;
+    void *fresh = take_copy(block, usable, size);
+    if (fresh && !cache_push(class_index, block))
+        heap_free(block, "realloc");
+    return fresh;
+}
+
+static void *move(void *block, size_t old, size_t size) {
+    void *fresh = take_copy(block, old, size);
+    if (fresh)
         heap_free(block, "realloc");
     return fresh;
 }
@@ -342,32 +368,38 @@ static bool admit(size_t more_bytes) {
     return false;
 }
 
-static void *resize_run(void *block, size_t old_pages, size_t size) {
+static bool resize_run(void *block, size_t old_pages, size_t size) {
     uintptr_t address = (uintptr_t)block;
     size_t pages = pages_for(size);
-    if (pages < old_pages && page_run_shrink(address, pages))
+    return (pages < old_pages && page_run_shrink(address, pages)) ||
+           (pages > old_pages && page_run_extend(address, pages));
+}
+
+/* A run or a mapping. */
+static void *resize_large(void *block, size_t size) {
+    size_t usable = heap_usable(block, "realloc"), pages = page_run_pages((uintptr_t)block);
+    if (size_fits(size, usable, 0))
         return block;
-    if (pages > old_pages && page_run_extend(address, pages))
-        return block;
-    return move(block, old_pages << PAGE_SHIFT, size);
+    if (size > SMALL_MAX) {
+        if (size > usable && !admit(size - usable))
+            return NULL;
+        if (pages && resize_run(block, pages, size))
+            return block;
+        void *moved = pages ? NULL : mapping_resize(block, size);
+        if (moved)
+            return moved;
+    }
+    return move(block, usable, size);
 }
 
 void *heap_resize(void *block, size_t size) {
-    size_t usable = heap_usable(block, "realloc");
+    heap_enter();
     unsigned class_index = class_of(block);
-    if (size > PTRDIFF_MAX)
+    if (UNLIKELY(size > PTRDIFF_MAX)) {
+        heap_usable(block, "realloc");
         return NULL;
-    if (size_fits(size, usable, class_index))
-        return block;
-    size_t pages = class_index ? 0 : page_run_pages((uintptr_t)block);
-    if (class_index || size <= SMALL_MAX)
-        return move(block, usable, size);
-    if (size > usable && !admit(size - usable))
-        return NULL;
-    if (pages)
-        return resize_run(block, pages, size);
-    void *moved = mapping_resize(block, size);
-    return moved ? moved : move(block, usable, size);
+    }
+    return class_index ? resize_object(class_index, block, size) : resize_large(block, size);
 }
 
 /* ---- checks of C23's sized frees ----------------------------------------------------------------- */
@@ -424,17 +456,12 @@ void heap_set_mmap_max(size_t count) {
     STORE_RELAXED(mmap_max, count);
 }
 
-/* What has to be done in each call is done on the slow path: then there are no caches. */
-static void choose_path(void) {
-    cache_set_enabled(!LOAD_RELAXED(perturb) && !LOAD_RELAXED(heap_checks_all));
-}
-
 void heap_set_perturb(unsigned byte) {
     STORE_RELAXED(perturb, (uint8_t)byte);
     choose_path();
 }
 
 void heap_set_check(bool on) {
-    STORE_RELAXED(heap_checks_all, on);
+    STORE_RELAXED(checks_all, on);
     choose_path();
 }

@@ -9,6 +9,7 @@
 #define QUARRY_HEAP_H
 
 #include "base.h"
+#include "sizeclass.h"
 
 /* Must be passed before any state is looked at: initialises on the first call of the process and
  * repairs after a fork.  One load and one branch otherwise. */
@@ -32,8 +33,9 @@ size_t heap_usable(const void *block, const char *function);
 /* A run of pages for a part of the library, of as many bytes as asked for; NULL as above. */
 void *heap_take_pages(size_t bytes, size_t align);
 
-/* QUARRY_CHECK: every pointer is looked up, whatever the call is. */
-extern bool heap_checks_all __attribute__((visibility("hidden")));
+/* The usable size of an object by its class, where it is known without a look at the block; 0: ask
+ * heap_usable.  Under QUARRY_CHECK none is known. */
+extern uint16_t heap_usable_known[CLASS_COUNT] __attribute__((visibility("hidden")));
 
 /* Checks that a block may have been asked for with this size / alignment; returns if so. */
 void heap_check_size(void *block, size_t size, const char *function);

@@ -60,12 +60,18 @@ static void merge(unsigned index) {
     extent_insert(run, true);
 }
 
+/* Merges the oldest while all would be more than the next purge lets stay dirty. */
+static void make_room(size_t pages) {
+    size_t most = purge_bound_pages() / 2;
+    for (unsigned i = 0; i < HOT_RUNS && S.hot_pages > 0 && S.hot_pages + pages > most; i++)
+        merge((S.hot_next + i) % HOT_RUNS);
+}
+
 void hot_give(struct extent run) {
     struct region *region = pagemap_region(run.start);
     uint32_t pages = (uint32_t)((run.end - run.start) >> PAGE_SHIFT);
-    size_t most = purge_bound_pages() / 2; /* else the next purge would merge them all */
-    for (unsigned i = 0; i < HOT_RUNS && S.hot_pages > 0 && S.hot_pages + pages > most; i++)
-        merge((S.hot_next + i) % HOT_RUNS);
+    if (UNLIKELY(S.hot_pages + pages > S.bound_least_pages / 2))
+        make_room(pages);
     unsigned index = S.hot_next++ % HOT_RUNS;
     merge(index);
     pagemap_set_head(region, pagemap_page(region, run.start), head_make(HEAD_CONT, pages));

@@ -31,7 +31,9 @@
 
 #include <string.h>
 
-struct page_state page_state = {.lock = LOCK_INITIALISER(LOCK_PAGE), .credit_ns = BURST_NS};
+struct page_state page_state = {.lock = LOCK_INITIALISER(LOCK_PAGE),
+                                .credit_ns = BURST_NS,
+                                .bound_least_pages = BOUND_MIN_PAGES};
 #define S page_state
 
 /* ---- runs ---------------------------------------------------------------------------------------- */

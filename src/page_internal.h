@@ -24,6 +24,8 @@ static inline bool run_may_cross(size_t bytes) {
     return bytes >= RUN_CROSS_BYTES;
 }
 
+#define BOUND_MIN_PAGES ((size_t)256)
+
 struct page_state {
     struct lock lock;
     size_t zone_pages, peak_zone_pages; /* pages that are ours, free or not */
@@ -45,6 +47,7 @@ struct page_state {
     /* purge.c */
     size_t trim_threshold_bytes;
     bool trim_threshold_set;
+    size_t bound_least_pages; /* T is never lower */
     bool purge_refused;
     size_t budget_pages; /* B: earned by pages that were soon wanted again */
     int64_t credit_ns;   /* time that may be spent; these three are relaxed, outside the lock */
@@ -83,11 +86,22 @@ bool zone_grow_break(size_t more_bytes, bool with_pad);
 struct extent zone_top(void);
 size_t zone_trim_top(size_t pad_bytes); /* returns bytes given back */
 
+/* R: in the sets and hot.  Needs no lock. */
+static inline size_t purge_dirty_pages(void) {
+    return LOAD_RELAXED(page_state.dirty_pages) + LOAD_RELAXED(page_state.hot_pages);
+}
+
 /* purge.c */
-size_t purge_bound_pages(void); /* these two need no lock */
-size_t purge_dirty_pages(void); /* R: in the sets and hot */
+size_t purge_bound_pages(void); /* needs no lock */
 void purge_note_taken(size_t clean_pages);
-void purge_excess(void); /* drops and retakes the lock around each system call */
+void purge_down(void); /* drops and retakes the lock around each system call */
+
+/* To be called wherever pages may have become dirty. */
+static inline void purge_excess(void) {
+    if (UNLIKELY(purge_dirty_pages() > page_state.bound_least_pages))
+        purge_down();
+}
+
 size_t purge_all(void);
 
 #endif

@@ -38,7 +38,6 @@
 
 #define S page_state
 
-#define BOUND_MIN_PAGES ((size_t)256)
 #define BUDGET_HALF_LIFE_NS ((uint64_t)1000 * 1000 * 1000)
 
 enum { SHARE_PERCENT = 3 };
@@ -47,6 +46,7 @@ void page_set_trim_threshold(size_t bytes) {
     lock_take(&S.lock);
     STORE_RELAXED(S.trim_threshold_bytes, bytes);
     STORE_RELAXED(S.trim_threshold_set, true);
+    S.bound_least_pages = bytes >> PAGE_SHIFT;
     purge_excess();
     lock_drop(&S.lock);
 }
@@ -57,10 +57,6 @@ size_t purge_bound_pages(void) {
         return LOAD_RELAXED(S.trim_threshold_bytes) >> PAGE_SHIFT;
     size_t live_pages = page_live_bytes() >> PAGE_SHIFT;
     return max_size(max_size(BOUND_MIN_PAGES, live_pages / 8), LOAD_RELAXED(S.budget_pages));
-}
-
-size_t purge_dirty_pages(void) {
-    return LOAD_RELAXED(S.dirty_pages) + LOAD_RELAXED(S.hot_pages);
 }
 
 void purge_spend(uint64_t ns) {
@@ -197,8 +193,8 @@ static size_t top_to_keep(size_t excess_pages, size_t *dirty_pages) {
     return at - top.start;
 }
 
-void purge_excess(void) {
-    if (LIKELY(purge_dirty_pages() <= purge_bound_pages()) || S.purge_refused)
+void purge_down(void) {
+    if (purge_dirty_pages() <= purge_bound_pages() || S.purge_refused)
         return;
     if (!S.trim_threshold_set && !purge_affordable())
         return;
