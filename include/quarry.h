@@ -211,8 +211,8 @@ QUARRY_API size_t quarry_class_stats(struct quarry_class_stats *classes, size_t 
 
 enum quarry_format { QUARRY_TEXT, QUARRY_JSON, QUARRY_OPENMETRICS };
 
-/* Writes all figures to stream; returns 0, or EINVAL if there is no such format.  They are read
- * before anything is written: stdio may allocate. */
+/* Writes all figures to stream, of object caches the number and those of the 64 newest; returns 0, or
+ * EINVAL if there is no such format.  They are read before anything is written: stdio may allocate. */
 QUARRY_API int quarry_write_stats(FILE *stream, enum quarry_format format);
 
 /* ---- Looking from outside ----------------------------------------------------------------------

@@ -181,6 +181,42 @@ static void check_shapes(void) {
         }
 }
 
+static size_t count_in(const char *text, const char *words) {
+    size_t count = 0;
+    while ((text = strstr(text, words)) != NULL) {
+        text += strlen(words);
+        count++;
+    }
+    return count;
+}
+
+/* More caches than are written one by one are at least counted. */
+static void check_formats(void) {
+    static const struct {
+        enum quarry_format format;
+        const char *count, *row;
+    } forms[] = {
+        {QUARRY_TEXT, "\n70 object caches\n", "\nmany-"},
+        {QUARRY_JSON, "\"object_cache_count\": 70,", "\"name\": \"many-"},
+        {QUARRY_OPENMETRICS, "\nquarry_object_caches 70\n", "_live_objects{cache=\"many-"}};
+    struct quarry_cache *cache[70];
+    for (int i = 0; i < 70; i++) {
+        char name[QUARRY_CACHE_NAME_BYTES];
+        snprintf(name, sizeof name, "many-%d", i);
+        MUST(cache[i] = make(name));
+    }
+    for (int i = 0; i < 3; i++) {
+        char *text = NULL;
+        size_t size = 0;
+        FILE *stream = open_memstream(&text, &size);
+        MUST(stream && quarry_write_stats(stream, forms[i].format) == 0 && fclose(stream) == 0);
+        CHECK(count_in(text, forms[i].count) == 1 && count_in(text, forms[i].row) == 64);
+        free(text);
+    }
+    for (int i = 0; i < 70; i++)
+        CHECK(quarry_cache_destroy(cache[i]) == 0);
+}
+
 static void *use(void *cache) {
     struct thing *own[50] = {NULL};
     for (int round = 0; round < ROUNDS; round++) {
@@ -281,6 +317,7 @@ int main(int argc, char **argv) {
     check_reap_time();
     check_refusals();
     check_waste();
+    check_formats();
     check_shapes();
     check_threads_and_forks();
     check_double_frees_at_once();
