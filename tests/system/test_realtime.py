@@ -63,7 +63,9 @@ if tap.check("strace is installed", shutil.which("strace")):
     for recipe in recipes:
         for mix in MIXES:
             tap.equal(f"no system call: {recipe}, {mix}", calls(recipe, mix, 3), [])
-    tap.check("without the recipe there are system calls", calls("none", "large", 1), "none")
+    seen = calls("none", "large", 1)
+    tap.check("without the recipe there are system calls",
+              any(re.search(r"\b(brk|mmap)\(", line) for line in seen), "\n".join(seen))
 for mix in MIXES:
     tap.check(f"without the recipe there are faults: {mix}", faults("none", mix, 1) > 100)
 tap.done()
