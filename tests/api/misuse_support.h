@@ -23,7 +23,7 @@
 
 #include "api_under_test.h"
 
-enum { NEIGHBOURS = 8, HEAP_HARMED = 43, NOT_REPORTED = 44 };
+enum { NEIGHBOURS = 8, HEAP_HARMED = 43, NOT_REPORTED = 44, OTHER_SIZE = 45 };
 
 #define FOREIGN "not a block of this heap"
 #define FREED "already free"
@@ -75,15 +75,19 @@ static inline void expect_either(const char *function, const void *address, cons
     expect(function, address, "%s", other);
 }
 
+static size_t last_usable; /* of the last block_of, while it lives */
+
 static inline char *block_of(size_t size) {
     char *block = t_malloc(size);
     must(block != NULL);
+    last_usable = t_malloc_usable_size(block);
     memset(block, 'x', size);
     return block;
 }
 
 static inline void use_usable_size(void *block) {
-    (void)t_malloc_usable_size(block);
+    if (t_malloc_usable_size(block) != last_usable)
+        _exit(OTHER_SIZE);
 }
 
 static inline void use_realloc(void *block) {
@@ -123,7 +127,7 @@ static const struct use {
 
 /* EVERY_USE: with each function that takes a pointer, otherwise as the case does by itself.
  * ON_GLIBC_TOO: glibc's free reports it as well (COMPAT-5).
- * SIZE_ANSWERED: malloc_usable_size, which changes nothing, answers with the size of the class. */
+ * SIZE_ANSWERED: malloc_usable_size, which changes nothing, answers as for the block that was misused. */
 enum { EVERY_USE = 1, ON_GLIBC_TOO = 2, SIZE_ANSWERED = 4 };
 
 #define MISUSE(name, size, flags) \
