@@ -81,7 +81,9 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help="only these allocators beside glibc and those given by --allocator; may be repeated",
     )
-    parser.add_argument("--no-memory", action="store_true", help="leave out the runs with a rest")
+    parser.add_argument(
+        "--no-memory", action="store_true", help="leave out the runs that look at memory"
+    )
     parser.add_argument("--no-calls", action="store_true", help="leave out the runs under strace")
     parser.add_argument("--no-counts", action="store_true", help="leave out instruction counts")
     parser.add_argument(

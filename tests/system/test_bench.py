@@ -12,19 +12,22 @@ import subprocess
 import sys
 import tempfile
 import time
+import unittest.mock
 from pathlib import Path
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 TOOL = os.path.join(os.path.dirname(os.path.dirname(HERE)), "bench")
-sys.path[:0] = [os.path.dirname(HERE), TOOL]
+sys.path[:0] = [TOOL, os.path.dirname(HERE)]  # so that run is the one of bench
 import compare
 import report
+import run as bench
 import stats
 import summary
 import tap
 import traced
 from allocators import RIVALS, Allocator, Failure, choose
 from case import Case, Place
+from command import draw
 from session import Plan, Session
 
 SEEDS, MANY_SEEDS = 60, 400
@@ -236,6 +239,24 @@ def test_tables(folder):
     tap.equal("and writing it again changes nothing", page.read_text(encoding="utf-8"), written)
 
 
+def test_legend(folder):
+    """Pictures name an allocator that has failed the first case."""
+    result = made_result({"glibc": 1, "quarry": 1, "rival": 1}, 7)
+    for case in result["cases"]:
+        for entry in case["results"].values():
+            entry["memory"] = {"timeline": [[0, 1000], [1, 2000]]}
+    del result["cases"][0]["results"]["rival"]
+    save(folder, "results.json", result)
+    why = draw(Path(TOOL, "plots.py"), folder)
+    if "matplotlib" in why:
+        tap.skip("the legend names all allocators", "no python3-matplotlib")
+        return
+    svg = Path(folder, "memory.svg")
+    tap.check("the legend names all allocators", svg.is_file() and all(
+        f"<!-- {name} -->" in svg.read_text(encoding="utf-8") for name in result["cases"][1]
+        ["results"]), why)
+
+
 # ---- The runner ---------------------------------------------------------------------------------
 
 def run_bench(*arguments, **environment):
@@ -306,6 +327,19 @@ def test_command_line(folder):
     tap.check("before anything is measured", "round" not in result.stderr, result.stderr)
     message_check("no such library", run_bench("larson", "--allocator", f"odd={folder}/no.so"), 1,
                   f"there is no library {folder}/no.so")
+
+
+def test_strace():
+    """It is asked for only where system calls are counted."""
+    with unittest.mock.patch("shutil.which", return_value=None):
+        bench.check_cases([shell_case("any", "true")], False)
+        try:
+            bench.check_cases([shell_case("any", "true")], True)
+            text = ""
+        except Failure as failure:
+            text = str(failure)
+    tap.check("without strace no calls are counted, and that is said", "apt-get install strace"
+              in text, text)
 
 
 def test_rivals():
@@ -414,9 +448,11 @@ with tempfile.TemporaryDirectory(prefix="quarry-test-bench-") as top:
     test_compare(top)
     test_wrong_compare(top)
     test_best_and_means()
+    test_legend(top)
     test_tables(top)
     test_run(top)
     test_command_line(top)
+    test_strace()
     test_rivals()
     test_sessions(top)
     test_hanging_record(top)
