@@ -22,17 +22,18 @@ struct free_block {
 static struct lock lock = LOCK_INITIALISER(LOCK_META);
 static struct free_block *free_list[META_SIZES]; /* guarded by lock, as all below */
 static char *chunk_next, *chunk_end;
-static struct meta_chunk *chunks; /* never unmapped: read without the lock */
+struct meta_chunk *meta_chunk_list;
 static bool reserved;
-static size_t mapped_bytes, large_bytes;
+static size_t mapped_bytes;
+size_t meta_large_total; /* changes without the lock, as mapped_bytes does */
 
 static bool add_chunk(size_t bytes) {
     struct meta_chunk *chunk = os_map(bytes);
     if (!chunk)
         return false;
-    chunk->next = chunks;
+    chunk->next = meta_chunk_list;
     chunk->bytes = bytes;
-    STORE_RELEASE(chunks, chunk);
+    STORE_RELEASE(meta_chunk_list, chunk);
     chunk_next = (char *)chunk + CACHE_LINE;
     chunk_end = (char *)chunk + bytes;
     __atomic_fetch_add(&mapped_bytes, bytes, __ATOMIC_RELAXED);
@@ -49,7 +50,7 @@ static void *cut_from_chunk(size_t bytes, bool may_map) {
 
 static void count_large(size_t bytes) {
     __atomic_fetch_add(&mapped_bytes, bytes, __ATOMIC_RELAXED);
-    __atomic_fetch_add(&large_bytes, bytes, __ATOMIC_RELAXED);
+    __atomic_fetch_add(&meta_large_total, bytes, __ATOMIC_RELAXED);
 }
 
 static void *take_small(size_t bytes, bool may_map) {
@@ -110,11 +111,11 @@ size_t meta_mapped_bytes(void) {
 }
 
 const struct meta_chunk *meta_chunks(void) {
-    return LOAD_ACQUIRE(chunks);
+    return LOAD_ACQUIRE(meta_chunk_list);
 }
 
 size_t meta_large_bytes(void) {
-    return LOAD_RELAXED(large_bytes);
+    return LOAD_RELAXED(meta_large_total);
 }
 
 void meta_repair(void) {

@@ -28,11 +28,15 @@ void meta_reserve(size_t bytes);
 /* Bytes mapped for tables taken through this module. */
 size_t meta_mapped_bytes(void);
 
-/* The chunks that blocks are cut from, newest first, and the bytes of the larger blocks. */
+/* The chunks that blocks are cut from, newest first, and the bytes of the larger blocks.  Readers
+ * from outside find both through quarry_public. */
 struct meta_chunk {
     struct meta_chunk *next;
     size_t bytes; /* from this header on */
 };
+
+extern struct meta_chunk *meta_chunk_list; /* never unmapped: read without the lock */
+extern size_t meta_large_total;
 
 const struct meta_chunk *meta_chunks(void);
 size_t meta_large_bytes(void);

@@ -12,6 +12,7 @@
  */
 #include "cache.h"
 #include "mapping.h"
+#include "meta.h"
 #include "page_internal.h"
 #include "pagemap.h"
 #include "sizeclass.h"
@@ -37,6 +38,8 @@ static const struct quarry_public_field fields[] = {
     ADDRESS("slab_classes", slab_classes),
     ADDRESS("caches", cache_registry),
     ADDRESS("mappings", mapping_table),
+    ADDRESS("meta_chunks", meta_chunk_list),
+    ADDRESS("meta_large_bytes", meta_large_total),
     COUNT("classes", CLASS_COUNT),
     COUNT("orders", BUDDY_ORDERS),
     COUNT("page_bytes", PAGE_BYTES),
@@ -83,6 +86,8 @@ static const struct quarry_public_field fields[] = {
     OFFSET(mapping_entry, address),
     OFFSET(mapping_entry, bytes),
     STRIDE(mapping_entry),
+    OFFSET(meta_chunk, next),
+    OFFSET(meta_chunk, bytes),
     OFFSET(page_state, zone_pages),
     OFFSET(page_state, dirty_pages),
     OFFSET(page_state, clean_pages),

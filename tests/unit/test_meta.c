@@ -7,6 +7,8 @@
 #include "lock.h"
 #include "meta.h"
 
+#include <quarry.h>
+
 enum { SLOTS = 500 };
 
 static struct table {
@@ -112,11 +114,40 @@ static void each_chunk_may_be_refused(void) {
     must_hold(shadow_violation());
 }
 
+static uint64_t published(const char *name) {
+    for (uint32_t i = 0; i < quarry_public.field_count; i++)
+        if (strcmp(quarry_public.field[i].name, name) == 0)
+            return quarry_public.field[i].value;
+    must(!"the name is published");
+    return 0;
+}
+
+static uint64_t word_at(uint64_t address) {
+    uint64_t word;
+    memcpy(&word, (const void *)(uintptr_t)address, sizeof word);
+    return word;
+}
+
+/* As a reader from outside adds them up. */
+static void all_memory_is_published(void) {
+    uint64_t next = published("offset.meta_chunk.next"),
+             size = published("offset.meta_chunk.bytes");
+    for (size_t i = 0; i < 100; i++) {
+        take(&tables[i], i % 10 ? 5000 : 40000);
+        uint64_t bytes = word_at(published("address.meta_large_bytes"));
+        uint64_t chunk = word_at(published("address.meta_chunks"));
+        for (; chunk != 0; chunk = word_at(chunk + next))
+            bytes += word_at(chunk + size);
+        must(bytes == meta_mapped_bytes());
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         body_test(tables_are_zero_and_apart),      body_test(what_is_given_back_is_used_again),
         body_test(reserved_memory_takes_no_call),  body_test(large_tables_are_mapped_and_unmapped),
         body_test(a_refusal_leaves_what_there_is), body_test(each_chunk_may_be_refused),
+        body_test(all_memory_is_published),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
