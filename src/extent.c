@@ -189,8 +189,9 @@ static bool gather_around(unsigned order, size_t bytes, size_t align, bool dirty
         struct buddy *set = set_of(region, dirty);
         int page = set->orders >> order & 1 ? buddy_next(set, order, 0) : -1;
         for (; page >= 0; page = buddy_next(set, order, (unsigned)page + (1u << order))) {
-            if ((*tries)-- == 0)
+            if (*tries == 0)
                 return false;
+            --*tries;
             uintptr_t at = region->base + ((uintptr_t)page << PAGE_SHIFT);
             size_t want = bytes + align - PAGE_BYTES;
             if (!fits(extent_around(at, want, one_region, dirty), bytes, align, place) &&
