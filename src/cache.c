@@ -35,14 +35,14 @@
  *          the slabs.  Only the thread that forked can tell its own cache from them, and the child's
  *          first slow operation may be another's, of a thread that it started.  So a repair counts an
  *          epoch; the caches made from then on bear its number, and the one cache of an earlier
- *          epoch whose owner still comes is the forking thread's, which then adopts the others.
+ *          epoch whose owner still comes is the forking thread's, which then adopts the others (cache_repair.c).
  *
  * FAILURE  Without memory for a cache or a stack the thread works through the slabs.
  *
  * WHY NOT  Several stacks exchanged whole through a depot: they save half of the batch cost and
  *          lose the order of addresses; see docs/decisions.
  */
-#include "cache.h"
+#include "cache_internal.h"
 
 #include "meta.h"
 #include "page.h"
@@ -69,11 +69,11 @@ enum {
     BUDGET_MIN = 4 * 1024 * 1024,
 };
 
-static void *no_slots[1];
+void *cache_no_slots[1];
 
 #define EIGHT(x) x, x, x, x, x, x, x, x
 #define COLD_BINS \
-    { EIGHT(EIGHT(no_slots)), no_slots }
+    { EIGHT(EIGHT(cache_no_slots)), cache_no_slots }
 
 _Static_assert(CLASS_COUNT == 65, "COLD_BINS has one entry per class");
 
@@ -82,17 +82,16 @@ static struct cache dead_cache = {.top = COLD_BINS, .end = COLD_BINS};
 
 __thread struct cache *cache_tls = &cold_cache;
 
-static struct lock registry_lock = LOCK_INITIALISER(LOCK_REGISTRY);
 struct cache *cache_registry;
-static size_t capacity_bytes; /* of all bins of caches in use */
-static unsigned unused_warm;  /* unused caches that have kept their capacities */
+struct cache_shared cache_shared = {.lock = LOCK_INITIALISER(LOCK_REGISTRY)};
+#define G cache_shared
+
 static bool enabled = true;
 static size_t capacity_max = CAPACITY_MAX, size_max = SMALL_MAX;
 static size_t uncached_from = SIZE_MAX, deep_max = SMALL_MAX;
 static pthread_key_t exit_key;
 static bool exit_key_made;
 static __thread uint8_t leave_calls;
-static uint32_t epoch; /* forks that led to this process and were noticed */
 
 /* ---- a thread's cache ---------------------------------------------------------------------------- */
 
@@ -108,24 +107,6 @@ void cache_set_size_limit(size_t bytes) {
     STORE_RELAXED(size_max, bytes);
 }
 
-static void add_capacity_bytes(size_t bytes) {
-    if (lock_single_thread())
-        STORE_RELAXED(capacity_bytes, capacity_bytes + bytes);
-    else
-        __atomic_fetch_add(&capacity_bytes, bytes, __ATOMIC_RELAXED);
-}
-
-static size_t held_bytes(unsigned class_index, unsigned capacity) {
-    return capacity * ((size_t)size_classes[class_index].size + sizeof(void *));
-}
-
-static size_t held_by(const struct cache *cache) {
-    size_t bytes = 0;
-    for (unsigned i = 1; i < CLASS_COUNT; i++)
-        bytes += held_bytes(i, cache->state[i].capacity);
-    return bytes;
-}
-
 /* An unused cache, a warm one if there is one. */
 static struct cache *find_unused(void) {
     struct cache *found = NULL;
@@ -137,18 +118,18 @@ static struct cache *find_unused(void) {
 }
 
 static void use_again(struct cache *cache) {
-    unused_warm -= cache->warm;
+    G.unused_warm -= cache->warm;
     cache->warm = 0;
-    cache->epoch = LOAD_RELAXED(epoch);
+    cache->epoch = LOAD_RELAXED(G.epoch);
     cache->in_use = 1;
-    add_capacity_bytes(held_by(cache));
+    cache_add_capacity(cache_held_by(cache));
 }
 
 /* Without the key nobody would tell us of a thread's end, so there would be no cache. */
 static struct cache *make_cache(void) {
     if (!exit_key_made)
         return NULL;
-    lock_take(&registry_lock);
+    lock_take(&G.lock);
     struct cache *cache = find_unused();
     if (cache) {
         use_again(cache);
@@ -157,13 +138,13 @@ static struct cache *make_cache(void) {
         if (cache) {
             memcpy(cache->top, cold_cache.top, sizeof cache->top);
             memcpy(cache->end, cold_cache.end, sizeof cache->end);
-            cache->epoch = LOAD_RELAXED(epoch);
+            cache->epoch = LOAD_RELAXED(G.epoch);
             cache->in_use = 1;
             cache->next = cache_registry;
             STORE_RELEASE(cache_registry, cache);
         }
     }
-    lock_drop(&registry_lock);
+    lock_drop(&G.lock);
     if (!cache)
         return NULL;
     cache_tls = cache; /* first, for setspecific may allocate */
@@ -171,15 +152,13 @@ static struct cache *make_cache(void) {
     return cache;
 }
 
-static void adopt_orphans(struct cache *own);
-
 /* The calling thread's cache, if it has one. */
 static struct cache *present_cache(void) {
     struct cache *cache = cache_tls;
     if (UNLIKELY(cache == &cold_cache || cache == &dead_cache))
         return NULL;
-    if (UNLIKELY(cache->epoch != LOAD_RELAXED(epoch)))
-        adopt_orphans(cache);
+    if (UNLIKELY(cache->epoch != LOAD_RELAXED(G.epoch)))
+        cache_adopt_orphans(cache);
     return cache;
 }
 
@@ -216,7 +195,7 @@ static bool resize_bin(struct cache *cache, unsigned class_index, unsigned capac
     void ***bin_top = &cache->top[class_index];
     unsigned old_capacity = cache->state[class_index].capacity;
     void **old = slots_of(cache, class_index);
-    void **fresh = capacity ? meta_take_ready(slot_bytes(capacity)) : no_slots;
+    void **fresh = capacity ? meta_take_ready(slot_bytes(capacity)) : cache_no_slots;
     if (!fresh)
         return false;
     size_t depth = (size_t)(*bin_top - old);
@@ -229,12 +208,13 @@ static bool resize_bin(struct cache *cache, unsigned class_index, unsigned capac
     cache->state[class_index].regret = 0;
     if (old_capacity)
         meta_give(old, slot_bytes(old_capacity));
-    add_capacity_bytes(held_bytes(class_index, capacity) - held_bytes(class_index, old_capacity));
+    cache_add_capacity(cache_held_bytes(class_index, capacity) -
+                       cache_held_bytes(class_index, old_capacity));
     return true;
 }
 
 static bool budget_exceeded(void) {
-    return LOAD_RELAXED(capacity_bytes) > max_size(BUDGET_MIN, page_live_bytes() / 32);
+    return LOAD_RELAXED(G.capacity_bytes) > max_size(BUDGET_MIN, page_live_bytes() / 32);
 }
 
 /* The step to the next capacity below a limit. */
@@ -422,19 +402,19 @@ enum slab_status cache_give(unsigned class_index, void *object) {
 
 /* Leaves the cache to the next thread, as warm as it is unless there are enough such. */
 static void retire(struct cache *cache) {
-    lock_take(&registry_lock);
-    bool keep = unused_warm < KEPT_WARM && LOAD_RELAXED(enabled);
+    lock_take(&G.lock);
+    bool keep = G.unused_warm < KEPT_WARM && LOAD_RELAXED(enabled);
     cache->warm = keep;
-    unused_warm += keep;
-    lock_drop(&registry_lock);
+    G.unused_warm += keep;
+    lock_drop(&G.lock);
     if (keep)
         flush_cache(cache);
     else
         drop_bins(cache, 0);
-    add_capacity_bytes(0 - held_by(cache));
-    lock_take(&registry_lock);
+    cache_add_capacity(0 - cache_held_by(cache));
+    lock_take(&G.lock);
     cache->in_use = 0;
-    lock_drop(&registry_lock);
+    lock_drop(&G.lock);
 }
 
 /* Called in each round of destructors in which the thread has a cache.  Later destructors allocate and
@@ -447,62 +427,4 @@ void cache_leave(void) {
         return;
     cache_tls = ++leave_calls < EXIT_ROUNDS ? &cold_cache : &dead_cache;
     retire(cache);
-}
-
-/* ---- figures and repair -------------------------------------------------------------------------- */
-
-void cache_count(struct cache_counts *counts) {
-    *counts = (struct cache_counts){.capacity_bytes = LOAD_RELAXED(capacity_bytes)};
-    lock_take(&registry_lock);
-    for (const struct cache *cache = cache_registry; cache; cache = cache->next) {
-        counts->caches += cache->in_use;
-        for (unsigned i = 1; i < CLASS_COUNT && cache->in_use; i++) {
-            unsigned capacity = LOAD_RELAXED(cache->state[i].capacity);
-            size_t room = (size_t)(LOAD_RELAXED(cache->end[i]) - LOAD_RELAXED(cache->top[i]));
-            if (room <= capacity)
-                counts->cached_bytes += (capacity - room) * size_classes[i].size;
-        }
-    }
-    lock_drop(&registry_lock);
-}
-
-/* The stacks of a thread that is gone are read downwards to the sentinel: top is authoritative,
- * capacity and end may have been cut between two changes. */
-static void adopt(struct cache *cache) {
-    for (unsigned i = 1; i < CLASS_COUNT; i++) {
-        void *object;
-        unsigned wrong;
-        while ((object = *cache->top[i]) != NULL) {
-            cache->top[i]--;
-            slab_give(i, &object, 1, &wrong);
-        }
-        cache->top[i] = cache->end[i] = no_slots;
-        add_capacity_bytes(0 - held_bytes(i, cache->state[i].capacity));
-    }
-    memset(cache->state, 0, sizeof cache->state);
-    unused_warm -= cache->warm;
-    cache->warm = 0;
-    cache->in_use = 0;
-}
-
-static void adopt_orphans(struct cache *own) {
-    lock_take(&registry_lock);
-    for (struct cache *cache = cache_registry; cache; cache = cache->next)
-        if (cache->in_use && cache != own && cache->epoch != epoch)
-            adopt(cache);
-    own->epoch = epoch;
-    lock_drop(&registry_lock);
-}
-
-void cache_repair(void) {
-    size_t bytes = 0;
-    if (lock_broken(&registry_lock))
-        lock_repair(&registry_lock); /* a cache is linked by its last store */
-    unused_warm = 0;
-    for (const struct cache *cache = cache_registry; cache; cache = cache->next) {
-        bytes += cache->in_use ? held_by(cache) : 0;
-        unused_warm += cache->warm;
-    }
-    STORE_RELAXED(capacity_bytes, bytes); /* a cut between a capacity and this sum would stay */
-    STORE_RELAXED(epoch, epoch + 1);
 }

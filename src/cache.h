@@ -107,8 +107,9 @@ void cache_set_uncached_from(size_t bytes);
 void cache_set_deep_limit(size_t bytes);
 
 struct cache_counts {
-    size_t caches;       /* in use */
-    size_t cached_bytes; /* objects in bins; other threads' bins are read while they change */
+    size_t caches;               /* in use */
+    size_t objects[CLASS_COUNT]; /* in bins; other threads' bins are read while they change */
+    size_t cached_bytes;         /* the same */
     size_t capacity_bytes;
 };
 

@@ -46,8 +46,8 @@ struct page_state {
 
     /* purge.c */
     size_t trim_threshold_bytes;
-    bool trim_threshold_set;
     size_t bound_least_pages; /* T is never lower */
+    bool trim_threshold_set;
     bool purge_refused;
     size_t budget_pages; /* B: earned by pages that were soon wanted again */
     int64_t credit_ns;   /* time that may be spent; these three are relaxed, outside the lock */

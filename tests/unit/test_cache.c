@@ -247,31 +247,6 @@ static void options_limit_capacity(void) {
     must_be_sound();
 }
 
-static void *disable(void *unused) {
-    (void)unused;
-    cache_set_enabled(false);
-    return NULL;
-}
-
-static void disabling_takes_what_was_earned(void) {
-    pthread_t thread;
-    warm_up(4);
-    warm_up(12);
-    cache_set_enabled(false);
-    must(capacity_of(4) == 0 && capacity_of(12) == 0);
-    must_cache_nothing();
-    cache_set_enabled(true);
-    warm_up(4);
-    warm_up(12);
-    must(capacity_of(4) == 64);
-    must(pthread_create(&thread, NULL, disable, NULL) == 0);
-    must(pthread_join(thread, NULL) == 0);
-    use_slowly(20, 1); /* of any class */
-    must(capacity_of(4) == 0 && capacity_of(12) == 0);
-    must_cache_nothing();
-    must_be_sound();
-}
-
 /* ---- flush, threads ------------------------------------------------------------------------------ */
 
 static void flushing_empties_every_bin(void) {
@@ -499,7 +474,6 @@ int main(void) {
         body_test(a_bin_in_use_is_kept),
         body_test(the_budget_limits_all_bins_together),
         body_test(options_limit_capacity),
-        body_test(disabling_takes_what_was_earned),
         body_test(flushing_empties_every_bin),
         body_test(a_thread_leaves_nothing_behind),
         body_test(a_thread_starts_as_warm_as_another_one_ended),

@@ -14,6 +14,7 @@
 
 #include <limits.h>
 #include <malloc.h>
+#include <pthread.h>
 #include <quarry.h>
 
 #define UNTOUCHED ((size_t)77777)
@@ -318,6 +319,26 @@ static void mallopt_checks_from_now_on(void **state) {
     assert_true(died_of(run_and_catch(ask_for_the_size_under_check), SIGABRT));
 }
 
+static void *disable_caches(void *unused) {
+    (void)unused;
+    must(option_set(M_PERTURB, 1) == 1);
+    return NULL;
+}
+
+static void caches_end_with_the_calls_that_end_them(void) {
+    pthread_t thread;
+    must(cached_bytes_after(4) > 0);
+    must(option_set(QUARRY_M_CHECK, 1) == 1);
+    must(cached_bytes_after(4) == 0);
+    must(option_set(QUARRY_M_CHECK, 0) == 1);
+    must(cached_bytes_after(4) > 0 && cached_bytes_after(12) > 0);
+    must(pthread_create(&thread, NULL, disable_caches, NULL) == 0);
+    must(pthread_join(thread, NULL) == 0);
+    api_free(api_malloc(size_classes[20].size)); /* a slow operation of any class */
+    must(cache_tls->state[4].capacity == 0 && cache_tls->state[12].capacity == 0);
+    must(cached_bytes_after(4) == 0);
+}
+
 static void tcache_options_limit_the_caches(void) {
     with_variable("GLIBC_TUNABLES=glibc.malloc.tcache_count=5:glibc.malloc.tcache_max=100");
     size_t bytes = cached_bytes_after(4);
@@ -370,6 +391,7 @@ int main(void) {
         body_test(trim_threshold_bounds_dirty_memory),
         body_test(perturb_fills_memory),
         body_test(check_means_no_caches),
+        body_test(caches_end_with_the_calls_that_end_them),
         body_test(tcache_options_limit_the_caches),
         body_test(defaults_cache),
         cmocka_unit_test(words_name_values),

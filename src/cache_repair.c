@@ -1,0 +1,69 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * cache_repair: figures of the caches, and what a fork child does with those of the threads it has not.
+ *
+ * FORK     See cache.c: of a cache, the tops of its bins are authoritative.
+ */
+#include "cache_internal.h"
+
+#include <string.h>
+
+#define G cache_shared
+
+void cache_count(struct cache_counts *counts) {
+    *counts = (struct cache_counts){.capacity_bytes = LOAD_RELAXED(G.capacity_bytes)};
+    lock_take(&G.lock);
+    for (const struct cache *cache = cache_registry; cache; cache = cache->next) {
+        counts->caches += cache->in_use;
+        for (unsigned i = 1; i < CLASS_COUNT && cache->in_use; i++) {
+            unsigned capacity = LOAD_RELAXED(cache->state[i].capacity);
+            size_t room = (size_t)(LOAD_RELAXED(cache->end[i]) - LOAD_RELAXED(cache->top[i]));
+            if (room > capacity)
+                continue;
+            counts->objects[i] += capacity - room;
+            counts->cached_bytes += (capacity - room) * size_classes[i].size;
+        }
+    }
+    lock_drop(&G.lock);
+}
+
+/* The stacks of a thread that is gone are read downwards to the sentinel: top is authoritative,
+ * capacity and end may have been cut between two changes. */
+static void adopt(struct cache *cache) {
+    for (unsigned i = 1; i < CLASS_COUNT; i++) {
+        void *object;
+        unsigned wrong;
+        while ((object = *cache->top[i]) != NULL) {
+            cache->top[i]--;
+            slab_give(i, &object, 1, &wrong);
+        }
+        cache->top[i] = cache->end[i] = cache_no_slots;
+        cache_add_capacity(0 - cache_held_bytes(i, cache->state[i].capacity));
+    }
+    memset(cache->state, 0, sizeof cache->state);
+    G.unused_warm -= cache->warm;
+    cache->warm = 0;
+    cache->in_use = 0;
+}
+
+void cache_adopt_orphans(struct cache *own) {
+    lock_take(&G.lock);
+    for (struct cache *cache = cache_registry; cache; cache = cache->next)
+        if (cache->in_use && cache != own && cache->epoch != G.epoch)
+            adopt(cache);
+    own->epoch = G.epoch;
+    lock_drop(&G.lock);
+}
+
+void cache_repair(void) {
+    size_t bytes = 0;
+    if (lock_broken(&G.lock))
+        lock_repair(&G.lock); /* a cache is linked by its last store */
+    G.unused_warm = 0;
+    for (const struct cache *cache = cache_registry; cache; cache = cache->next) {
+        bytes += cache->in_use ? cache_held_by(cache) : 0;
+        G.unused_warm += cache->warm;
+    }
+    STORE_RELAXED(G.capacity_bytes, bytes); /* a cut between a capacity and this sum would stay */
+    STORE_RELAXED(G.epoch, G.epoch + 1);
+}
