@@ -66,6 +66,24 @@ def rollup(pid):
         return int(re.search(r"^Rss: +(\d+) kB", file.read(), re.MULTILINE)[1]) * 1024
 
 
+def check_tables(pid):
+    """What the tool takes for metadata has every chunk of memory for tables in it."""
+    heap = outside.Heap(pid, os.path.realpath(tap.LIBRARY))
+    spans = set()
+    chunk = heap.number(heap.field["address.meta_chunks"])
+    while chunk:
+        spans.add((chunk, chunk + heap.member(chunk, "meta_chunk.bytes")))
+        chunk = heap.member(chunk, "meta_chunk.next")
+    heap.close()
+    script = ("import sys; sys.path.insert(0, sys.argv[1]); from quarrytool.heap import Heap; "
+              "print(Heap(int(sys.argv[2])).tables())")
+    result = tap.run("/usr/bin/python3", "-B", "-c", script, os.path.dirname(TOOL), str(pid))
+    found = set(re.findall(r"\((\d+), (\d+)\)", result.stdout))
+    missing = spans - {(int(low), int(high)) for low, high in found}
+    tap.check("metadata has all tables", spans and not missing,
+              f"{missing}\n{result.stdout}{result.stderr}")
+
+
 def check_why(known):
     account = reads("why", "why", known.pid)
     line = {line["key"]: line["bytes"] for line in account.get("lines", [])}
@@ -197,6 +215,7 @@ def check_forms():
         results = [tool(verb, str(process.pid)) for _ in range(2)]
         tap.check(f"{verb} of a program whose threads allocate meanwhile", not any(
             result.returncode or result.stderr for result in results), results)
+    check_tables(process.pid)
     process.kill()
     process.communicate()
 

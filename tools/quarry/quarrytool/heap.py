@@ -171,7 +171,7 @@ class Heap:
         ]
         for cache in self._caches():
             for i in range(1, len(shapes)):
-                depth, capacity, *_ = self._bin(cache, i)
+                depth, capacity, _ = self._bin(cache, i)
                 result[i].cached += depth
                 result[i].capacity = max(result[i].capacity, capacity)
         return result
@@ -187,19 +187,19 @@ class Heap:
                 yield cache
             address = self._at(cache, 0, "cache.next")
 
-    def _bin(self, cache: bytes, index: int) -> tuple[int, int, int, int]:
-        """Depth, capacity, top and end of a cache's stack."""
+    def _bin(self, cache: bytes, index: int) -> tuple[int, int, int]:
+        """Depth, capacity and top of a cache's stack."""
         top = struct.unpack_from("<Q", cache, self.offset("cache.top") + 8 * index)[0]
         end = struct.unpack_from("<Q", cache, self.offset("cache.end") + 8 * index)[0]
         state = self.offset("cache.state") + index * self.field["stride.bin_state"]
         capacity = self._at(cache, state, "bin_state.capacity", "H")
-        return min(max(capacity - (end - top) // 8, 0), capacity), capacity, top, end
+        return min(max(capacity - (end - top) // 8, 0), capacity), capacity, top
 
     def cached_objects(self) -> Iterator[int]:
         """The addresses of what lies in caches."""
         for cache in self._caches():
             for index in range(1, len(self.shapes())):
-                depth, _, top, _ = self._bin(cache, index)
+                depth, _, top = self._bin(cache, index)
                 if depth:
                     yield from memory.numbers(self.pid, top - 8 * (depth - 1), f"{depth}Q")
 
@@ -280,7 +280,7 @@ class Heap:
         return sorted(pair for pair in pairs if pair[0] > 1)
 
     def tables(self) -> list[tuple[int, int]]:
-        """(start, end) of what is known to be the allocator's own: map, regions, caches, tables."""
+        """(start, end) of what is known to be the allocator's own: its map and all tables."""
         window = self.field["address.window"]
         class_map = self.number(window + self.offset("window.class_map"))
         limit = self.number(window + self.offset("window.limit"))
@@ -292,12 +292,11 @@ class Heap:
         cache = self.number(self.field["address.caches"])
         while cache:
             spans.append((cache, cache + self.field["stride.cache"]))
-            copy = memory.read(self.pid, cache, self.field["stride.cache"])
-            for index in range(1, self.count("classes")):
-                _, capacity, _, end = self._bin(copy, index)
-                if capacity:  # the sentinel and capacity slots
-                    spans.append((end - 8 * capacity, end + 8))
-            cache = self._at(copy, 0, "cache.next")
+            cache = self.number(cache + self.offset("cache.next"))
+        chunk = self.number(self.field["address.meta_chunks"])
+        while chunk:
+            spans.append((chunk, chunk + self.number(chunk + self.offset("meta_chunk.bytes"))))
+            chunk = self.number(chunk + self.offset("meta_chunk.next"))
         table = self.number(self.field["address.mappings"])
         if table:
             slots = self.number(table + self.offset("mapping_table.slots"))
