@@ -128,21 +128,10 @@ int quarry_trim(size_t pad, struct quarry_trim_report *report, size_t bytes) {
     return all.released_bytes != 0;
 }
 
-/* Other threads' bins are read while they change: a bin in between two states counts as empty. */
-static size_t cached_objects(unsigned class_index) {
-    size_t objects = 0;
-    for (const struct cache *cache = LOAD_ACQUIRE(cache_registry); cache; cache = cache->next) {
-        unsigned capacity = LOAD_RELAXED(cache->state[class_index].capacity);
-        size_t room =
-            (size_t)(LOAD_RELAXED(cache->end[class_index]) - LOAD_RELAXED(cache->top[class_index]));
-        if (LOAD_RELAXED(cache->in_use) && room <= capacity)
-            objects += capacity - room;
-    }
-    return objects;
-}
-
 size_t quarry_class_stats(struct quarry_class_stats *classes, size_t count) {
+    struct cache_counts cached;
     heap_enter();
+    cache_count(&cached);
     for (unsigned i = 1; i < CLASS_COUNT && i <= count; i++) {
         struct slab_counts slab;
         slab_count(i, &slab);
@@ -153,7 +142,7 @@ size_t quarry_class_stats(struct quarry_class_stats *classes, size_t count) {
             .taken_objects = slab.objects - slab.free_objects,
             .free_objects = slab.free_objects,
         };
-        classes[i - 1].cached_objects = min_size(cached_objects(i), classes[i - 1].taken_objects);
+        classes[i - 1].cached_objects = min_size(cached.objects[i], classes[i - 1].taken_objects);
     }
     return CLASS_COUNT - 1;
 }

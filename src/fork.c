@@ -20,6 +20,7 @@
  *            mapping    the table                      counters
  *            meta       -                              free lists (forgotten)
  *            registry   the list                       -
+ *            objects    the lists of slabs, their bits counters, lists of partial slabs
  *          What threads that are gone had cached goes back to the slabs later (cache.c).
  *          Any thread of the child may be the one that repairs: fork, pthread_create and what goes
  *          by the fast paths do not come by here.
