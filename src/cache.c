@@ -71,11 +71,12 @@ enum {
 
 void *cache_no_slots[1];
 
+#define FIVE(x) x, x, x, x, x
 #define EIGHT(x) x, x, x, x, x, x, x, x
 #define COLD_BINS \
-    { EIGHT(EIGHT(cache_no_slots)), cache_no_slots }
+    { EIGHT(EIGHT(cache_no_slots)), FIVE(cache_no_slots) }
 
-_Static_assert(CLASS_COUNT == 65, "COLD_BINS has one entry per class");
+_Static_assert(CLASS_COUNT == 8 * 8 + 5, "COLD_BINS has one entry per class");
 
 static struct cache cold_cache = {.top = COLD_BINS, .end = COLD_BINS};
 static struct cache dead_cache = {.top = COLD_BINS, .end = COLD_BINS};

@@ -12,7 +12,8 @@
 enum {
     SIZE_GRAIN = 16,
     SMALL_MAX = 16384,
-    CLASS_COUNT = 65, /* 1..8: 16..128 in steps of 16; then 8 per doubling up to SMALL_MAX */
+    CLASS_COUNT =
+        69, /* 1..8: 16..128 in steps of 16; then 8, later 9 per doubling up to SMALL_MAX */
 };
 
 struct size_class {
