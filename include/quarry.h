@@ -168,6 +168,29 @@ struct quarry_cache_stats {
 /* Fills in up to count caches, newest first; returns how many there are. */
 QUARRY_API size_t quarry_cache_stats(struct quarry_cache_stats *caches, size_t count);
 
+/* ---- Heaps ---------------------------------------------------------------------------------------
+ * What was allocated from a heap can be freed block by block, and goes as a whole with the heap: the
+ * memory of a request, a document, a plug-in.  Any thread may use any heap.  A call takes a lock; no
+ * block is in a thread's cache.  Blocks are aligned to 16 bytes; free() and realloc() refuse them. */
+struct quarry_heap;
+
+/* NULL and ENOMEM on failure.  An empty heap holds 8 KiB. */
+QUARRY_API struct quarry_heap *quarry_heap_create(void);
+
+/* As malloc, calloc and realloc, from this heap; to resize to 0 bytes is to resize to 1. */
+QUARRY_API void *quarry_heap_malloc(struct quarry_heap *heap, size_t size);
+QUARRY_API void *quarry_heap_calloc(struct quarry_heap *heap, size_t count, size_t size);
+QUARRY_API void *quarry_heap_realloc(struct quarry_heap *heap, void *block, size_t size);
+
+/* NULL is ignored, a pointer that is no live block of the heap is reported and aborts. */
+QUARRY_API void quarry_heap_free(struct quarry_heap *heap, void *block);
+
+/* The bytes that the heap holds for blocks, live or free. */
+QUARRY_API size_t quarry_heap_bytes(const struct quarry_heap *heap);
+
+/* Frees all blocks and the heap, which no thread may use any more; NULL is ignored. */
+QUARRY_API void quarry_heap_destroy(struct quarry_heap *heap);
+
 /* ---- Figures ------------------------------------------------------------------------------------
  * docs/STATS.md defines each figure and says how far it may be trusted while threads run. */
 

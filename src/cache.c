@@ -254,14 +254,19 @@ static size_t batch_limit(unsigned class_index) {
                     max_size(CAPACITY_FIRST / 2, BATCH_BYTES / size_classes[class_index].size));
 }
 
-/* Gives objects that are no longer in the bin to the slabs. */
+/* Gives objects that are no longer in the bin to the slabs.  All of them were objects of the class when
+ * they were pushed.  One whose slab has closed since was freed twice: the slab closed because its first
+ * free brought it back. */
 static void give_batch(unsigned class_index, void *const *batch, size_t count) {
-    unsigned wrong = 0;
-    enum slab_status status = slab_give(class_index, batch, (unsigned)count, &wrong);
-    /* All of them were objects of the class when they were pushed.  One whose slab has closed since
-     * was freed twice: the slab closed because its first free brought it back. */
-    if (UNLIKELY(status != SLAB_OK))
+    while (count > 0) {
+        unsigned wrong = 0;
+        enum slab_status status = slab_give(class_index, batch, (unsigned)count, &wrong);
+        if (LIKELY(status == SLAB_OK))
+            return;
         report_slab_misuse("free", batch[wrong], status == SLAB_FOREIGN ? SLAB_FREE : status);
+        batch += wrong + 1;
+        count -= wrong + 1;
+    }
 }
 
 /* Gives the oldest objects of a full bin to the slabs.  While the others move down the bin is empty:

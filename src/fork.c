@@ -21,6 +21,7 @@
  *            meta       -                              free lists (forgotten)
  *            registry   the list                       -
  *            objects    the lists of slabs, their bits counters, lists of partial slabs
+ *            heaps      the lists, by next             previous, sums
  *          What threads that are gone had cached goes back to the slabs later (cache.c).
  *          Any thread of the child may be the one that repairs: fork, pthread_create and what goes
  *          by the fast paths do not come by here.
@@ -39,6 +40,7 @@
 #include "fork.h"
 
 #include "cache.h"
+#include "heaps.h"
 #include "mapping.h"
 #include "meta.h"
 #include "objects.h"
@@ -84,6 +86,7 @@ void fork_repair(uint32_t *word) {
     page_repair();
     slab_repair();
     objects_repair();
+    heaps_repair();
     cache_repair();
     STORE_RELEASE(*word, ALIVE);
 }

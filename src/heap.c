@@ -243,22 +243,26 @@ static unsigned class_of(const void *block) {
     return LOAD_RELAXED(pagemap_slab(pagemap_region((uintptr_t)block), head)->class_index);
 }
 
-/* Reports what is not the start of an object that may be live. */
-static void check_object(const void *block, const char *function) {
+static NOINLINE void report_object(const void *block, const char *function) {
     uintptr_t object = 0;
     bool is_free = false;
     slab_around((uintptr_t)block, &object, &is_free);
-    if (UNLIKELY(object != (uintptr_t)block || is_free))
-        report_slab_misuse(function, block, object == (uintptr_t)block ? SLAB_FREE : SLAB_INTERIOR);
+    report_slab_misuse(function, block, object == (uintptr_t)block ? SLAB_FREE : SLAB_INTERIOR);
+}
+
+/* Whether a pointer is the start of an object that may be live; reports it if not. */
+static bool check_object(const void *block, const char *function) {
+    bool taken = slab_is_taken((uintptr_t)block);
+    if (UNLIKELY(!taken))
+        report_object(block, function);
+    return taken;
 }
 
 size_t heap_usable(const void *block, const char *function) {
     heap_enter();
     unsigned class_index = class_of(block);
-    if (class_index) {
-        check_object(block, function);
-        return size_classes[class_index].size;
-    }
+    if (class_index)
+        return check_object(block, function) ? size_classes[class_index].size : 0;
     size_t pages = page_run_pages((uintptr_t)block);
     size_t bytes = pages ? pages << PAGE_SHIFT : mapping_bytes(block);
     if (!bytes)
@@ -281,8 +285,10 @@ static void free_foreign(void *block, const char *function) {
     size_t policy = LOAD_RELAXED(foreign_policy), extent;
     bool ours = head_kind(pagemap_head((uintptr_t)block)) != HEAD_ABSENT ||
                 mapping_around((uintptr_t)block, &extent) != 0;
-    if (ours || policy == FOREIGN_ABORT)
+    if (ours || policy == FOREIGN_ABORT) {
         report_bad_pointer(function, block);
+        return;
+    }
     void (*libc_free)(void *) = NULL;
     if (policy == FOREIGN_LIBC && &dlsym != NULL)
         libc_free = (void (*)(void *))(uintptr_t)dlsym(RTLD_NEXT, "free");
@@ -290,9 +296,13 @@ static void free_foreign(void *block, const char *function) {
         libc_free(block);
 }
 
-static void fill_freed(void *block, const char *function) {
-    if (class_of(block) || page_run_pages((uintptr_t)block))
-        memset(block, LOAD_RELAXED(perturb), heap_usable(block, function));
+/* False, and reported, where the block is none. */
+static bool fill_freed(void *block, const char *function) {
+    if (!class_of(block) && !page_run_pages((uintptr_t)block))
+        return true;
+    size_t bytes = heap_usable(block, function);
+    memset(block, LOAD_RELAXED(perturb), bytes);
+    return bytes != 0;
 }
 
 static void free_object(unsigned class_index, void *block, const char *function) {
@@ -305,8 +315,8 @@ void heap_free(void *block, const char *function) {
     if (!block)
         return;
     heap_enter();
-    if (UNLIKELY(LOAD_RELAXED(perturb)))
-        fill_freed(block, function);
+    if (UNLIKELY(LOAD_RELAXED(perturb)) && !fill_freed(block, function))
+        return;
     unsigned class_index = pagemap_class(block);
     bool is_page = (uintptr_t)block % PAGE_BYTES == 0;
     if (!class_index && is_page && page_run_give((uintptr_t)block))
@@ -344,7 +354,8 @@ static void *take_copy(const void *block, size_t old, size_t size) {
 
 static void *resize_object(unsigned class_index, void *block, size_t size) {
     size_t usable = size_classes[class_index].size;
-    check_object(block, "realloc");
+    if (!check_object(block, "realloc"))
+        return NULL;
     if (size_fits(size, usable, class_index))
         return block;
     void *fresh = take_copy(block, usable, size);
@@ -378,6 +389,8 @@ static bool resize_run(void *block, size_t old_pages, size_t size) {
 /* A run or a mapping. */
 static void *resize_large(void *block, size_t size) {
     size_t usable = heap_usable(block, "realloc"), pages = page_run_pages((uintptr_t)block);
+    if (!usable)
+        return NULL;
     if (size_fits(size, usable, 0))
         return block;
     if (size > SMALL_MAX) {
@@ -404,20 +417,27 @@ void *heap_resize(void *block, size_t size) {
 
 /* ---- checks of C23's sized frees ----------------------------------------------------------------- */
 
-void heap_check_size(void *block, size_t size, const char *function) {
+bool heap_check_size(void *block, size_t size, const char *function) {
     size_t usable = heap_usable(block, function);
     unsigned class_index = class_of(block);
     bool own_class = class_index && size <= SMALL_MAX && sizeclass_for(size) == class_index;
-    if (!own_class && !size_fits(size, usable, class_index))
+    if (usable && (own_class || size_fits(size, usable, class_index)))
+        return true;
+    if (usable)
         report_bad_size(function, block, size, usable);
+    return false;
 }
 
-void heap_check_alignment(void *block, size_t align, size_t size, const char *function) {
+bool heap_check_alignment(void *block, size_t align, size_t size, const char *function) {
     size_t usable = heap_usable(block, function);
-    if (!is_power_of_two(align) || (uintptr_t)block % align != 0)
+    bool aligned = is_power_of_two(align) && (uintptr_t)block % align == 0;
+    if (usable && aligned && size <= usable)
+        return true;
+    if (usable && !aligned)
         report_bad_alignment(function, block, align);
-    if (size > usable)
+    else if (usable)
         report_bad_size(function, block, size, usable);
+    return false;
 }
 
 /* ---- control ------------------------------------------------------------------------------------- */

@@ -3,7 +3,8 @@
  * heap.h: routes a request by its size to a cache, a run or a mapping, and a pointer back to where
  * it came from.  Everything here is the slow path behind cache_pop and cache_push.
  *
- * No function sets errno.  function is the name to print when the pointer is wrong.
+ * No function sets errno.  function is the name to print when the pointer is wrong; where that does not
+ * abort (report.h), nothing is done, and the answer is NULL, 0 or false.
  */
 #ifndef QUARRY_HEAP_H
 #define QUARRY_HEAP_H
@@ -37,9 +38,9 @@ void *heap_take_pages(size_t bytes, size_t align);
  * heap_usable.  Under QUARRY_CHECK none is known. */
 extern uint16_t heap_usable_known[CLASS_COUNT] __attribute__((visibility("hidden")));
 
-/* Checks that a block may have been asked for with this size / alignment; returns if so. */
-void heap_check_size(void *block, size_t size, const char *function);
-void heap_check_alignment(void *block, size_t align, size_t size, const char *function);
+/* Whether a block may have been asked for with this size / alignment; reports it if not. */
+bool heap_check_size(void *block, size_t size, const char *function);
+bool heap_check_alignment(void *block, size_t align, size_t size, const char *function);
 
 /* Gives back what can be given back; returns how many bytes that were. */
 size_t heap_trim(size_t pad);

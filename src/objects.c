@@ -30,12 +30,9 @@
 #include "objects.h"
 
 #include "heap.h"
-#include "lock.h"
 #include "meta.h"
 #include "page.h"
 #include "report.h"
-
-#include <quarry.h>
 
 #include <errno.h>
 #include <string.h>
@@ -43,27 +40,7 @@
 #define RUN_USUAL ((size_t)32 << 10)
 #define SIZE_MOST ((size_t)1 << 20)
 
-enum { WORDS = 4, OBJECTS_MOST = 64 * WORDS, OBJECTS_LEAST = 8 };
-
-struct object_slab {
-    struct quarry_cache *owner;
-    struct object_slab *next;                  /* of all slabs of the cache */
-    struct object_slab *next_free, *prev_free; /* of those with a free object */
-    uint64_t free[WORDS], built[WORDS];        /* bit i tells of object i */
-    size_t free_count;
-};
-
-struct quarry_cache {
-    struct lock lock;
-    struct quarry_cache *next; /* of all caches */
-    struct object_slab *slabs, *partial;
-    size_t size, run_bytes, first, objects; /* offset of object 0; objects per slab */
-    size_t slab_count, live;
-    int (*ctor)(void *, void *);
-    void (*dtor)(void *, void *);
-    void *arg;
-    char name[QUARRY_CACHE_NAME_BYTES];
-};
+enum { OBJECTS_MOST = 64 * OBJECT_WORDS, OBJECTS_LEAST = 8 };
 
 static struct lock list_lock = LOCK_INITIALISER(LOCK_OBJECTS);
 static struct quarry_cache *caches;
@@ -94,7 +71,7 @@ static bool add_slab(struct quarry_cache *cache) {
     memset(slab, 0, sizeof *slab);
     slab->owner = cache;
     slab->free_count = cache->objects;
-    for (size_t word = 0; word < WORDS; word++)
+    for (size_t word = 0; word < OBJECT_WORDS; word++)
         slab->free[word] = cache->objects > word * 64
                                ? bit_mask((unsigned)min_size(cache->objects - word * 64, 64))
                                : 0;
@@ -109,7 +86,7 @@ static bool add_slab(struct quarry_cache *cache) {
 
 /* The lowest free object that is built, else the lowest free one. */
 static size_t choose(const struct object_slab *slab) {
-    for (size_t word = 0; word < WORDS; word++)
+    for (size_t word = 0; word < OBJECT_WORDS; word++)
         if (slab->free[word] & slab->built[word])
             return word * 64 + bit_lowest(slab->free[word] & slab->built[word]);
     size_t word = 0;
@@ -170,7 +147,8 @@ static size_t room(const struct quarry_cache *cache) {
 }
 
 /* The least object has 16 bytes, so that a run of one page holds fewer than OBJECTS_MOST. */
-static void set_shape(struct quarry_cache *cache, size_t size, size_t align) {
+void objects_init(struct quarry_cache *cache, size_t size, size_t align) {
+    cache->lock = (struct lock)LOCK_INITIALISER(LOCK_OBJECTS);
     cache->size = round_up(max_size(size, 1), align);
     cache->first = round_up(sizeof(struct object_slab), align);
     cache->run_bytes = RUN_USUAL;
@@ -195,12 +173,11 @@ struct quarry_cache *quarry_cache_create(const char *name, size_t size, size_t a
         errno = ENOMEM;
         return NULL;
     }
-    cache->lock = (struct lock)LOCK_INITIALISER(LOCK_OBJECTS);
     cache->ctor = ctor;
     cache->dtor = dtor;
     cache->arg = arg;
     memcpy(cache->name, name, strlen(name));
-    set_shape(cache, size, align);
+    objects_init(cache, size, align);
     lock_take(&list_lock);
     cache->next = caches;
     STORE_RELEASE(caches, cache);
@@ -227,7 +204,7 @@ void *quarry_cache_alloc(struct quarry_cache *cache) {
     return object;
 }
 
-/* The slab that an object of the cache lies in; reports a pointer that is none. */
+/* The slab that an object of the cache lies in; NULL for a pointer that is none. */
 static struct object_slab *slab_of(const struct quarry_cache *cache, void *object, size_t *i) {
     uintptr_t start = round_down((uintptr_t)object, cache->run_bytes);
     struct object_slab *slab = (struct object_slab *)start;
@@ -235,19 +212,40 @@ static struct object_slab *slab_of(const struct quarry_cache *cache, void *objec
     if (page_run_pages(start) << PAGE_SHIFT != cache->run_bytes || slab->owner != cache ||
         (uintptr_t)object - start < cache->first || offset % cache->size != 0 ||
         offset / cache->size >= cache->objects)
-        report_bad_pointer("quarry_cache_free", object);
+        return NULL;
     *i = offset / cache->size;
     return slab;
 }
 
+/* The slab of a live object, and which of its slab it is; NULL, and reported, for what is none. */
+static struct object_slab *find_live(const struct quarry_cache *cache, void *object, size_t *i,
+                                     const char *function) {
+    struct object_slab *slab = slab_of(cache, object, i);
+    if (!slab) {
+        report_bad_pointer(function, object);
+    } else if ((LOAD_RELAXED(slab->free[*i / 64]) >> (*i % 64)) & 1) {
+        report_slab_misuse(function, object, SLAB_FREE);
+        slab = NULL;
+    }
+    return slab;
+}
+
+bool objects_is_live(const struct quarry_cache *cache, void *object, const char *function) {
+    size_t i = 0;
+    return find_live(cache, object, &i, function) != NULL;
+}
+
+void objects_give(struct quarry_cache *cache, void *object, const char *function) {
+    size_t i = 0;
+    struct object_slab *slab = find_live(cache, object, &i, function);
+    if (slab && !mark_free(cache, slab, i, true))
+        report_slab_misuse(function, object, SLAB_FREE); /* by another thread, meanwhile */
+}
+
 void quarry_cache_free(struct quarry_cache *cache, void *object) {
-    size_t i;
-    if (!object)
-        return;
     heap_enter();
-    struct object_slab *slab = slab_of(cache, object, &i);
-    if (!mark_free(cache, slab, i, true))
-        report_slab_misuse("quarry_cache_free", object, SLAB_FREE);
+    if (object)
+        objects_give(cache, object, "quarry_cache_free");
 }
 
 static void destruct(const struct quarry_cache *cache, struct object_slab *slab) {
@@ -319,28 +317,35 @@ size_t quarry_cache_stats(struct quarry_cache_stats *rows, size_t count) {
     return found;
 }
 
+void objects_drop(struct quarry_cache *cache) {
+    for (struct object_slab *slab = cache->slabs, *next; slab; slab = next) {
+        next = slab->next;
+        page_run_give((uintptr_t)slab);
+    }
+}
+
 /* ---- fork ---------------------------------------------------------------------------------------- */
 
-static void rebuild(struct quarry_cache *cache) {
+void objects_rebuild(struct quarry_cache *cache) {
+    if (!lock_broken(&cache->lock))
+        return;
     cache->partial = NULL;
     cache->slab_count = cache->live = 0;
     for (struct object_slab *slab = cache->slabs; slab; slab = slab->next) {
         slab->free_count = 0;
-        for (size_t word = 0; word < WORDS; word++)
+        for (size_t word = 0; word < OBJECT_WORDS; word++)
             slab->free_count += (size_t)__builtin_popcountll(slab->free[word]);
         if (slab->free_count)
             push_partial(cache, slab);
         cache->slab_count++;
         cache->live += cache->objects - slab->free_count;
     }
+    lock_repair(&cache->lock);
 }
 
 void objects_repair(void) {
     if (lock_broken(&list_lock))
         lock_repair(&list_lock);
     for (struct quarry_cache *cache = caches; cache; cache = cache->next)
-        if (lock_broken(&cache->lock)) {
-            rebuild(cache);
-            lock_repair(&cache->lock);
-        }
+        objects_rebuild(cache);
 }

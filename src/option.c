@@ -69,6 +69,12 @@ static void set_check(size_t value) {
     heap_set_check(value != 0);
 }
 
+/* As glibc's debugging malloc.  Whoever goes on after a wrong free needs all of them found. */
+static void set_check_action(size_t value) {
+    report_set_action(value);
+    heap_set_check(true);
+}
+
 static void accept(size_t value) {
     (void)value;
 }
@@ -103,6 +109,10 @@ const struct option option_table[] = {
      "may"},
     {"check", "QUARRY_CHECK", NULL, QUARRY_M_CHECK, 0, 1, NULL, set_check,
      "1: no caches, so that every wrong free is reported at once"},
+    {"check_action", "MALLOC_CHECK_", "check", M_CHECK_ACTION, ANY, NULL, set_check_action,
+     "check as above, and what a wrong pointer does, the sum of 1: print a line, 2: abort; without "
+     "2 the "
+     "call does nothing"},
     {"foreign", "QUARRY_FOREIGN", NULL, QUARRY_M_FOREIGN, 0, 2, "abort|leak|libc", heap_set_foreign,
      "what free does with a pointer of another allocator: report and abort, ignore it, hand it to "
      "libc"},

@@ -55,6 +55,11 @@ void run_set_heads(struct extent run, enum head_kind kind) {
         pagemap_set_head(region, pagemap_page(region, run.start), head);
 }
 
+/* Whoever wants nothing given back wants no call either: then all free pages are searched first. */
+static bool search_before_growth(void) {
+    return S.trim_threshold_set && S.trim_threshold_bytes == SIZE_MAX;
+}
+
 /* Hot runs first; where nothing else is found, what they merge to. */
 static bool take_locked(size_t pages, size_t align_bytes, struct extent *place, bool *zero) {
     size_t bytes = pages << PAGE_SHIFT;
@@ -63,6 +68,7 @@ static bool take_locked(size_t pages, size_t align_bytes, struct extent *place, 
         return true;
     if (!extent_find(bytes, align_bytes, place) &&
         !(hot_merge_all() && extent_find(bytes, align_bytes, place)) &&
+        !(search_before_growth() && extent_find_any(bytes, align_bytes, place)) &&
         !zone_grow(pages, align_bytes, place) && !extent_find_any(bytes, align_bytes, place))
         return false;
     size_t dirty = extent_remove(*place);

@@ -45,6 +45,16 @@ void line_address(struct line *line, uintptr_t address) {
     line_digits(line, address, 16);
 }
 
+/* ---- misuse -------------------------------------------------------------------------------------- */
+
+enum { ACTION_PRINT = 1, ACTION_ABORT = 2 };
+
+static size_t action = ACTION_PRINT | ACTION_ABORT;
+
+void report_set_action(size_t bits) {
+    STORE_RELAXED(action, bits);
+}
+
 static void begin(struct line *line, const char *function, const void *pointer) {
     line->length = 0;
     line_text(line, "quarry: ");
@@ -54,18 +64,21 @@ static void begin(struct line *line, const char *function, const void *pointer) 
     line_text(line, "): ");
 }
 
-static _Noreturn void finish(struct line *line) {
+static void finish(struct line *line) {
+    size_t bits = LOAD_RELAXED(action);
     line_text(line, "\n");
-    os_write_error(line->text, line->length);
-    os_abort();
+    if (bits & ACTION_PRINT)
+        os_write_error(line->text, line->length);
+    if (bits & ACTION_ABORT)
+        os_abort();
 }
 
-static _Noreturn void finish_with(struct line *line, const char *reason) {
+static void finish_with(struct line *line, const char *reason) {
     line_text(line, reason);
     finish(line);
 }
 
-static _Noreturn void finish_inside(struct line *line, size_t usable, uintptr_t start) {
+static void finish_inside(struct line *line, size_t usable, uintptr_t start) {
     line_text(line, "inside a block of ");
     line_number(line, usable);
     line_text(line, " bytes that starts at ");
@@ -81,25 +94,27 @@ void report_slab_misuse(const char *function, const void *pointer, enum slab_sta
     unsigned class_index = slab_around((uintptr_t)pointer, &object, &is_free);
     if (status == SLAB_FREE)
         finish_with(&line, "already free");
-    if (status == SLAB_INTERIOR && class_index && object && !is_free)
+    else if (status == SLAB_INTERIOR && class_index && object && !is_free)
         finish_inside(&line, size_classes[class_index].size, object);
-    finish_with(&line, status == SLAB_FOREIGN ? "not a block of this heap" : "never allocated");
+    else
+        finish_with(&line, status == SLAB_FOREIGN ? "not a block of this heap" : "never allocated");
 }
 
 void report_bad_pointer(const char *function, const void *pointer) {
     struct line line;
     uintptr_t address = (uintptr_t)pointer;
     begin(&line, function, pointer);
-    size_t extent = 0;
-    uintptr_t start = mapping_around(address, &extent);
-    if (start)
-        finish_inside(&line, extent, start);
-    if (head_kind(pagemap_head(address)) == HEAD_ABSENT)
+    size_t bytes = 0, pages = 0;
+    uintptr_t mapping = mapping_around(address, &bytes), run = 0;
+    bool absent = head_kind(pagemap_head(address)) == HEAD_ABSENT;
+    if (mapping)
+        finish_inside(&line, bytes, mapping);
+    else if (absent)
         finish_with(&line, "not a block of this heap");
-    start = page_run_around(address, &extent);
-    if (start)
-        finish_inside(&line, extent << PAGE_SHIFT, start);
-    finish_with(&line, address % PAGE_BYTES == 0 ? "already free" : "never allocated");
+    else if ((run = page_run_around(address, &pages)) != 0)
+        finish_inside(&line, pages << PAGE_SHIFT, run);
+    else
+        finish_with(&line, address % PAGE_BYTES == 0 ? "already free" : "never allocated");
 }
 
 void report_bad_size(const char *function, const void *pointer, size_t size, size_t usable) {

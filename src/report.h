@@ -2,7 +2,8 @@
  *
  * report.h: one line on standard error, then SIGABRT, for what the program did wrong.
  *
- * Lines are "quarry: FUNCTION(ADDRESS): REASON".  Nothing here allocates or takes a lock.
+ * Lines are "quarry: FUNCTION(ADDRESS): REASON".  Nothing here allocates or takes a lock.  Where the
+ * user wants no abort these functions return, and the caller leaves the pointer alone.
  */
 #ifndef QUARRY_REPORT_H
 #define QUARRY_REPORT_H
@@ -19,16 +20,19 @@ void line_text(struct line *line, const char *text);
 void line_number(struct line *line, size_t number);
 void line_address(struct line *line, uintptr_t address);
 
+/* M_CHECK_ACTION: bit 0 prints the line, bit 1 aborts; both at first.  Other bits say nothing. */
+void report_set_action(size_t bits);
+
 /* A pointer that slab_give refused. */
-_Noreturn void report_slab_misuse(const char *function, const void *pointer,
+void report_slab_misuse(const char *function, const void *pointer,
                                   enum slab_status status);
 
 /* A pointer that is the start of no block. */
-_Noreturn void report_bad_pointer(const char *function, const void *pointer);
+void report_bad_pointer(const char *function, const void *pointer);
 
 /* A size or an alignment that does not belong to the block. */
-_Noreturn void report_bad_size(const char *function, const void *pointer, size_t size,
+void report_bad_size(const char *function, const void *pointer, size_t size,
                                size_t usable);
-_Noreturn void report_bad_alignment(const char *function, const void *pointer, size_t alignment);
+void report_bad_alignment(const char *function, const void *pointer, size_t alignment);
 
 #endif

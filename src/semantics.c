@@ -35,17 +35,13 @@ void *api_realloc(void *block, size_t size) {
 }
 
 void api_free_sized(void *block, size_t size) {
-    if (!block)
-        return;
-    heap_check_size(block, size, "free_sized");
-    heap_free(block, "free_sized");
+    if (block && heap_check_size(block, size, "free_sized"))
+        heap_free(block, "free_sized");
 }
 
 void api_free_aligned_sized(void *block, size_t alignment, size_t size) {
-    if (!block)
-        return;
-    heap_check_alignment(block, alignment, size, "free_aligned_sized");
-    heap_free(block, "free_aligned_sized");
+    if (block && heap_check_alignment(block, alignment, size, "free_aligned_sized"))
+        heap_free(block, "free_aligned_sized");
 }
 
 static void *aligned(size_t alignment, size_t size) {

@@ -45,6 +45,20 @@ enum slab_status slab_give(unsigned class_index, void *const *objects, unsigned 
 /* The class of the slab that an address lies in, and the start of its object; 0 if in none. */
 unsigned slab_around(uintptr_t address, uintptr_t *object, bool *is_free);
 
+/* Whether an address is the start of an object that is not in its slab. */
+static inline bool slab_is_taken(uintptr_t address) {
+    struct region *region = pagemap_region(address);
+    uint32_t head = region ? LOAD_ACQUIRE(region->head[pagemap_page(region, address)]) : 0;
+    if (UNLIKELY(head_kind(head) != HEAD_SLAB))
+        return false;
+    const struct slab *slab = pagemap_slab(region, head);
+    const struct size_class *shape = &size_classes[LOAD_RELAXED(slab->class_index)];
+    size_t offset = address - LOAD_RELAXED(slab->base);
+    unsigned index = sizeclass_index(shape, offset);
+    return index < shape->objects && (size_t)index * shape->size == offset &&
+           !((LOAD_RELAXED(slab->word[index / 64]) >> (index % 64)) & 1);
+}
+
 /* Gives the free pages inside partly used slabs back to the kernel; returns the bytes. */
 size_t slab_trim(void);
 

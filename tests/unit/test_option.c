@@ -319,6 +319,78 @@ static void mallopt_checks_from_now_on(void **state) {
     assert_true(died_of(run_and_catch(ask_for_the_size_under_check), SIGABRT));
 }
 
+/* Nine calls that are wrong, and what has to be as it was after them. */
+static void misuse_everything(void) {
+    static int foreign;
+    char *kept = api_malloc(40), *freed = api_malloc(40), *run = api_malloc(40000);
+    must(kept && freed && run);
+    api_free(&foreign);
+    api_free(kept + 16);
+    api_free(run + 4096);
+    api_free(freed);
+    api_free(freed);
+    must(api_malloc_usable_size(freed) == 0);
+    must(api_realloc(freed, 100) == NULL);
+    api_free_sized(kept, 1000);
+    api_free_aligned_sized(kept, 3, 40);
+    must(api_malloc_usable_size(kept) == 48);
+    api_free(run);
+    api_free(run);
+    api_free(kept);
+    must(page_live_bytes() == 0);
+    must_be_sound();
+}
+
+static void misuse_silently(void) {
+    with_variable("MALLOC_CHECK_=0");
+    misuse_everything();
+}
+
+static void misuse_and_print(void) {
+    with_variable("GLIBC_TUNABLES=glibc.malloc.check=1");
+    misuse_everything();
+}
+
+static void misuse_what_is_filled(void) {
+    with_variable("MALLOC_CHECK_=1");
+    must(option_set(M_PERTURB, 165) == 1);
+    misuse_everything();
+}
+
+static void misuse_and_abort(void) {
+    with_variable("MALLOC_CHECK_=2");
+    misuse_everything();
+}
+
+static void misuse_what_is_hot(void) {
+    must(cached_bytes_after(4) > 0);
+    void *block = api_malloc(64);
+    api_free(block);
+    api_free(block);
+    must(option_set(M_CHECK_ACTION, 1) == 1); /* the bin is emptied */
+    must(page_live_bytes() == 0);
+    must_be_sound();
+}
+
+static size_t lines_of(void (*body)(void)) {
+    struct outcome outcome = run_and_catch(body);
+    size_t lines = 0;
+    assert_int_equal(outcome.status, 0);
+    for (const char *c = outcome.text; *c; c++)
+        lines += *c == '\n';
+    return lines;
+}
+
+static void check_action_prints_or_aborts_or_neither(void **state) {
+    (void)state;
+    assert_int_equal(lines_of(misuse_silently), 0);
+    assert_int_equal(lines_of(misuse_and_print), 9);
+    assert_int_equal(lines_of(misuse_what_is_filled), 9);
+    assert_int_equal(lines_of(misuse_what_is_hot), 1);
+    struct outcome silent = run_and_catch(misuse_and_abort);
+    assert_true(died_of(silent, SIGABRT) && silent.text[0] == 0);
+}
+
 static void *disable_caches(void *unused) {
     (void)unused;
     must(option_set(M_PERTURB, 1) == 1);
@@ -396,6 +468,7 @@ int main(void) {
         body_test(defaults_cache),
         cmocka_unit_test(words_name_values),
         cmocka_unit_test(mallopt_checks_from_now_on),
+        cmocka_unit_test(check_action_prints_or_aborts_or_neither),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

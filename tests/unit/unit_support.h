@@ -74,7 +74,7 @@ static inline void run_body(void **state) {
 /* How a child that is meant to die ended, and what it wrote to standard error. */
 struct outcome {
     int status;
-    char text[512];
+    char text[2048];
 };
 
 static inline struct outcome run_and_catch(void (*body)(void)) {

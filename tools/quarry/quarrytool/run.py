@@ -30,6 +30,7 @@ OPTIONS = (
     ("--hugetlb", "glibc.malloc.hugetlb", "0|1", "1: ask for transparent huge pages"),
     ("--limit", "QUARRY_LIMIT", "BYTES|auto", "hold no more than this; then malloc fails"),
     ("--check", "QUARRY_CHECK", "0|1", "1: report every wrong free at once"),
+    ("--check-action", "MALLOC_CHECK_", "0-3", "the same; 1: print a line, 2: abort, 3: both"),
     ("--foreign", "QUARRY_FOREIGN", "WHAT", "pointers of other allocators: abort, leak or libc"),
 )
 
