@@ -199,13 +199,14 @@ build/system/%: tests/system/%.cc Makefile
 # bench/micro/NAME.c      build/bench/micro/NAME, on Google Benchmark through gbench.h
 # bench/workloads/NAME.c  build/bench/workloads/NAME, with all *_support.c beside it
 # bench/exact/NAME.c      build/bench/exact/NAME: fixed loops and phases that are counted
+# bench/latency/NAME.c    build/bench/latency/NAME: times single calls
 # bench/trace/*.c         recorder and player of traces
 # None is linked with an allocator: the runner preloads each in turn.
 
 MICRO := $(patsubst %.c,build/%,$(wildcard bench/micro/*.c))
 WORKLOAD := $(patsubst %.c,build/%,$(filter-out %_support.c,$(wildcard bench/workloads/*.c)))
 WORKLOAD_SUPPORT := $(patsubst %.c,build/%.o,$(wildcard bench/workloads/*_support.c))
-EXACT := $(patsubst %.c,build/%,$(wildcard bench/exact/*.c))
+EXACT := $(patsubst %.c,build/%,$(wildcard bench/exact/*.c bench/latency/*.c))
 # Of the trace tools: what is in both, in the recorder, in the recording tool, in the player.
 trace_objects = $(patsubst %,build/bench/trace/%.o,$1)
 RECORDER := $(call trace_objects,recorder rawlog)
@@ -229,7 +230,7 @@ $(MICRO): build/bench/micro/%: build/bench/micro/%.o build/bench/micro/gbench.o
 	$(build_bench)$(CXX) $^ -o $@ -lbenchmark -pthread
 $(WORKLOAD): build/bench/workloads/%: build/bench/workloads/%.o $(WORKLOAD_SUPPORT)
 	$(build_bench)$(CC) $^ -o $@ -pthread -lm
-$(EXACT): build/bench/exact/%: build/bench/exact/%.o
+$(EXACT): build/bench/%: build/bench/%.o
 	$(build_bench)$(CC) $^ -o $@ -pthread -rdynamic
 $(RECORDER): BENCH_FLAGS += -fPIC -fvisibility=hidden
 build/bench/trace/libquarry_trace.so: $(RECORDER)
@@ -245,9 +246,12 @@ bench: bench-setup
 #help:   bench-quick   the same in under two minutes, with small tasks; says little about times
 bench-quick: bench-setup
 	bench/run.py --quick $(BENCH)
+#help:   bench-latency  how long single calls take, beside Debian's rivals; about four minutes
+bench-latency: bench-setup
+	bench/latency.py $(BENCH)
 #help:   bench-programs  builds the programs of the benchmarks and runs none
 bench-programs: $(BENCH_PROGRAMS)
-.PHONY: bench bench-quick bench-programs bench-setup
+.PHONY: bench bench-quick bench-latency bench-programs bench-setup
 #help:   bench-setup   installs the packages of the benchmarks
 bench-setup:
 	tools/setup.sh build demo bench
