@@ -90,8 +90,8 @@ endif
 .SECONDARY:
 
 #help: Targets:
-#help:   all           the library: build/release/libquarry.so and .a (the default)
-all: build/release/libquarry.so build/release/libquarry.a
+#help:   all           the library: build/release/libquarry.so and .a (the default); what quarry rt runs
+all: build/release/libquarry.so build/release/libquarry.a build/tools/rt/realtime
 #help:   debug         the same with assertions, in build/debug/
 debug: build/debug/libquarry.so build/debug/libquarry.a
 
@@ -240,6 +240,15 @@ build/bench/trace/quarry_replay: $(PLAYER) $(call trace_objects,reader tool_supp
 $(filter %/quarry_trace %/quarry_replay,$(TRACE)):
 	$(build_bench)$(CC) $^ -o $@ -pthread
 
+# ---- What quarry rt runs, as its test does ------------------------------------------------------
+# Linked with libc alone, as the benchmarks are; no name may be looked up for the first time in its section.
+
+REALTIME := build/tools/rt/realtime
+build/tools/%.o: tools/%.c Makefile
+	$(build_bench)$(CC) $(BENCH_FLAGS) -c $< -o $@
+$(REALTIME): %: %.o
+	$(build_bench)$(CC) $^ -o $@ -pthread -Wl,-z,now
+
 #help:   bench         compares allocators, after installing Debian's rivals; writes build/bench/results/
 bench: bench-setup
 	bench/run.py $(BENCH)
@@ -270,7 +279,7 @@ $(foreach v,debug libc asan ubsan tsan,$(eval RUN_$v := $(call programs,$v,$(API
 RUN_cuts := $(call programs,cuts,$(CUTS))
 RUN_system := $(call scripts,tests/system)
 NEEDS_system = build/release/libquarry.so $(ARCHIVE) build/debug/libquarry.so $(SYSTEM_PROGRAMS) \
-  $(BENCH_PROGRAMS)
+  $(REALTIME) $(BENCH_PROGRAMS)
 suite_needs = $(filter build/%,$(RUN_$1)) $(NEEDS_$1)
 
 # Builds what the suites in RUN need, then runs them.
@@ -304,6 +313,10 @@ demo:
 	tools/setup.sh build demo
 	+@$(MAKE) --no-print-directory -j$(JOBS) all
 	tools/demo/demo.py
+#help:   tutorial      writes docs/TUTORIAL.md again, with what its commands print here
+tutorial: all
+	tools/tutorial/make_tutorial.py
+.PHONY: tutorial
 
 # ---- Installation -------------------------------------------------------------------------------
 
@@ -324,7 +337,7 @@ INSTALLED := $(addprefix $(LIBDIR)/,$(SHARED_FILE) $(SONAME) libquarry.so libqua
   $(CMAKEDIR)/quarry-config.cmake $(CMAKEDIR)/quarry-config-version.cmake \
   $(addprefix $(BINDIR)/,$(notdir $(TOOLS) $(QUARRY_TOOL))) \
   $(addprefix $(MODULEDIR)/,$(notdir $(QUARRY_MODULES))) \
-  $(addprefix $(LIBEXECDIR)/,libquarry.so $(notdir $(RECORDING_LIBRARY))) \
+  $(addprefix $(LIBEXECDIR)/,libquarry.so $(notdir $(RECORDING_LIBRARY) $(REALTIME))) \
   $(foreach m,$(MAN_PAGES),$(call man_path,$m))
 fill_in = sed -e 's|@VERSION@|$(VERSION)|g' -e 's|@PREFIX@|$(PREFIX)|g' -e 's|@LIBDIR@|$(LIBDIR)|g' \
   -e 's|@INCLUDEDIR@|$(INCLUDEDIR)|g' -e 's|@SHARED_FILE@|$(SHARED_FILE)|g' -e 's|@SONAME@|$(SONAME)|g' \
@@ -344,7 +357,7 @@ install: all $(TRACE)
 	  >$(DESTDIR)$(CMAKEDIR)/quarry-config-version.cmake
 	install -m 755 $(TOOLS) $(QUARRY_TOOL) $(DESTDIR)$(BINDIR)
 	install -m 644 $(QUARRY_MODULES) $(DESTDIR)$(MODULEDIR)
-	install -m 755 $(RECORDING_LIBRARY) $(DESTDIR)$(LIBEXECDIR)
+	install -m 755 $(RECORDING_LIBRARY) $(REALTIME) $(DESTDIR)$(LIBEXECDIR)
 	ln -sf $(LIBDIR)/$(SONAME) $(DESTDIR)$(LIBEXECDIR)/libquarry.so
 	$(foreach m,$(MAN_PAGES),install -m 644 $m $(DESTDIR)$(call man_path,$m);)
 

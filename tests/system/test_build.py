@@ -44,7 +44,7 @@ with tempfile.TemporaryDirectory() as work:
     for copy in (tree, twin):
         os.makedirs(copy)
         shutil.copy(os.path.join(tap.ROOT, "Makefile"), copy)
-        for folder in ("include", "src", "preload"):
+        for folder in ("include", "src", "preload", "tools/rt"):
             shutil.copytree(os.path.join(tap.ROOT, folder), os.path.join(copy, folder))
 
     def build(*words, at=tree):

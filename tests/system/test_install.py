@@ -35,7 +35,8 @@ def files_wanted(library, header="include", manual="share/man", prefix=""):
              "cmake/quarry/quarry-config-version.cmake"]
     tools = [prefix + name for name in ("bin/quarry", "bin/quarry_trace", "bin/quarry_replay",
                                         "libexec/quarry/libquarry_trace.so",
-                                        "libexec/quarry/libquarry.so")]
+                                        "libexec/quarry/libquarry.so",
+                                        "libexec/quarry/realtime")]
     tools += [f"{prefix}share/quarry/quarrytool/{os.path.basename(module)}" for module in glob.glob(
         os.path.join(tap.ROOT, "tools", "quarry", "quarrytool", "*.py"))]
     return sorted([f"{library}/{name}" for name in names] + [f"{header}/quarry.h"] + pages + tools)
@@ -102,6 +103,8 @@ def check_tools(prefix, work):
     ran = tap.run(os.path.join(prefix, "bin", "quarry"), "run", "--", "ls", work)
     tap.check("the installed quarry finds its modules and the library", ran.returncode == 0
               and "heap at the end" in ran.stderr, ran.stderr)
+    tap.succeeds("the installed quarry rt finds the program that it runs", os.path.join(
+        prefix, "bin", "quarry"), "rt", "--no-calls", "--mix", "small", "--seed", "1")
 
 
 with tempfile.TemporaryDirectory() as work:

@@ -14,13 +14,28 @@ from . import (
     oom,
     plot,
     record,
+    rt,
     run,
     top,
     why,
 )
 from .errors import ToolError
 
-VERBS = (run, why, top, kernel_formats, heapmap, record, plot, lazy, oom, kmem, doctor, completion)
+VERBS = (
+    run,
+    rt,
+    why,
+    top,
+    kernel_formats,
+    heapmap,
+    record,
+    plot,
+    lazy,
+    oom,
+    kmem,
+    doctor,
+    completion,
+)
 
 
 def parser() -> argparse.ArgumentParser:

@@ -35,23 +35,26 @@ OPTIONS = (
 )
 
 
+def find(given: str | None, name: str, folder: str) -> str | None:
+    """A file of Quarry's: the one given, or installed, or built in a folder of build/."""
+    here = Path(os.path.realpath(sys.argv[0])).parent
+    places = [here.parent / "libexec/quarry" / name, here.parents[1] / "build" / folder / name]
+    for place in [Path(given)] if given else places:
+        if place.is_file():
+            return os.path.realpath(place)
+    return None
+
+
 def find_library(given: str | None = None) -> str:
     """The library to preload: the one given, of the environment, installed, or built."""
-    here = Path(os.path.realpath(sys.argv[0])).parent
-    places = [
-        given or os.environ.get("QUARRY_LIBRARY"),
-        here.parent / "libexec/quarry/libquarry.so",
-        here.parents[1] / "build/release/libquarry.so",
-    ]
-    if given or places[0]:
-        places = places[:1]
-    for place in places:
-        if place and Path(place).is_file():
-            return os.path.realpath(place)
-    raise ToolError(
-        f"{places[0] or 'libquarry.so'}: there is no such library; build it by 'make', "
-        "or name it by --library"
-    )
+    given = given or os.environ.get("QUARRY_LIBRARY")
+    found = find(given, "libquarry.so", "release")
+    if not found:
+        raise ToolError(
+            f"{given or 'libquarry.so'}: there is no such library; build it by 'make', "
+            "or name it by --library"
+        )
+    return found
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:

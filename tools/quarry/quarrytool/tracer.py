@@ -38,6 +38,9 @@ _NO_SECCOMP = (
     "do without them: quarry run --no-calls -- COMMAND\n"
 )
 
+# Last lines of a seccomp program: let the call pass, or report it to the tracer.
+PASS, REPORT = (0x06, 0, 0, 0x7FFF0000), (0x06, 0, 0, 0x7FF00000)
+
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.ptrace.restype = ctypes.c_long
 _libc.ptrace.argtypes = (ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c_void_p)
@@ -65,6 +68,16 @@ class _Program(ctypes.Structure):
     _fields_ = [("length", ctypes.c_ushort), ("filter", ctypes.c_void_p)]
 
 
+def audit_number() -> int | None:
+    """How seccomp names this architecture; None where its system calls are not known here."""
+    return _NUMBERS[platform.machine()][0] if platform.machine() in _NUMBERS else None
+
+
+def assemble(code: list[tuple[int, int, int, int]]) -> bytes:
+    """A seccomp program of (operation, jump if true, jump if false, operand)."""
+    return b"".join(struct.pack("<HBBI", *line) for line in code)
+
+
 def _filter() -> bytes | None:
     """A seccomp program that reports CALLS to the tracer and lets everything else pass."""
     known = _NUMBERS.get(platform.machine())
@@ -74,8 +87,7 @@ def _filter() -> bytes | None:
     count = len(numbers)
     code = [(0x20, 0, 0, 4), (0x15, 0, count + 1, audit), (0x20, 0, 0, 0)]
     code += [(0x15, count - i, 0, number) for i, number in enumerate(numbers)]
-    code += [(0x06, 0, 0, 0x7FFF0000), (0x06, 0, 0, 0x7FF00000)]
-    return b"".join(struct.pack("<HBBI", *line) for line in code)
+    return assemble([*code, PASS, REPORT])
 
 
 def _install(code: bytes) -> bool:
@@ -96,6 +108,8 @@ def _ptrace(request: int, pid: int, address: int = 0, data: int = 0) -> int:
 class Tracer:
     """Follows one command."""
 
+    no_seccomp = _NO_SECCOMP
+
     def __init__(
         self,
         command: list[str],
@@ -106,7 +120,7 @@ class Tracer:
         """at_end is called with the first process's number when it is about to lose its memory."""
         self.outcome = Outcome()
         self.at_end = at_end
-        self.code = _filter() if count_calls else None
+        self.code = self.filter() if count_calls else None
         self.outcome.counted = self.code is not None
         self.breaks: dict[int, int] = {}  # by process
         self.process_of: dict[int, int] = {}  # by thread
@@ -115,11 +129,15 @@ class Tracer:
         self.faults_before = procfs.Faults(0, 0, 0, "")
         self.first = self._start(command, environment)
 
+    def filter(self) -> bytes | None:
+        """The seccomp program to run the command under; None where its numbers are not known."""
+        return _filter()
+
     def _start(self, command: list[str], environment: dict[str, str]) -> int:
         wait_end, go_end = os.pipe()
         pid = os.fork()
         if pid == 0:
-            self._become(command, environment, wait_end, go_end)
+            self.become(command, environment, wait_end, go_end)
         os.close(wait_end)
         for number in (
             signal.SIGINT,
@@ -140,7 +158,7 @@ class Tracer:
         os.close(go_end)
         return pid
 
-    def _become(
+    def become(
         self, command: list[str], environment: dict[str, str], wait_end: int, go_end: int
     ) -> None:
         """In the child: wait until the parent traces, then turn into the command."""
@@ -149,7 +167,7 @@ class Tracer:
             if os.read(wait_end, 1) != b"g":
                 os._exit(126)
             if self.code and not _install(self.code):
-                os.write(2, _NO_SECCOMP.encode())
+                os.write(2, self.no_seccomp.encode())
                 os._exit(127)
             os.execvpe(command[0], command, environment)
         except OSError as error:
@@ -178,7 +196,7 @@ class Tracer:
             _ptrace(_LISTEN if number in _STOPS else _CONT, pid)
             return
         if event == _EVENT_SECCOMP:
-            self._count(pid)
+            self.count(pid)
         elif event == _EVENT_EXEC:
             self._replaced(pid)
         elif event == _EVENT_EXIT:
@@ -193,7 +211,8 @@ class Tracer:
             self.outcome.calls.clear()
             self.faults_before = procfs.faults(pid)  # this tool's own, after its fork
 
-    def _process(self, thread: int) -> int:
+    def process(self, thread: int) -> int:
+        """The process that a thread belongs to."""
         if thread not in self.process_of:
             self.process_of[thread] = procfs.status(thread).get("Tgid", thread)
         return self.process_of[thread]
@@ -212,11 +231,20 @@ class Tracer:
         if pid == self.first:
             self.at_end(pid)
 
-    def _count(self, pid: int) -> None:
+    def call(self, pid: int) -> tuple[int, int, int, int] | None:
+        """The call at which a thread has stopped: its number and its first arguments."""
         info = ctypes.create_string_buffer(88)
         if _ptrace(_SYSCALL_INFO, pid, len(info), ctypes.addressof(info)) <= 0:
-            return
+            return None
         number, first, second, third = struct.unpack_from("<QQQQ", info.raw, 24)
+        return number, first, second, third
+
+    def count(self, pid: int) -> None:
+        """A thread has stopped at a call that the filter reports."""
+        call = self.call(pid)
+        if not call:
+            return
+        number, first, second, third = call
         name = dict(zip(_NUMBERS[platform.machine()][1], CALLS)).get(number)
         if not name:
             return
@@ -226,6 +254,6 @@ class Tracer:
         elif name == "madvise" and third in (_DONTNEED, _FREE):
             self.outcome.advised += second
         elif name == "brk" and first:
-            process = self._process(pid)
+            process = self.process(pid)
             self.outcome.lowered += max(self.breaks.get(process, first) - first, 0)
             self.breaks[process] = first
