@@ -10,12 +10,15 @@
  *            taken / put back:     [RRRRR][1][2]          or     [RRRRR ][1]
  *
  * SEARCH   1. a dirty block that is large enough: smallest order, lowest region, lowest address
- *          2. adjacent blocks that together are, around dirty ones of half and a quarter the size
- *          3. and 4. the same with clean ones
- *          5. more pages from the kernel (zone.c)
- *          6. where it refuses, 2 and 4 without the limit of GATHER_TRIES blocks
+ *          2. adjacent dirty blocks that together are, around blocks of half and a quarter the size
+ *          3. adjacent blocks of both kinds, around dirty ones
+ *          4. and 5. as 1 and 2, clean ones
+ *          6. more pages from the kernel (zone.c)
+ *          7. where it refuses, 3 and 4 without the limit of GATHER_TRIES blocks
  *          Every extent of n pages contains a block of at least a quarter of n rounded up to a power
- *          of two, so 6 finds what there is.
+ *          of two, so 7 finds what there is.
+ *          Where nothing is ever given back, 2 comes first and has no limit, nor has 3: see
+ *          docs/decisions.
  *
  * LOCKING  Everything here runs under the page lock.
  */
@@ -180,22 +183,24 @@ static bool find_block(size_t bytes, size_t align, bool dirty, struct extent *pl
     return false;
 }
 
-/* Adjacent blocks that hold the run, around blocks of one order; dirty ones alone where they do. */
-static bool gather_around(unsigned order, size_t bytes, size_t align, bool dirty, int *tries,
+/* What a search may take: blocks of one kind, or free pages of both that lie around dirty ones. */
+enum pages { DIRTY, CLEAN, BOTH };
+
+/* Adjacent blocks that hold the run, around blocks of one order. */
+static bool gather_around(unsigned order, size_t bytes, size_t align, enum pages which, int *left,
                           struct extent *place) {
-    bool one_region = !run_may_cross(bytes);
+    bool one_region = !run_may_cross(bytes), dirty = which != CLEAN;
     for (uint32_t rank = 0; rank < pagemap_region_count; rank++) {
         struct region *region = pagemap_regions[rank];
         struct buddy *set = set_of(region, dirty);
         int page = set->orders >> order & 1 ? buddy_next(set, order, 0) : -1;
         for (; page >= 0; page = buddy_next(set, order, (unsigned)page + (1u << order))) {
-            if (*tries == 0)
+            if (*left == 0)
                 return false;
-            --*tries;
+            --*left;
             uintptr_t at = region->base + ((uintptr_t)page << PAGE_SHIFT);
             size_t want = bytes + align - PAGE_BYTES;
-            if (!fits(extent_around(at, want, one_region, dirty), bytes, align, place) &&
-                !(dirty && fits(extent_around(at, want, one_region, false), bytes, align, place)))
+            if (!fits(extent_around(at, want, one_region, which == DIRTY), bytes, align, place))
                 continue;
             place->start = round_up(slide_down(place->start, order, dirty), align);
             place->end = place->start + bytes;
@@ -205,23 +210,32 @@ static bool gather_around(unsigned order, size_t bytes, size_t align, bool dirty
     return false;
 }
 
-static bool gather(size_t bytes, size_t align, bool dirty, int tries, struct extent *place) {
+static bool gather(size_t bytes, size_t align, enum pages which, int left, struct extent *place) {
     unsigned order = buddy_order_for(bytes >> PAGE_SHIFT);
     if (order == 0)
         return false;
     unsigned top = (unsigned)min_size(order - 1, BUDDY_MAX_ORDER);
-    return gather_around(top, bytes, align, dirty, &tries, place) ||
-           (top > 0 && gather_around(top - 1, bytes, align, dirty, &tries, place));
+    return gather_around(top, bytes, align, which, &left, place) ||
+           (top > 0 && gather_around(top - 1, bytes, align, which, &left, place));
+}
+
+/* Whoever never gives back wants every page used before a new one: no limit then, and holes of about
+ * the length before longer ones. */
+bool extent_find_dirty(size_t bytes, size_t align, struct extent *place) {
+    if (purge_never() && gather(bytes, align, DIRTY, INT_MAX, place))
+        return true;
+    return find_block(bytes, align, true, place) ||
+           gather(bytes, align, DIRTY, GATHER_TRIES, place);
 }
 
 bool extent_find(size_t bytes, size_t align, struct extent *place) {
-    return find_block(bytes, align, true, place) ||
-           gather(bytes, align, true, GATHER_TRIES, place) ||
+    return extent_find_dirty(bytes, align, place) ||
+           gather(bytes, align, BOTH, purge_never() ? INT_MAX : GATHER_TRIES, place) ||
            find_block(bytes, align, false, place) ||
-           gather(bytes, align, false, GATHER_TRIES, place);
+           gather(bytes, align, CLEAN, GATHER_TRIES, place);
 }
 
 bool extent_find_any(size_t bytes, size_t align, struct extent *place) {
-    return gather(bytes, align, true, INT_MAX, place) ||
-           gather(bytes, align, false, INT_MAX, place);
+    return gather(bytes, align, BOTH, INT_MAX, place) ||
+           gather(bytes, align, CLEAN, INT_MAX, place);
 }

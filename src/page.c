@@ -55,20 +55,16 @@ void run_set_heads(struct extent run, enum head_kind kind) {
         pagemap_set_head(region, pagemap_page(region, run.start), head);
 }
 
-/* Whoever wants nothing given back wants no call either: then all free pages are searched first. */
-static bool search_before_growth(void) {
-    return S.trim_threshold_set && S.trim_threshold_bytes == SIZE_MAX;
-}
-
 /* Hot runs first; where nothing else is found, what they merge to. */
 static bool take_locked(size_t pages, size_t align_bytes, struct extent *place, bool *zero) {
     size_t bytes = pages << PAGE_SHIFT;
     *zero = false;
     if (pages <= HOT_MAX_PAGES && hot_take(pages, align_bytes, place))
         return true;
+    if (purge_never() && !extent_find_dirty(bytes, align_bytes, place))
+        hot_merge_all();
     if (!extent_find(bytes, align_bytes, place) &&
         !(hot_merge_all() && extent_find(bytes, align_bytes, place)) &&
-        !(search_before_growth() && extent_find_any(bytes, align_bytes, place)) &&
         !zone_grow(pages, align_bytes, place) && !extent_find_any(bytes, align_bytes, place))
         return false;
     size_t dirty = extent_remove(*place);
@@ -103,6 +99,18 @@ static void give_locked(struct extent run) {
     }
 }
 
+/* The pages of a run of which some are clean: bit i tells of page i.  For who wants no fault; else such
+ * runs stay whole and count as dirty, for apart they would be passed over for other clean pages. */
+static void give_parts(struct extent run, uint32_t clean) {
+    run_set_heads(run, HEAD_FREE);
+    for (uintptr_t at = run.start, end; at < run.end; at = end, clean >>= 1) {
+        bool is_clean = clean & 1;
+        for (end = at + PAGE_BYTES; end < run.end && (clean >> 1 & 1) == is_clean; clean >>= 1)
+            end += PAGE_BYTES;
+        extent_insert((struct extent){at, end}, !is_clean);
+    }
+}
+
 bool page_run_give(uintptr_t address) {
     lock_take(&S.lock);
     size_t pages = page_run_pages(address);
@@ -134,6 +142,17 @@ bool page_run_shrink(uintptr_t address, size_t pages) {
     return possible;
 }
 
+static bool room_at(uintptr_t end, size_t want, bool dirty_only) {
+    return extent_around(end, want, false, dirty_only).end - end >= want;
+}
+
+/* Who never gives memory back wants no fault either: the run had better move to dirty pages. */
+static bool better_elsewhere(uintptr_t end, size_t want, size_t pages) {
+    struct extent place;
+    return purge_never() && !room_at(end, want, true) &&
+           extent_find_dirty(pages << PAGE_SHIFT, PAGE_BYTES, &place);
+}
+
 bool page_run_extend(uintptr_t address, size_t pages) {
     lock_take(&S.lock);
     size_t old = page_run_pages(address);
@@ -143,7 +162,7 @@ bool page_run_extend(uintptr_t address, size_t pages) {
     if (possible && !run_may_cross(pages << PAGE_SHIFT))
         possible = round_down(address, REGION_BYTES) ==
                    round_down(address + (pages << PAGE_SHIFT) - 1, REGION_BYTES);
-    if (possible) {
+    if (possible && !better_elsewhere(end, want, pages)) {
         struct extent next = extent_around(end, want, false, false);
         if (next.end - end < want && head_kind(pagemap_head(next.end)) == HEAD_CONT &&
             hot_merge_all()) /* what stands in the way may be a hot run */
@@ -152,7 +171,9 @@ bool page_run_extend(uintptr_t address, size_t pages) {
                    (next.end == S.break_top && S.break_top != S.break_start &&
                     zone_grow_break(want - (next.end - end), true) &&
                     /* what came need not lie there: others may have moved the break */
-                    extent_around(end, want, false, false).end - end >= want);
+                    room_at(end, want, false));
+    } else {
+        possible = false;
     }
     if (possible) {
         struct extent taken = {end, end + want};
@@ -212,9 +233,14 @@ void page_slab_close(struct slab *slab, size_t pages) {
     for (unsigned i = 1; i < pages; i++)
         pagemap_set_head(region, first + i, head_make(HEAD_FREE, 0));
     STORE_RELAXED(slab->class_index, 0);
+    struct extent run = {address, address + (pages << PAGE_SHIFT)};
+    uint32_t clean = slab->clean_pages;
     lock_take(&S.lock);
     pagemap_slot_give(region, slab);
-    give_locked((struct extent){address, address + (pages << PAGE_SHIFT)});
+    if (clean && purge_never())
+        give_parts(run, clean);
+    else
+        give_locked(run);
     lock_drop(&S.lock);
 }
 

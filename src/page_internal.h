@@ -68,7 +68,8 @@ struct extent extent_around(uintptr_t address, size_t want_bytes, bool one_regio
 size_t extent_remove(struct extent extent); /* returns how many of its pages were dirty */
 void extent_insert(struct extent extent, bool dirty);
 bool extent_find(size_t bytes, size_t align, struct extent *place);
-bool extent_find_any(size_t bytes, size_t align, struct extent *place); /* looks everywhere */
+bool extent_find_dirty(size_t bytes, size_t align, struct extent *place); /* where no page faults */
+bool extent_find_any(size_t bytes, size_t align, struct extent *place);   /* looks everywhere */
 
 /* page.c: stores the words that say what an extent is, in the order that a fork child needs. */
 void run_set_heads(struct extent run, enum head_kind kind);
@@ -95,6 +96,11 @@ static inline size_t purge_dirty_pages(void) {
 size_t purge_bound_pages(void); /* needs no lock */
 void purge_note_taken(size_t clean_pages);
 void purge_down(void); /* drops and retakes the lock around each system call */
+
+/* Whether nothing is to be given back: then what is dirty is used to the last page before the heap grows. */
+static inline bool purge_never(void) {
+    return page_state.trim_threshold_set && page_state.trim_threshold_bytes == SIZE_MAX;
+}
 
 /* To be called wherever pages may have become dirty. */
 static inline void purge_excess(void) {

@@ -24,15 +24,13 @@ void line_address(struct line *line, uintptr_t address);
 void report_set_action(size_t bits);
 
 /* A pointer that slab_give refused. */
-void report_slab_misuse(const char *function, const void *pointer,
-                                  enum slab_status status);
+void report_slab_misuse(const char *function, const void *pointer, enum slab_status status);
 
 /* A pointer that is the start of no block. */
 void report_bad_pointer(const char *function, const void *pointer);
 
 /* A size or an alignment that does not belong to the block. */
-void report_bad_size(const char *function, const void *pointer, size_t size,
-                               size_t usable);
+void report_bad_size(const char *function, const void *pointer, size_t size, size_t usable);
 void report_bad_alignment(const char *function, const void *pointer, size_t alignment);
 
 #endif

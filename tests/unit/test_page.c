@@ -232,6 +232,32 @@ static void shrinking_frees_the_tail_at_once(void) {
     must_be_sound();
 }
 
+/* Who never gives back wants no fault: dirty pages elsewhere are better than clean ones beside. */
+static void extending_prefers_dirty_pages_where_nothing_is_given_back(void) {
+    page_set_trim_threshold(SIZE_MAX);
+    uintptr_t dirty = take_dirty(100), fence = take_dirty(1), run = take_dirty(10);
+    must(dirty < fence && fence < run && page_run_extend(run, 12)); /* there are no dirty pages */
+    must(page_run_give(dirty));
+    must(!page_run_extend(run, 20));
+    bool zero;
+    must(page_run_take(20, PAGE_BYTES, &zero) == dirty && !zero);
+    must(page_run_extend(run, 90)); /* but 80 pages are too few */
+    must_be_sound();
+}
+
+static void holes_of_the_right_size_come_first_where_nothing_is_given_back(void) {
+    page_set_trim_threshold(SIZE_MAX);
+    bool zero;
+    uintptr_t large = page_run_take(128, 128 * PAGE_BYTES, &zero); /* one block */
+    uintptr_t hole = take_dirty(200), fence = hole + 70 * PAGE_BYTES;
+    must(large && page_run_shrink(hole, 70));
+    must_take(fence, 130, false);
+    must(page_run_give(large) && page_run_give(hole));
+    must_take(hole, 70, false); /* and not from the block, which stays whole */
+    must_take(large, 128, false);
+    must_be_sound();
+}
+
 static void extending_takes_the_free_neighbour(void) {
     uintptr_t run = take_dirty(31), next = run + 10 * PAGE_BYTES;
     take_all_free();
@@ -325,6 +351,8 @@ int main(void) {
         body_test(partly_dirty_is_not_zero),
         body_test(shrinking_frees_the_tail_at_once),
         body_test(extending_takes_the_free_neighbour),
+        body_test(extending_prefers_dirty_pages_where_nothing_is_given_back),
+        body_test(holes_of_the_right_size_come_first_where_nothing_is_given_back),
         body_test(extending_at_the_top_moves_the_break),
         body_test(extending_stops_at_foreign_memory),
         body_test(what_is_no_run_is_refused),

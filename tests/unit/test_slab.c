@@ -28,6 +28,18 @@ static struct slab *slab_of(const void *object) {
     return pagemap_slab(pagemap_region((uintptr_t)object), head);
 }
 
+/* Where a fault matters, what was never touched is no dirty memory when the slab closes. */
+static void a_slab_that_closes_keeps_its_clean_pages_clean(void) {
+    struct page_counts before, after;
+    page_set_trim_threshold(SIZE_MAX);
+    unsigned class_index = sizeclass_for(1024);
+    page_count(&before);
+    must(give_one(class_index, take_one(class_index)) == SLAB_OK);
+    page_count(&after);
+    must(after.dirty_bytes - before.dirty_bytes == PAGE_BYTES);
+    must_be_sound();
+}
+
 static void batches_come_from_one_slab_in_order(void) {
     for (unsigned i = 1; i < CLASS_COUNT; i++) {
         void *out[SLAB_MAX_OBJECTS];
@@ -289,6 +301,7 @@ static void planted_faults_are_named(void) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         body_test(batches_come_from_one_slab_in_order),
+        body_test(a_slab_that_closes_keeps_its_clean_pages_clean),
         body_test(a_batch_may_be_larger_than_a_slab),
         body_test(freed_objects_are_taken_again),
         body_test(wrong_pointers_are_told_apart),
