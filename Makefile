@@ -51,6 +51,7 @@ VARIANTS := release debug asan ubsan tsan cuts
 DEBUG := -O1 -g -fno-omit-frame-pointer -DQUARRY_DEBUG
 # No bytecode, for objcopy cannot make the names in it local; no trace of where it was built.
 FLAGS_release := $(CPPFLAGS) $(CFLAGS) -fno-lto -ffile-prefix-map=$(CURDIR)=.
+SMALL_release := -Os
 FLAGS_debug := $(DEBUG)
 FLAGS_asan := $(DEBUG) -fsanitize=address
 FLAGS_ubsan := $(DEBUG) -fsanitize=undefined -fno-sanitize-recover=all
@@ -67,6 +68,9 @@ compiler = $(or $(CC_$1),$(CC))
 # ---- Sources ------------------------------------------------------------------------------------
 
 CORE := $(wildcard src/*.c)
+# Run once or seldom: compiled for size, for every process that preloads the library maps its code.
+SELDOM := $(patsubst %,src/%.c,option report info stats figures figures_write ledger limit objects \
+  heaps fork os zone meta cache_repair page_repair slab_repair)
 PRELOAD := $(wildcard preload/*.c)
 # Files named *_support.c (and the fake operating system) are linked into every test of their folder.
 UNIT_SUPPORT := $(wildcard tests/unit/*_support.c tests/unit/fake_os.c)
@@ -106,7 +110,8 @@ build/$1/flags: FORCE
 $(call objects,$1,$(CORE) $(PRELOAD)): build/$1/%.o: %.c build/$1/flags
 	@mkdir -p $$(@D)
 	$$(say) CC $$@
-	$$(MUTE)$$(call compiler,$1) $$(LIB_FLAGS) $$(FLAGS_$1) $$(TRACE_$1) $$(WERROR) -MMD -MP -c $$< -o $$@
+	$$(MUTE)$$(call compiler,$1) $$(LIB_FLAGS) $$(FLAGS_$1) $$(TRACE_$1) \
+	  $$(if $$(filter $$<,$$(SELDOM)),$$(SMALL_$1)) $$(WERROR) -MMD -MP -c $$< -o $$@
 
 build/$1/tests/%.o: tests/%.c build/$1/flags
 	@mkdir -p $$(@D)

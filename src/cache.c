@@ -21,7 +21,7 @@
  *          emptied.  So a thread that did a little of everything holds nothing but this table.
  *          of a cache: in use by one thread <-> unused, for the next thread.  The last KEPT_WARM that
  *          were left keep their capacities (not their objects): threads replace one another.
- *          of cache_tls: &cold_cache (none yet, or left) <-> own cache -> &dead_cache (for good)
+ *          of cache_tls: &cold_cache (none yet, or left) <-> own cache; left for the third time for good
  *
  * INVARIANTS
  *   INV-CACHE-1  Slots between the sentinel and top hold distinct objects of the class whose bits
@@ -79,7 +79,6 @@ void *cache_no_slots[1];
 _Static_assert(CLASS_COUNT == 8 * 8 + 5, "COLD_BINS has one entry per class");
 
 static struct cache cold_cache = {.top = COLD_BINS, .end = COLD_BINS};
-static struct cache dead_cache = {.top = COLD_BINS, .end = COLD_BINS};
 
 __thread struct cache *cache_tls = &cold_cache;
 
@@ -156,7 +155,7 @@ static struct cache *make_cache(void) {
 /* The calling thread's cache, if it has one. */
 static struct cache *present_cache(void) {
     struct cache *cache = cache_tls;
-    if (UNLIKELY(cache == &cold_cache || cache == &dead_cache))
+    if (UNLIKELY(cache == &cold_cache))
         return NULL;
     if (UNLIKELY(cache->epoch != LOAD_RELAXED(G.epoch)))
         cache_adopt_orphans(cache);
@@ -168,7 +167,7 @@ static struct cache *own_cache(void) {
     struct cache *cache = present_cache();
     if (LIKELY(cache != NULL))
         return cache;
-    return cache_tls == &cold_cache ? make_cache() : NULL;
+    return leave_calls < EXIT_ROUNDS ? make_cache() : NULL;
 }
 
 /* ---- capacity ------------------------------------------------------------------------------------ */
@@ -431,6 +430,7 @@ void cache_leave(void) {
     struct cache *cache = present_cache();
     if (!cache)
         return;
-    cache_tls = ++leave_calls < EXIT_ROUNDS ? &cold_cache : &dead_cache;
+    cache_tls = &cold_cache;
+    leave_calls++;
     retire(cache);
 }

@@ -107,7 +107,7 @@ static bool find(struct quarry_heap *heap, void *block, const char *function,
     size_t pages;
     struct large *run = (struct large *)page_run_around((uintptr_t)block, &pages);
     uintptr_t owner = run ? (uintptr_t)run->owner : 0, first = (uintptr_t)heap->cache;
-    *large = owner == (uintptr_t)heap && block == run + 1 ? run : NULL;
+    *large = owner != 0 && owner == (uintptr_t)heap && block == run + 1 ? run : NULL;
     *cache = NULL;
     if (*large)
         return true;
