@@ -260,7 +260,7 @@ bench: bench-setup
 #help:   bench-quick   the same in under two minutes, with small tasks; says little about times
 bench-quick: bench-setup
 	bench/run.py --quick $(BENCH)
-#help:   bench-latency  how long single calls take, beside Debian's rivals; about four minutes
+#help:   bench-latency  how long single calls take, beside Debian's rivals; half a minute
 bench-latency: bench-setup
 	bench/latency.py $(BENCH)
 #help:   bench-programs  builds the programs of the benchmarks and runs none
