@@ -74,14 +74,23 @@ static void link_large(struct quarry_heap *heap, struct large *large) {
     lock_drop(&heap->lock);
 }
 
-static void unlink_large(struct quarry_heap *heap, const struct large *large) {
-    lock_take(&heap->lock);
+static void take_out(struct quarry_heap *heap, struct large *large) {
     struct large **link = large->previous ? &large->previous->next : &heap->large;
     STORE_RELEASE(*link, large->next);
     if (large->next)
         large->next->previous = large->previous;
     STORE_RELAXED(heap->large_bytes, heap->large_bytes - run_bytes(large));
+    large->owner = NULL; /* a second free finds nobody */
+}
+
+/* False where another thread has freed the block meanwhile. */
+static bool unlink_large(struct quarry_heap *heap, struct large *large) {
+    lock_take(&heap->lock);
+    bool ours = large->owner == heap;
+    if (ours)
+        take_out(heap, large);
     lock_drop(&heap->lock);
+    return ours;
 }
 
 static void *take_large(struct quarry_heap *heap, size_t size) {
@@ -166,9 +175,10 @@ void *quarry_heap_calloc(struct quarry_heap *heap, size_t count, size_t size) {
 }
 
 static void give_large(struct quarry_heap *heap, struct large *large) {
-    unlink_large(heap, large);
-    large->owner = NULL; /* a second free finds nobody */
-    page_run_give((uintptr_t)large);
+    if (unlink_large(heap, large))
+        page_run_give((uintptr_t)large);
+    else
+        report_slab_misuse("quarry_heap_free", large + 1, SLAB_FREE);
 }
 
 void quarry_heap_free(struct quarry_heap *heap, void *block) {
