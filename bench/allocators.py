@@ -144,6 +144,18 @@ def parse_allocator(text: str) -> Allocator:
     return Allocator(match[1], os.path.realpath(match[2]))
 
 
+def add_option(parser: argparse.ArgumentParser) -> None:
+    """Let the user name further allocators."""
+    parser.add_argument(
+        "--allocator",
+        action="append",
+        default=[],
+        type=parse_allocator,
+        metavar="NAME=FILE.so",
+        help="a further allocator to preload, or another build of a known one; may be repeated",
+    )
+
+
 def parse_runs(text: str) -> int:
     """Turn a text into a number of runs."""
     if not text.isdecimal() or int(text) < 1:

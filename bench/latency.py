@@ -85,14 +85,7 @@ def parse_arguments(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument(
         "--calls", type=number, default=2000000, metavar="N", help="pairs per thread (2 000 000)"
     )
-    parser.add_argument(
-        "--allocator",
-        action="append",
-        default=[],
-        type=allocators.parse_allocator,
-        metavar="NAME=FILE.so",
-        help="a further allocator to preload; may be repeated",
-    )
+    allocators.add_option(parser)
     parser.add_argument("--json", action="store_true", help="print JSON")
     return parser.parse_args(arguments)
 

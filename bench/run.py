@@ -65,14 +65,7 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--scale", type=parse_scale, metavar="F", help="share of the usual work (default 1)"
     )
-    parser.add_argument(
-        "--allocator",
-        action="append",
-        default=[],
-        type=allocators.parse_allocator,
-        metavar="NAME=FILE.so",
-        help="a further allocator to preload, or another build of a known one; may be repeated",
-    )
+    allocators.add_option(parser)
     parser.add_argument(
         "--with",
         action="append",

@@ -143,11 +143,7 @@ def main(arguments: argparse.Namespace) -> int:
     else:
         words = run.command_of(arguments)
         name = os.path.basename(words[0])
-    try:
-        output = open(arguments.output, "w", encoding="utf-8")
-    except OSError as error:
-        raise ToolError(f"{arguments.output}: {error.strerror}") from None
-    with output:
+    with show.open_output(arguments.output) as output:
         if words is not arguments.command or not words[0].isdigit():
             child = _start(words, arguments)
             pid = child.pid

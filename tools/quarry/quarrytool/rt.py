@@ -145,12 +145,7 @@ def _report(
 ) -> int:
     """Write what was found; the exit status."""
     figures = {"ok": not figures["problems"], **figures}
-    output = None
-    if arguments.output:
-        try:
-            output = open(arguments.output, "w", encoding="utf-8")
-        except OSError as error:
-            raise ToolError(f"{arguments.output}: {error.strerror}") from None
+    output = show.open_output(arguments.output) if arguments.output else None
     with output or nullcontext(stream) as file:
         if arguments.json:
             show.print_json(figures, file)

@@ -125,12 +125,7 @@ def main(arguments: argparse.Namespace) -> int:
     command, variables = command_of(arguments), environment(arguments)
     if arguments.quiet:
         _become(command, variables)
-    output = None
-    if arguments.output:
-        try:
-            output = open(arguments.output, "w", encoding="utf-8")
-        except OSError as error:
-            raise ToolError(f"{arguments.output}: {error.strerror}") from None
+    output = show.open_output(arguments.output) if arguments.output else None
     last: dict[str, Any] = {}
     started = time.monotonic()
     tracer = Tracer(command, variables, not arguments.no_calls, lambda pid: _look(pid, last))

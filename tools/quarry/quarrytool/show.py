@@ -10,7 +10,17 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from .errors import ToolError
+
 _UNITS = ("B", "K", "M", "G", "T")
+
+
+def open_output(path: str) -> TextIO:
+    """A file to write to; the caller closes it."""
+    try:
+        return open(path, "w", encoding="utf-8")
+    except OSError as error:
+        raise ToolError(f"{path}: {error.strerror}") from None
 
 
 def size(count: float) -> str:
