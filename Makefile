@@ -47,7 +47,7 @@ TEST_FLAGS := $(GNU) -Iinclude -Isrc -Itests -Itests/unit -Itests/api -fno-built
 SO_FLAGS := -shared -Wl,-soname,$(SONAME) -Wl,-z,relro,-z,now,-z,defs,-z,nodelete,-z,noexecstack \
   -Wl,--as-needed -Wl,--hash-style=gnu -Wl,-O1
 
-VARIANTS := release debug asan ubsan tsan cuts
+VARIANTS := release debug asan ubsan tsan cuts fuzz
 DEBUG := -O1 -g -fno-omit-frame-pointer -DQUARRY_DEBUG
 # No bytecode, for objcopy cannot make the names in it local; no trace of where it was built.
 FLAGS_release := $(CPPFLAGS) $(CFLAGS) -fno-lto -ffile-prefix-map=$(CURDIR)=.
@@ -63,6 +63,9 @@ FLAGS_libc := $(DEBUG) -DTEST_LIBC
 TRACE_cuts := -fsanitize-coverage=func,trace-stores -fno-builtin-memcpy -fno-builtin-memset \
   -Dmemcpy=cut_memcpy -Dmemset=cut_memset
 CC_cuts = $(CLANG)
+# What libFuzzer steers by.
+FLAGS_fuzz := $(DEBUG) -fsanitize=fuzzer-no-link,address
+CC_fuzz = $(CLANG)
 compiler = $(or $(CC_$1),$(CC))
 
 # ---- Sources ------------------------------------------------------------------------------------
@@ -322,6 +325,27 @@ demo:
 tutorial: all
 	tools/tutorial/make_tutorial.py
 .PHONY: tutorial
+
+# ---- The long suite -----------------------------------------------------------------------------
+
+SOAK_VARIANTS := release debug asan
+SOAK_API := $(addprefix tests/api/,test_model test_model_threads test_threads test_thread_end test_fork)
+FUZZ := build/fuzz/tests/soak/fuzz_calls
+SOAK_PROGRAMS := build/soak/repeat $(FUZZ) $(foreach v,$(SOAK_VARIANTS),$(SOAK_API:%=build/$v/%)) \
+  $(addprefix build/debug/tests/unit/,test_page_random test_slab_random) build/cuts/tests/cuts/test_storm
+
+build/soak/%: tests/soak/%.c Makefile
+	$(build_system) $< -o $@
+$(FUZZ): %: %.o build/fuzz/libquarry-core.a
+	$(say) LINK $@
+	$(MUTE)$(CLANG) -fsanitize=fuzzer,address $^ -o $@ -pthread
+#help:   soak          the long suite: terminal views, browser, hours of the allocator at will (45 minutes);
+#help:                 SOAK_MINUTES=N, SOAK=OPTIONS of tests/soak/run.py
+soak:
+	tools/setup.sh build check demo bench soak
+	+@$(MAKE) --no-print-directory -j$(JOBS) WERROR=-Werror $(NEEDS_system) $(SOAK_PROGRAMS)
+	tests/soak/run.py $(if $(SOAK_MINUTES),--minutes $(SOAK_MINUTES)) $(SOAK)
+.PHONY: soak
 
 # ---- Installation -------------------------------------------------------------------------------
 

@@ -3,10 +3,11 @@
 import json
 import os
 import sys
+import textwrap
 from collections.abc import Sequence
 from typing import Any, TextIO
 
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderResult
 from rich.table import Table
 from rich.text import Text
 
@@ -44,27 +45,82 @@ def console(stream: TextIO | None = None) -> Console:
     return Console(file=stream, width=width, highlight=False)
 
 
+class Fitted:
+    """A table as wide as the console; where that is too narrow for its figures, each row in words."""
+
+    _GAP = 2
+    _LEAST = 12  # of a column that may be cut or wrapped, where it is that wide
+
+    def __init__(
+        self,
+        columns: Sequence[str],
+        rows: Sequence[Sequence[str]],
+        left: Sequence[int],
+        title: str,
+        wrap: Sequence[int],
+    ) -> None:
+        self.columns, self.rows, self.left, self.title, self.wrap = columns, rows, left, title, wrap
+
+    def __rich_console__(self, _: Console, options: ConsoleOptions) -> RenderResult:
+        """Called by rich with the width there is."""
+        widths = [
+            max(len(cell) for cell in (name, *cells))
+            for name, *cells in zip(self.columns, *self.rows)
+        ]
+        last = len(widths) - 1
+        may_be_cut = last in self.left and last not in self.wrap
+        need = sum(
+            min(width, self._LEAST)
+            if number in self.wrap or (number == last and may_be_cut)
+            else width
+            for number, width in enumerate(widths)
+        )
+        need += self._GAP * last
+        if need > options.max_width:
+            yield from self._in_words(options.max_width)
+            return
+        others = sum(widths[:-1]) + self._GAP * last
+        yield self._as_table(max(options.max_width - others, self._LEAST) if may_be_cut else None)
+
+    def _as_table(self, last_width: int | None) -> Table:
+        result = Table(
+            title=self.title or None,
+            title_justify="left",
+            box=None,
+            pad_edge=False,
+            header_style="bold",
+        )
+        for number, name in enumerate(self.columns):
+            result.add_column(
+                name,
+                justify="left" if number in self.left else "right",
+                no_wrap=number not in self.wrap,
+                overflow="fold" if number in self.wrap else "ellipsis",
+                max_width=last_width if number == len(self.columns) - 1 else None,
+            )
+        for row in self.rows:
+            result.add_row(*(Text(cell) for cell in row))
+        return result
+
+    def _in_words(self, width: int) -> RenderResult:
+        if self.title:
+            yield Text(self.title, style="italic")
+        for row in self.rows:
+            words = "; ".join(
+                f"{name} {cell}".strip() for name, cell in zip(self.columns, row) if cell
+            )
+            yield Text("\n".join(textwrap.wrap(words, max(width, 3), subsequent_indent="  ")))
+
+
 def table(
     columns: Sequence[str],
     rows: Sequence[Sequence[str]],
     left: Sequence[int] = (0,),
     title: str = "",
     wrap: Sequence[int] = (),
-) -> Table:
+) -> Fitted:
     """A table whose columns are right-aligned, but those in left; those in wrap may break lines."""
-    result = Table(
-        title=title or None, title_justify="left", box=None, pad_edge=False, header_style="bold"
-    )
-    for number, name in enumerate(columns):
-        result.add_column(
-            name,
-            justify="left" if number in left else "right",
-            no_wrap=number not in wrap,
-            overflow="fold" if number in wrap else "ellipsis",
-        )
-    for row in rows:
-        result.add_row(*(Text(cell) for cell in row))
-    return result
+    return Fitted(columns, rows, left, title, wrap)
 
 
 def fit(

@@ -1,9 +1,14 @@
 # SPDX-License-Identifier: MIT
 """quarry top: a process's size classes, live, as slabtop shows the kernel's; or who uses Quarry."""
 import argparse
+import os
+import select
 import sys
+import termios
 import time
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -46,7 +51,7 @@ def add_parser(verbs: Any) -> None:
     parser = verbs.add_parser(
         "top",
         help="a process's size classes, live, as slabtop shows the kernel's",
-        description="Shows the size classes of a process, renewed until Ctrl-C; once, where the output "
+        description="Shows the size classes of a process, renewed until q or Ctrl-C; once, where the output "
         "is no terminal. OBJS, ACTIVE, USE, OBJ SIZE, SLABS, OBJ/SLAB and SIZE as in slabtop; CACHED: in "
         "threads' caches; HOLES: free pages inside slabs that are resident; RETURNED: those that are "
         "not. Without PID: every process that uses Quarry and may be looked at; one that is static and "
@@ -98,11 +103,43 @@ def main(arguments: argparse.Namespace) -> int:
             console.print(view())
         return 0
     shown = 0
-    with Live(view(), console=console, screen=not arguments.count, auto_refresh=False) as live:
+    with _keys(), Live(
+        view(), console=console, screen=not arguments.count, auto_refresh=False
+    ) as live:
         while not count or (shown := shown + 1) < count:
-            time.sleep(arguments.delay)
+            if _asked_to_end(arguments.delay):
+                break
             live.update(view(), refresh=True)
     return 0
+
+
+@contextmanager
+def _keys() -> Iterator[None]:
+    """While in use, keys arrive as they are pressed and are not shown."""
+    if not sys.stdin.isatty() or os.tcgetpgrp(0) != os.getpgrp():
+        yield
+        return
+    before = termios.tcgetattr(0)
+    changed = termios.tcgetattr(0)
+    changed[3] &= ~(termios.ICANON | termios.ECHO)
+    termios.tcsetattr(0, termios.TCSADRAIN, changed)
+    try:
+        yield
+    finally:
+        termios.tcsetattr(0, termios.TCSADRAIN, before)
+
+
+def _asked_to_end(seconds: float) -> bool:
+    """Waits; whether q was pressed meanwhile."""
+    end = time.monotonic() + seconds
+    while (left := end - time.monotonic()) > 0:
+        if not sys.stdin.isatty() or os.tcgetpgrp(0) != os.getpgrp():
+            time.sleep(left)
+        elif select.select([0], [], [], left)[0]:
+            keys = os.read(0, 64)
+            if not keys or b"q" in keys.lower():
+                return True
+    return False
 
 
 def _as_json(heap: Heap | None, sort: str) -> Any:
