@@ -168,7 +168,7 @@ def all_jobs(folder, fuzz_seconds):
     jobs.append(Program("fork storm, each child verified", "cuts", "tests/cuts/test_storm"))
     program = os.path.join(tap.BUILD, "soak", "repeat")
     for variant in PRELOADED:
-        for mode, rounds in (("work", 400), ("threads", 80), ("forks", 60)):
+        for mode, rounds in (("work", 400), ("threads", 80), ("forks", 24)):
             jobs.append(Repeat(f"resident size of repeated {mode}, {variant}", variant,
                                [program, mode, "{rounds}", "{seed}"], rounds))
         jobs.append(Repeat(f"resident size of a Python program that repeats itself, {variant}",
