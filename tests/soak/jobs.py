@@ -4,15 +4,12 @@ import os
 import re
 import subprocess
 import sys
-import threading
-from pathlib import Path
 
 import drift
 import soak_support
 import tap
 
 sys.path.insert(0, os.path.join(tap.ROOT, "tools", "demo"))
-from runner import BASELINE, Allocator, Bench, Failure
 from workloads import WORKLOADS
 
 VARIANTS = ("release", "debug", "asan")
@@ -132,27 +129,18 @@ class Fuzz:
 class RealProgram:
     """A program of the demonstration, its output compared with that on glibc."""
 
-    def __init__(self, workload, folder):
-        self.name = f"{workload.name}: output as on glibc"
-        self.workload, self.folder = workload, folder
-        self.bench = None
-        self.lock = threading.Lock()  # its folder is emptied before each run
+    def __init__(self, workload):
+        self.name = f"{workload}: output as on glibc"
+        self.workload = workload
 
     def once(self, _):
-        """Runs it on each library; raises Wrong."""
-        with self.lock:
-            try:
-                if self.bench is None:
-                    self.bench = Bench(self.workload, self.workload.small, Path(self.folder))
-                    self.bench.prove_allocator(Allocator(BASELINE))
-                for variant in PRELOADED:
-                    library = os.path.realpath(os.path.join(tap.BUILD, variant, "libquarry.so"))
-                    self.bench.measure(Allocator(variant, library))
-            except Failure as failure:
-                raise Wrong(str(failure)) from None
+        """Runs it on each library, in a process of its own; raises Wrong."""
+        run([sys.executable, os.path.join(soak_support.HERE, "real_program.py"), self.workload,
+             *(os.path.realpath(os.path.join(tap.BUILD, variant, "libquarry.so"))
+               for variant in PRELOADED)])
 
 
-def all_jobs(folder, fuzz_seconds):
+def all_jobs(fuzz_seconds):
     """Every job, the quick ones and the slow ones mixed."""
     jobs = [Fuzz(fuzz_seconds)]
     for variant in VARIANTS:
@@ -173,5 +161,5 @@ def all_jobs(folder, fuzz_seconds):
                                [program, mode, "{rounds}", "{seed}"], rounds))
         jobs.append(Repeat(f"resident size of a Python program that repeats itself, {variant}",
                            variant, ["/usr/bin/python3", "-c", PYTHON, "{rounds}"], 60))
-    jobs.extend(RealProgram(workload, folder) for workload in WORKLOADS)
+    jobs.extend(RealProgram(workload.name) for workload in WORKLOADS)
     return jobs
