@@ -89,6 +89,20 @@ class Totals:
     trimmed_ever: int = 0
 
 
+class _Fields(dict[str, int]):
+    """What quarry_public describes; one that is missing is the library's fault, not a crash here."""
+
+    def __init__(self, pid: int, path: str, fields: dict[str, int]) -> None:
+        super().__init__(fields)
+        self.pid, self.path = pid, path
+
+    def __missing__(self, name: str) -> int:
+        raise ToolError(
+            f"process {self.pid}: the quarry_public of {self.path} lacks {name}; use the tool that "
+            "was installed with that library"
+        )
+
+
 class Heap:
     """The allocator in one process."""
 
@@ -110,10 +124,14 @@ class Heap:
                 "installed with that library"
             )
         data = memory.read(pid, fields, count * (_NAME_BYTES + 8))
-        self.field = {
-            name.split(b"\0")[0].decode(): value
-            for name, value in struct.iter_unpack(f"<{_NAME_BYTES}sQ", data)
-        }
+        self.field = _Fields(
+            pid,
+            found.path,
+            {
+                name.split(b"\0")[0].decode(errors="replace"): value
+                for name, value in struct.iter_unpack(f"<{_NAME_BYTES}sQ", data)
+            },
+        )
         self.page_bytes = self.count("page_bytes")
         self._shapes: list[Shape] = []
 
