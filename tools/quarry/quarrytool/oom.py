@@ -8,7 +8,7 @@ import resource
 from pathlib import Path
 from typing import Any
 
-from . import pagelab, procfs, show
+from . import oomdemo, oomgroup, pagelab, procfs, show
 from .errors import ToolError
 
 MIB = 1 << 20
@@ -18,7 +18,7 @@ SETTINGS = (
         "vm.overcommit_memory",
         "0: a request beyond all memory is refused; 1: none is; 2: CommitLimit holds",
     ),
-    ("vm.panic_on_oom", "0: a process is killed; 1, 2: the machine stops"),
+    ("vm.panic_on_oom", "0: a process is killed; 1: the machine stops; 2: also for a control group"),
     ("vm.oom_kill_allocating_task", "0: the highest score is killed; 1: whoever asked"),
     ("vm.swappiness", "how willingly anonymous pages are swapped out before that"),
 )
@@ -32,7 +32,7 @@ def add_parser(verbs: Any) -> None:
         description="Lists processes by oom_score, the next victim first, with what makes the score: "
         "memory (resident, swapped, page tables) and oom_score_adj, from -1000, never, to 1000, first. "
         "(oom_adj, from -17 to 15, is what it was called before Linux 2.6.36.) When a control group meets "
-        "its limit, only its processes count. Sets nothing.",
+        "its limit, only its processes count. Sets nothing system-wide.",
     )
     parser.add_argument(
         "-n", "--count", type=int, default=12, metavar="N", help="processes to show (default 12)"
@@ -40,8 +40,15 @@ def add_parser(verbs: Any) -> None:
     parser.add_argument(
         "--demo",
         action="store_true",
-        help="a child with an address space limited to 64 MiB more than it has takes "
-        "memory until malloc returns NULL: nobody is killed",
+        help="in a control group made for it, and nowhere else, children take memory until one is "
+        "killed, and what the kernel reports is explained; then the same with Quarry's soft limit: "
+        "malloc returns NULL, and nobody is killed",
+    )
+    parser.add_argument(
+        "--no-group",
+        action="store_true",
+        help="with --demo: no control group; a child with an address space limited to 64 MiB more "
+        "than it has (RLIMIT_AS) is refused memory. So also where no group can be made",
     )
     parser.add_argument("--json", action="store_true", help="as JSON")
     parser.set_defaults(run=main)
@@ -51,19 +58,13 @@ def main(arguments: argparse.Namespace) -> int:
     """The verb."""
     if arguments.count < 1:
         raise ToolError("oom: --count has to be above 0")
+    if arguments.no_group and not arguments.demo:
+        raise ToolError("oom: --no-group goes with --demo")
     if arguments.demo:
-        return _show_demo(arguments.json)
-    found, settings = candidates(), {name: _setting(name) for name, _ in SETTINGS}
-    memory = procfs.keyed(os.getpid(), "../meminfo")
+        return _demo(arguments.json, arguments.no_group)
+    found = candidates()
     if arguments.json:
-        show.print_json(
-            {
-                "processes": found,
-                "settings": settings,
-                "swap_total": memory.get("SwapTotal", 0),
-                "swap_free": memory.get("SwapFree", 0),
-            }
-        )
+        show.print_json({"processes": found} | _settings())
         return 0
     console = show.console()
     rows = [
@@ -81,20 +82,26 @@ def main(arguments: argparse.Namespace) -> int:
             markup=False,
         )
     console.print()
-    console.print(
-        show.table(
-            ("SETTING", "IS", "MEANS"),
-            [[name, settings[name], about] for name, about in SETTINGS],
-            (0, 2),
-            wrap=(2,),
-        )
-    )
-    console.print(
-        f"swap: {show.size(memory.get('SwapTotal', 0))}, free "
-        f"{show.size(memory.get('SwapFree', 0))}",
-        markup=False,
-    )
+    _print_settings()
     return 0
+
+
+def _settings() -> dict[str, Any]:
+    memory = procfs.keyed(os.getpid(), "../meminfo")
+    return {
+        "settings": {name: _setting(name) for name, _ in SETTINGS},
+        "swap_total": memory.get("SwapTotal", 0),
+        "swap_free": memory.get("SwapFree", 0),
+    }
+
+
+def _print_settings() -> None:
+    console, here = show.console(), _settings()
+    rows = [[name, here["settings"][name], about] for name, about in SETTINGS]
+    console.print(show.table(("SETTING", "IS", "MEANS"), rows, (0, 2), wrap=(2,)))
+    console.print(
+        f"swap: {show.size(here['swap_total'])}, free {show.size(here['swap_free'])}", markup=False
+    )
 
 
 def _setting(name: str) -> str:
@@ -167,18 +174,49 @@ def demonstrate() -> dict[str, int]:
     return dict(zip(("limit", "taken", "errno", "went_on"), numbers))
 
 
-def _show_demo(as_json: bool) -> int:
-    seen = demonstrate()
+def _demo(as_json: bool, no_group: bool) -> int:
+    """In a group of its own; under RLIMIT_AS where none can be made."""
+    reasons: list[str] = []
+    console = show.console()
+
+    def say(text: str) -> None:
+        if not as_json:
+            console.print(text, markup=False)
+
+    if not as_json:
+        _print_settings()
+        say("None of these is changed.\n")
+    if not no_group:
+        try:
+            seen = oomdemo.demonstrate(say)
+        except oomgroup.Impossible as impossible:
+            reasons = impossible.reasons
+        else:
+            if as_json:
+                show.print_json(seen | _settings())
+            return 0 if seen["as_expected"] else 1
+    seen = {"place": "rlimit", "no_group": reasons} | demonstrate()
     if as_json:
-        show.print_json(seen)
+        show.print_json(seen | _settings())
     else:
-        show.console().print(
-            f"A child with RLIMIT_AS (ulimit -v) of {show.size(seen['limit'])} took and wrote "
-            f"{show.size(seen['taken'])}; then malloc returned NULL and errno was "
-            f"{errno.errorcode.get(seen['errno'], seen['errno'])}. It freed one block and "
-            f"{'got it again' if seen['went_on'] else 'did not get it again'}: it lives, and nobody was "
-            "killed. Without a limit malloc would have gone on succeeding, for nothing is taken before it "
-            "is written, and the kernel would have killed a process at a write.",
-            markup=False,
-        )
+        _tell(seen, reasons, say)
     return 0 if seen["errno"] == errno.ENOMEM and seen["went_on"] else 1
+
+
+def _tell(seen: dict[str, Any], reasons: list[str], say: oomdemo.Say) -> None:
+    if reasons:
+        say(
+            "No control group with a limit on memory can be made here:\n"
+            + "\n".join(f"  {reason}" for reason in reasons)
+            + "\nSo it cannot be shown whom the kernel kills, and what it reports. It takes root, or "
+            "a group that was handed over to this user (Delegate=yes in systemd) with the memory "
+            "controller. What a limit on address space does is shown instead.\n"
+        )
+    say(
+        f"A child with RLIMIT_AS (ulimit -v) of {show.size(seen['limit'])} took and wrote "
+        f"{show.size(seen['taken'])}; then malloc returned NULL and errno was "
+        f"{errno.errorcode.get(seen['errno'], seen['errno'])}. It freed one block and "
+        f"{'got it again' if seen['went_on'] else 'did not get it again'}: it lives, and nobody was "
+        "killed. Without a limit malloc would have gone on succeeding, for nothing is taken before it "
+        "is written, and the kernel would have killed a process at a write."
+    )
