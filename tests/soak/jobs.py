@@ -2,8 +2,10 @@
 """What the soak of the allocator runs again and again: each job is one command and a judgement."""
 import os
 import re
+import signal
 import subprocess
 import sys
+import threading
 
 import drift
 import soak_support
@@ -15,7 +17,7 @@ from workloads import WORKLOADS
 VARIANTS = ("release", "debug", "asan")
 PRELOADED = ("release", "debug")  # a library with ASan cannot be preloaded into other programs
 JOB_SECONDS = 900  # no measure of speed: far above what any job needs
-RUNNING = set()
+RUNNING, STOPPING = set(), threading.Event()
 
 # The same work in each round, on objects of all kinds; each one is a malloc, for Python's own
 # allocator is switched off.
@@ -43,6 +45,8 @@ class Wrong(Exception):
 
 def run(command, seconds=JOB_SECONDS, **environment):
     """Runs a command in a group of its own, which is killed at the end; its output."""
+    if STOPPING.is_set():
+        raise Wrong("interrupted")
     environment = dict(os.environ, CMOCKA_MESSAGE_OUTPUT="TAP", ASAN_OPTIONS="detect_leaks=0",
                        LC_ALL="C.UTF-8") | {name: str(value) for name, value in environment.items()}
     process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
@@ -52,7 +56,7 @@ def run(command, seconds=JOB_SECONDS, **environment):
     try:
         output, _ = process.communicate(timeout=seconds)
     except subprocess.TimeoutExpired:
-        os.killpg(process.pid, 9)
+        os.killpg(process.pid, signal.SIGKILL)
         output, _ = process.communicate()
         raise Wrong(f"{output}\nkilled after {seconds} s") from None
     finally:
@@ -60,6 +64,16 @@ def run(command, seconds=JOB_SECONDS, **environment):
     if process.returncode:
         raise Wrong(f"{output}\nexit status {process.returncode}")
     return output
+
+
+def stop():
+    """Ends what runs, and lets nothing begin."""
+    STOPPING.set()
+    for process in list(RUNNING):
+        try:
+            os.killpg(process.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
 
 
 def built(variant, name):

@@ -90,6 +90,15 @@ class Run:
         except ProcessLookupError:
             pass
 
+    def interrupt(self):
+        """Lets it end what it has started, then ends it."""
+        try:
+            os.killpg(self.process.pid, signal.SIGTERM)
+            self.process.wait(10)
+        except (ProcessLookupError, subprocess.TimeoutExpired):
+            pass
+        self.kill()
+
     def judge(self, text, status):
         """Counts as tests/run.py does; figures are kept for the table."""
         self.figures = dict(re.findall(r"^# figure: (.*): (.*)$", text, re.MULTILINE))
@@ -140,7 +149,7 @@ def main():
         try:
             outcome = current.go()
         except KeyboardInterrupt:
-            current.kill()
+            current.interrupt()
             sys.exit(f"run.py: interrupted; logs are in {os.path.relpath(LOGS, tap.ROOT)}")
         current.say(f"{len(outcome.passed)} passed, {len(outcome.failed)} failed in "
                     f"{outcome.seconds:.0f} s")

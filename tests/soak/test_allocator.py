@@ -10,6 +10,7 @@ import itertools
 import os
 import random
 import re
+import signal
 import sys
 import threading
 import time
@@ -101,16 +102,22 @@ def check_planted():
             tap.check(f"{what} would be seen", True)
 
 
+def interrupted(*_):
+    """The runner is told to end; jobs are in groups of their own."""
+    jobs.stop()
+    os._exit(143)
+
+
 def main():
     print(f"# seed {soak_support.SEED:#x}: run again with SOAK_SEED={soak_support.SEED:#x}")
     check_planted()
     work = jobs.all_jobs(20 if soak_support.SECONDS < 600 else 60)
     soak = Soak(work, soak_support.Clock())
+    signal.signal(signal.SIGTERM, interrupted)
     try:
         soak.run()
     finally:
-        for process in list(jobs.RUNNING):
-            os.killpg(process.pid, 9)
+        jobs.stop()
     for job in work:
         tap.check(job.name, job.name not in soak.wrong and soak.runs[job.name] > 0,
                   soak.wrong.get(job.name, "it never ran"))

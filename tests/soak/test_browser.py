@@ -127,7 +127,7 @@ def check_benchmarks(browser, folder):
                      "--no-calls", "--out", out, timeout=900)
     if not tap.check("the benchmark draws", result.returncode == 0, result.stdout + result.stderr):
         return
-    for name, says in (("time-memory.svg", ["glibc", "quarry"]), ("cases.svg", ["larson", "Quarry"]),
+    for name, says in (("time-memory.svg", ["glibc", "quarry"]), ("cases.svg", ["larson", "quarry"]),
                        ("memory.svg", ["MiB", "quarry"])):
         path = os.path.join(out, name)
         if tap.check(f"{name} is there", os.path.exists(path), os.listdir(out)):

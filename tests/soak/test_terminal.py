@@ -36,6 +36,12 @@ ENTER, LEAVE = b"\x1b[?1049h", b"\x1b[?1049l"
 HIDE, SHOW = b"\x1b[?25l", b"\x1b[?25h"
 
 
+def take_terminal():
+    """In the child: keys are for it, also Ctrl-C, which what runs in the background ignores."""
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 class Session:
     """A command on a terminal of some size, and the screen that comes of it."""
 
@@ -48,7 +54,7 @@ class Session:
             environment.pop(name, None)
         self.process = subprocess.Popen([TOOL, *words], stdin=slave, stdout=slave, stderr=slave,
                                         env=environment, start_new_session=True,
-                                        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0))
+                                        preexec_fn=take_terminal)
         self.settings = termios.tcgetattr(slave)
         self.slave = slave
 
