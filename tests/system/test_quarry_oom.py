@@ -195,6 +195,37 @@ def check_limit():
     refuses("oom: --no-group alone", "goes with --demo", "oom", "--no-group")
 
 
+def check_version_2():
+    """The files of a group of version 2, in a folder that looks like one."""
+    change = """
+import tempfile
+with tempfile.TemporaryDirectory() as name:
+    group = oomgroup.Group(Path(name), 2)
+    try:
+        group.set_limit(64 << 20, False)
+    except OSError as error:
+        print(error.strerror)
+    for file in ("memory.max", "memory.oom.group"):
+        group.write(file, 1)
+    try:
+        group.set_limit(64 << 20, True)
+    except OSError as error:
+        print(error.strerror)
+    group.write("memory.swap.max", 1)
+    group.set_limit(64 << 20, True)
+    print(*(group.read(f"memory.{file}") for file in ("max", "swap.max", "oom.group")), group.limit)
+    Path(name, "memory.events").write_text("low 0\\nmax 12\\noom 3\\noom_kill 2\\noom_group_kill 0\\n")
+    print(group.kills())
+sys.exit(0)
+"""
+    result = patched(change)
+    tap.equal("a group of version 2 is limited, kept out of swap, and its kills are read",
+              result.stdout.splitlines() + result.stderr.splitlines(),
+              ["the memory controller is not enabled for the groups in it",
+               "memory.swap.max is not there, so its processes would be swapped out",
+               f"{64 * MIB} 0 0 {64 * MIB}", "2"])
+
+
 def check_refused():
     """Somebody who may make no groups, with the tool in a place that he may read."""
     with tempfile.TemporaryDirectory() as folder:
@@ -222,6 +253,7 @@ else:
     for each in IN_GROUP:
         tap.skip(each, "no control group with a limit on memory can be made here")
 check_limit()
+check_version_2()
 check_refused()
 text = tool("oom", "--demo", "--no-group", COLUMNS="60").stdout
 tap.check("the demonstration fits 60 columns", text and max(map(len, text.splitlines())) <= 60, text)

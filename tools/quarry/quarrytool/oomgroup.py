@@ -52,6 +52,8 @@ class Group:
     def set_limit(self, count: int, has_swap: bool) -> None:
         """Limits memory, and keeps its processes out of swap; OSError where that cannot be."""
         limit = "memory.max" if self.version == 2 else "memory.limit_in_bytes"
+        if not (self.folder / limit).exists():
+            raise OSError(0, "the memory controller is not enabled for the groups in it")
         self.write(limit, count)
         self.limit = int(self.read(limit))
         swap = {"memory.swap.max": 0} if self.version == 2 else {"memory.memsw.limit_in_bytes": count}
