@@ -30,7 +30,7 @@ IN_GROUP = ("a child is killed in a group of its own", "the one with the highest
             "only the group is written to", "a group that is there already is left alone",
             "SIGINT leaves nothing behind", "SIGTERM leaves nothing behind",
             "two SIGINT leave nothing behind", "SIGKILL leaves no process behind",
-            "a child outside of the group takes nothing")
+            "a child outside of the group takes nothing", "without the library, a part is left out")
 
 
 def patched(change, *words):
@@ -167,6 +167,12 @@ def check_outside():
               and not result.stdout and not groups(), result.stdout + result.stderr)
 
 
+def check_library():
+    result = tap.run(TOOL, "oom", "--demo", QUARRY_LIBRARY="/nonexistent", COLUMNS="200")
+    tap.check(IN_GROUP[13], result.returncode == 0 and "killed by SIGKILL" in result.stdout
+              and "there is no /nonexistent" in result.stdout, result.stdout + result.stderr)
+
+
 # ---- Without one ---------------------------------------------------------------------------------
 
 def check_limit():
@@ -249,6 +255,7 @@ if can_make():
     check_foreign()
     check_signals()
     check_outside()
+    check_library()
 else:
     for each in IN_GROUP:
         tap.skip(each, "no control group with a limit on memory can be made here")

@@ -127,8 +127,12 @@ def demonstrate(say: Say) -> dict[str, Any]:
         parts = [_until_killed(group, say)]
         try:
             library = run.find_library()
-        except ToolError as error:
-            say(f"The parts with Quarry's soft limit are left out: {error}.")
+        except ToolError:
+            say(
+                "\nThe parts with Quarry's soft limit are left out, for there is no "
+                f"{os.environ.get('QUARRY_LIBRARY') or 'libquarry.so'}; build it by 'make', or name it "
+                "in QUARRY_LIBRARY."
+            )
         else:
             share = group.limit // 4 // BLOCK * BLOCK
             everything = ((0, 21),)
