@@ -45,13 +45,14 @@ TEST_FLAGS := $(GNU) -Iinclude -Isrc -Itests -Itests/unit -Itests/api -fno-built
   -Wno-free-nonheap-object
 # nodelete: blocks outlive a dlclose, so must the code that frees them.
 SO_FLAGS := -shared -Wl,-soname,$(SONAME) -Wl,-z,relro,-z,now,-z,defs,-z,nodelete,-z,noexecstack \
-  -Wl,--as-needed -Wl,--hash-style=gnu -Wl,-O1
+  -Wl,--as-needed -Wl,--hash-style=gnu -Wl,-O1 -Wl,--gc-sections
 
 VARIANTS := release debug asan ubsan tsan cuts fuzz
 DEBUG := -O1 -g -fno-omit-frame-pointer -DQUARRY_DEBUG
 # No bytecode, for objcopy cannot make the names in it local; no trace of where it was built.
-FLAGS_release := $(CPPFLAGS) $(CFLAGS) -fno-lto -ffile-prefix-map=$(CURDIR)=.
+FLAGS_release := $(CPPFLAGS) $(CFLAGS) -fno-lto -ffunction-sections -ffile-prefix-map=$(CURDIR)=.
 SMALL_release := -Os
+BARE_release := -fno-asynchronous-unwind-tables
 FLAGS_debug := $(DEBUG)
 FLAGS_asan := $(DEBUG) -fsanitize=address
 FLAGS_ubsan := $(DEBUG) -fsanitize=undefined -fno-sanitize-recover=all
@@ -71,9 +72,12 @@ compiler = $(or $(CC_$1),$(CC))
 # ---- Sources ------------------------------------------------------------------------------------
 
 CORE := $(wildcard src/*.c)
-# Run once or seldom: compiled for size, for every process that preloads the library maps its code.
-SELDOM := $(patsubst %,src/%.c,option report info stats figures figures_write ledger limit objects \
-  heaps fork os zone meta cache_repair page_repair slab_repair)
+# Compiled for size, for every process that preloads the library maps its code: what runs once or
+# seldom, or waits for the kernel anyway.
+SELDOM := $(patsubst %,src/%.c,option report info stats figures figures_write sink control ledger limit \
+  objects heaps fork os zone meta mapping purge sizeclass cache_repair page_repair slab_repair)
+# Never on the way to an abort or to code of the program: debuggers have .debug_frame.
+NO_UNWIND := $(patsubst %,src/%.c,control ledger limit stats cache_repair page_repair slab_repair)
 PRELOAD := $(wildcard preload/*.c)
 # Files named *_support.c (and the fake operating system) are linked into every test of their folder.
 UNIT_SUPPORT := $(wildcard tests/unit/*_support.c tests/unit/fake_os.c)
@@ -114,7 +118,8 @@ $(call objects,$1,$(CORE) $(PRELOAD)): build/$1/%.o: %.c build/$1/flags
 	@mkdir -p $$(@D)
 	$$(say) CC $$@
 	$$(MUTE)$$(call compiler,$1) $$(LIB_FLAGS) $$(FLAGS_$1) $$(TRACE_$1) \
-	  $$(if $$(filter $$<,$$(SELDOM)),$$(SMALL_$1)) $$(WERROR) -MMD -MP -c $$< -o $$@
+	  $$(if $$(filter $$<,$$(SELDOM)),$$(SMALL_$1)) \
+	  $$(if $$(filter $$<,$$(NO_UNWIND)),$$(BARE_$1)) $$(WERROR) -MMD -MP -c $$< -o $$@
 
 build/$1/tests/%.o: tests/%.c build/$1/flags
 	@mkdir -p $$(@D)

@@ -6,6 +6,7 @@
 #define QUARRY_FIGURES_H
 
 #include "base.h"
+#include "sink.h"
 
 #include <quarry.h>
 
@@ -24,6 +25,10 @@ extern const unsigned figure_count;
 /* One reading of the heap, in the public form and in the library's own. */
 struct stats;
 void figures_read(struct quarry_stats *out, struct stats *stats);
+
+/* All figures, in a format of quarry_write_stats, and the end of the sink; false if there is none such.
+ * They are read before anything is written: whoever writes may allocate. */
+bool figures_write(enum quarry_format format, struct sink *out);
 
 uint64_t figure_value(const struct figure *figure, const struct quarry_stats *stats);
 

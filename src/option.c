@@ -2,6 +2,7 @@
  *
  * option: the table of parameters, and its three parsers: mallopt, variables, GLIBC_TUNABLES.
  *
+ * VALUES   Numbers as C writes them; those that count bytes may end with K, M, G or T.
  * ORDER    Variables first, then GLIBC_TUNABLES (which wins, as in glibc), then mallopt whenever it
  *          is called.  Nothing is read in set-uid programs.
  * FAILURE  A malformed or out-of-range value leaves the default in force; under QUARRY_VERBOSE a line
@@ -75,6 +76,12 @@ static void set_check_action(size_t value) {
     heap_set_check(true);
 }
 
+bool option_control;
+
+static void set_control(size_t value) {
+    option_control = value != 0;
+}
+
 static void accept(size_t value) {
     (void)value;
 }
@@ -83,39 +90,48 @@ static void accept(size_t value) {
 
 const struct option option_table[] = {
     {"trim_threshold", "MALLOC_TRIM_THRESHOLD_", "trim_threshold", M_TRIM_THRESHOLD, ANY, NULL,
-     set_trim_threshold, "bytes of dirty free memory to keep at most; -1: give nothing back"},
+     set_trim_threshold, "bytes of dirty free memory to keep at most; -1: give nothing back",
+     OPTION_BYTES},
     {"top_pad", "MALLOC_TOP_PAD_", "top_pad", M_TOP_PAD, ANY, NULL, set_top_pad,
-     "bytes to ask for beyond the need when the heap grows, and to leave when it is trimmed"},
+     "bytes to ask for beyond the need when the heap grows, and to leave when it is trimmed",
+     OPTION_BYTES},
     {"mmap_threshold", "MALLOC_MMAP_THRESHOLD_", "mmap_threshold", M_MMAP_THRESHOLD, ANY, NULL,
-     set_mmap_threshold, "bytes from which on a block is a mapping of its own"},
+     set_mmap_threshold, "bytes from which on a block is a mapping of its own", OPTION_BYTES},
     {"mmap_max", "MALLOC_MMAP_MAX_", "mmap_max", M_MMAP_MAX, ANY, NULL, set_mmap_max,
-     "number of such mappings at most; 0: none"},
+     "number of such mappings at most; 0: none", 0},
     {"perturb", "MALLOC_PERTURB_", "perturb", M_PERTURB, ANY, NULL, set_perturb,
-     "fill freed memory with this byte and allocated memory with its complement; 0: do not"},
+     "fill freed memory with this byte and allocated memory with its complement; 0: do not", 0},
     {"mxfast", NULL, "mxfast", M_MXFAST, 0, 160, NULL, cache_set_deep_limit,
-     "size in bytes of the largest objects of which a thread may cache more than 64"},
+     "size in bytes of the largest objects of which a thread may cache more than 64", OPTION_BYTES},
     {"arena_test", "MALLOC_ARENA_TEST", "arena_test", M_ARENA_TEST, ANY, NULL, accept,
-     "accepted; there is one arena"},
+     "accepted; there is one arena", 0},
     {"arena_max", "MALLOC_ARENA_MAX", "arena_max", M_ARENA_MAX, ANY, NULL, accept,
-     "accepted; there is one arena"},
+     "accepted; there is one arena", 0},
     {"tcache_count", NULL, "tcache_count", QUARRY_M_TCACHE_COUNT, 0, 65535, NULL,
-     cache_set_capacity_limit, "objects that a thread caches of one size at most"},
+     cache_set_capacity_limit, "objects that a thread caches of one size at most", 0},
     {"tcache_max", NULL, "tcache_max", QUARRY_M_TCACHE_MAX, 0, LONG_MAX, NULL, cache_set_size_limit,
-     "size in bytes of the largest objects that threads cache"},
+     "size in bytes of the largest objects that threads cache", OPTION_BYTES},
     {"hugetlb", NULL, "hugetlb", QUARRY_M_HUGETLB, 0, LONG_MAX, NULL, set_huge,
-     "1 or more: ask for transparent huge pages, for the heap and for mappings from 1 MiB on"},
+     "1 or more: ask for transparent huge pages, for the heap and for mappings from 1 MiB on", 0},
     {"limit", "QUARRY_LIMIT", NULL, 0, 1, LONG_MAX, "auto", set_limit,
      "bytes that the allocator may hold; then it gives back, then it fails; auto: what the cgroup "
-     "may"},
+     "may",
+     OPTION_BYTES},
     {"check", "QUARRY_CHECK", NULL, QUARRY_M_CHECK, 0, 1, NULL, set_check,
-     "1: no caches, so that every wrong free is reported at once"},
+     "1: no caches, so that every wrong free is reported at once", 0},
     {"check_action", "MALLOC_CHECK_", "check", M_CHECK_ACTION, ANY, NULL, set_check_action,
      "check as above, and what a wrong pointer does, the sum of 1: print a line, 2: abort; without "
      "2 the "
-     "call does nothing"},
+     "call does nothing",
+     0},
     {"foreign", "QUARRY_FOREIGN", NULL, QUARRY_M_FOREIGN, 0, 2, "abort|leak|libc", heap_set_foreign,
      "what free does with a pointer of another allocator: report and abort, ignore it, hand it to "
-     "libc"},
+     "libc",
+     0},
+    {"control", "QUARRY_CONTROL", NULL, 0, 0, 1, NULL, set_control,
+     "1: a thread that waits for what 'quarry trim', 'limit', 'stats' and 'set' ask for, and gives "
+     "an idle heap back",
+     OPTION_AT_START},
 };
 
 const unsigned option_count = sizeof option_table / sizeof option_table[0];
@@ -132,8 +148,21 @@ static bool digit_of(char c, unsigned base, unsigned *digit) {
     return *digit < base;
 }
 
-/* A number as C writes it (decimal, 0x, 0), with a sign, and nothing else up to the end. */
-static bool parse_number(const char *text, const char *end, long *number) {
+/* K, M, G or T, for powers of 1024, and behind it nothing, B or iB: how many bits to shift by. */
+static bool parse_suffix(const char *text, const char *end, unsigned *shift) {
+    static const char units[] = "KMGTkmgt";
+    const char *unit = text < end ? memchr(units, *text, sizeof units - 1) : NULL;
+    size_t more = unit ? (size_t)(end - text) - 1 : 0;
+    *shift = unit ? 10 * (unsigned)((unit - units) % 4 + 1) : 0;
+    if (!unit)
+        return text == end;
+    return more == 0 || (more == 1 && text[1] == 'B') ||
+           (more == 2 && memcmp(text + 1, "iB", 2) == 0);
+}
+
+/* A number as C writes it (decimal, 0x, 0), with a sign; then, where it may be one of bytes and is not
+ * negative, a suffix; and nothing else up to the end. */
+static bool parse_number(const char *text, const char *end, bool bytes, long *number) {
     bool negative = *text == '-';
     unsigned base = 10, digit;
     unsigned long value = 0;
@@ -149,8 +178,12 @@ static bool parse_number(const char *text, const char *end, long *number) {
         if (__builtin_mul_overflow(value, base, &value) ||
             __builtin_add_overflow(value, digit, &value) || value > LONG_MAX)
             return false;
-    *number = negative ? -(long)value : (long)value;
-    return text != first && text == end;
+    unsigned shift = 0;
+    bool whole = bytes && !negative ? parse_suffix(text, end, &shift) : text == end;
+    if (value > (unsigned long)LONG_MAX >> shift)
+        return false;
+    *number = negative ? -(long)value : (long)(value << shift);
+    return text != first && whole;
 }
 
 /* The index of a word of the option. */
@@ -179,13 +212,20 @@ static void apply(const struct option *option, long value) {
     option->apply((size_t)value);
 }
 
+const struct option *option_named(const char *name) {
+    for (unsigned i = 0; i < option_count; i++)
+        if (strcmp(option_table[i].name, name) == 0)
+            return &option_table[i];
+    return NULL;
+}
+
 bool option_is_set(unsigned index, long *value) {
     bool is_set = LOAD_ACQUIRE(settings[index].is_set);
     *value = LOAD_RELAXED(settings[index].value);
     return is_set;
 }
 
-static bool verbose(void) {
+bool option_verbose(void) {
     bool ready;
     const char *text = os_environment("QUARRY_VERBOSE", &ready);
     return text && *text && strcmp(text, "0") != 0;
@@ -226,14 +266,19 @@ static void report_malformed(const struct option *option, const char *prefix, co
     os_write_error(line.text, line.length);
 }
 
+static bool parse_value(const struct option *option, const char *text, const char *end,
+                        long *number) {
+    return parse_word(option->words, text, end, number) ||
+           (parse_number(text, end, option->flags & OPTION_BYTES, number) &&
+            *number >= option->minimum && *number <= option->maximum);
+}
+
 static void apply_text(const struct option *option, const char *prefix, const char *name,
                        const char *text, const char *end) {
     long number;
-    if (parse_word(option->words, text, end, &number) ||
-        (parse_number(text, end, &number) && number >= option->minimum &&
-         number <= option->maximum))
+    if (parse_value(option, text, end, &number))
         apply(option, number);
-    else if (verbose())
+    else if (option_verbose())
         report_malformed(option, prefix, name, text, end);
 }
 
@@ -295,4 +340,19 @@ int option_set(int number, int value) {
         apply(option, value);
     }
     return 1;
+}
+
+bool option_set_text(const struct option *option, const char *text, long *value) {
+    bool good = parse_value(option, text, text + strlen(text), value);
+    if (good)
+        apply(option, *value);
+    return good;
+}
+
+bool option_parse_bytes(const char *text, size_t *bytes) {
+    long number;
+    bool good = parse_number(text, text + strlen(text), true, &number) && number >= 0;
+    if (good)
+        *bytes = (size_t)number;
+    return good;
 }

@@ -7,6 +7,11 @@
 
 #include "base.h"
 
+enum {
+    OPTION_BYTES = 1,    /* numbers may end with K, M, G or T */
+    OPTION_AT_START = 2, /* read once; later it is too late */
+};
+
 struct option {
     const char *name;        /* as tools print it */
     const char *environment; /* variable, or NULL */
@@ -16,6 +21,7 @@ struct option {
     const char *words;     /* names for the values 0, 1, ..., separated by "|", or NULL */
     void (*apply)(size_t value);
     const char *help;
+    unsigned long flags;
 };
 
 extern const struct option option_table[];
@@ -31,8 +37,24 @@ void option_init(void);
 /* Sets what the environment said, where it was not there yet at the first allocation. */
 void option_late(void);
 
+/* QUARRY_CONTROL: whether control.c has to start its thread. */
+extern bool option_control;
+
 /* Whether the user set an option (by index in the table), and to what, last of all. */
 bool option_is_set(unsigned index, long *value);
+
+/* The option with a name of the table, or NULL. */
+const struct option *option_named(const char *name);
+
+/* Sets an option to what the environment might say; false, and nothing done, if that is malformed or
+ * out of range. */
+bool option_set_text(const struct option *option, const char *text, long *value);
+
+/* A number of bytes, with a suffix or without; false if it is none. */
+bool option_parse_bytes(const char *text, size_t *bytes);
+
+/* Whether the user wants to be told of what is wrong with his settings. */
+bool option_verbose(void);
 
 /* mallopt: 1 if accepted (unknown parameters are, as in glibc), 0 if the value is out of range. */
 int option_set(int number, int value);

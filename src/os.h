@@ -87,4 +87,54 @@ void os_write_error(const char *text, size_t bytes);
 
 _Noreturn void os_abort(void);
 
+/* ---- for control.c ------------------------------------------------------------------------------- */
+
+/* The number of this process, as it sees itself. */
+unsigned os_process(void);
+
+/* False while the main thread runs; true when it has ended, or where that cannot be told. */
+bool os_main_may_have_ended(void);
+
+/* Starts a detached thread that takes none of the program's signals; false where that fails.  May
+ * allocate. */
+bool os_start_thread(void *(*run)(void *));
+
+/* What the calling thread is called by ps and top; up to 15 characters. */
+void os_name_thread(const char *name);
+
+/* Has a function called in each child of fork, not of vfork and _Fork.  May allocate. */
+void os_at_fork(void (*in_child)(void));
+
+/* A datagram socket that processes of this machine reach by an abstract name: nothing lies in a file
+ * system, and the name goes with the process.  exec closes it.  A program that closes what it does not
+ * know closes it, too, and may have another file under its number: no call takes that for ours. */
+struct os_port {
+    int descriptor; /* -1: none */
+    uint64_t file;
+};
+
+/* Who asked: where the answer goes, and the user, as the kernel says. */
+struct os_peer {
+    uint32_t address_bytes;
+    unsigned user;
+    bool trusted; /* the user of this process, or root */
+    char address[112];
+};
+
+enum os_received { OS_QUIET, OS_REQUEST, OS_LOST };
+
+/* False where there is no such socket, or the name is taken. */
+bool os_port_open(struct os_port *port, const char *name);
+bool os_port_is_open(const struct os_port *port);
+void os_port_close(struct os_port *port);
+
+/* Waits for a request, at most so long (without a port: just so long), or for less.  *length is at
+ * most bytes; what is longer is cut. */
+enum os_received os_receive(const struct os_port *port, uint64_t timeout_ns, struct os_peer *peer,
+                            char *text, size_t bytes, size_t *length);
+
+/* False if the peer is gone, or did not make room for the answer within a second. */
+bool os_send(const struct os_port *port, const struct os_peer *peer, const char *text,
+             size_t bytes);
+
 #endif

@@ -5,6 +5,7 @@
  * Where glibc 2.36 and the standards leave a choice, glibc's is made; docs/COMPAT.md lists them.
  */
 #include "api.h"
+#include "control.h"
 #include "option.h"
 #include "os.h"
 
@@ -99,4 +100,6 @@ int api_malloc_trim(size_t pad) {
 __attribute__((constructor)) static void read_late_environment(void) {
     heap_enter();
     option_late();
+    if (option_control)
+        control_start();
 }

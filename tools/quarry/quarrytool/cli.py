@@ -6,6 +6,7 @@ import sys
 
 from . import (
     completion,
+    control,
     doctor,
     heapmap,
     kernel_formats,
@@ -34,6 +35,7 @@ VERBS = (
     oom,
     kmem,
     doctor,
+    control,
     completion,
 )
 

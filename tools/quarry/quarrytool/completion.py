@@ -50,7 +50,7 @@ def main(arguments: argparse.Namespace, verbs: dict[str, argparse.ArgumentParser
     print(
         _SCRIPT.format(
             verbs=" ".join(verbs),
-            of_processes="why top slabinfo buddyinfo map record doctor",
+            of_processes="why top slabinfo buddyinfo map record doctor trim limit stats set",
             cases="\n".join(
                 f'    {name}) words="{" ".join(words)}" ;;' for name, words in options.items()
             ),

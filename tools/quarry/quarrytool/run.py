@@ -62,7 +62,21 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("options of the allocator (docs/OPTIONS.md)")
     for flag, _, metavar, about in OPTIONS:
         group.add_argument(flag, metavar=metavar, help=about)
+    group.add_argument(
+        "--control",
+        metavar="0|1",
+        nargs="?",
+        const="1",
+        type=_switch,
+        help="let 'quarry trim', 'limit', 'stats' and 'set' act on the command",
+    )
     group.add_argument("--library", metavar="FILE", help="preload this build of Quarry")
+
+
+def _switch(text: str) -> str:
+    if not text.isdigit():
+        raise argparse.ArgumentTypeError("takes 0, 1 or nothing; put '--' before the command")
+    return text
 
 
 def environment(arguments: argparse.Namespace) -> dict[str, str]:
@@ -72,7 +86,7 @@ def environment(arguments: argparse.Namespace) -> dict[str, str]:
         filter(None, (find_library(arguments.library), result.get("LD_PRELOAD")))
     )
     tunables = list(filter(None, [result.get("GLIBC_TUNABLES")]))
-    for flag, name, _, _ in OPTIONS:
+    for flag, name, *_ in (*OPTIONS, ("--control", "QUARRY_CONTROL")):
         value = getattr(arguments, flag[2:].replace("-", "_"))
         if value is not None and name.startswith("glibc."):
             tunables.append(f"{name}={value}")

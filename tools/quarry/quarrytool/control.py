@@ -1,0 +1,324 @@
+# SPDX-License-Identifier: MIT
+"""quarry trim, limit, stats, set: act on a process that was started with QUARRY_CONTROL=1.
+
+src/control.c is the other end: datagrams to an abstract local socket.
+"""
+import argparse
+import json
+import os
+import socket
+import struct
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from . import procfs, show
+from .errors import ToolError
+
+_NAME = "\0quarry-control-{}"
+_NAMES_MOST = 16
+_DATAGRAM_BYTES = 1 << 16
+_CREDENTIALS = struct.Struct("3i")
+_TIMEOUT_S = 30.0
+
+
+class _Silent(ToolError):
+    """There is a listener, and it did not answer in time."""
+
+
+class Process:
+    """A process that listens; usable as a context."""
+
+    def __init__(self, pid: int, timeout_s: float) -> None:
+        self.pid = pid
+        self.timeout_s = timeout_s
+        self.command = procfs.command(pid)
+        name = _NAME.format(_inner_number(pid))
+        silent = None
+        for i in range(_NAMES_MOST):
+            try:
+                if self._reach(name + (f"-{i}" if i else "")):
+                    return
+            except _Silent as error:
+                silent = error
+        raise silent or ToolError(_why_deaf(pid))
+
+    def _reach(self, name: str) -> bool:
+        """Whether the process has this name, and answers; anybody may take a name."""
+        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        try:
+            self.socket.settimeout(self.timeout_s)
+            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+            self.socket.bind("")
+            self.socket.connect(name)
+            answer, sender = self._exchange("ping")
+            if sender == self.pid:
+                self._check(answer)
+                return True
+        except ConnectionError:
+            pass
+        except ToolError:
+            self.socket.close()
+            raise
+        self.socket.close()
+        return False
+
+    def __enter__(self) -> "Process":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.socket.close()
+
+    def _exchange(self, request: str) -> tuple[str, int]:
+        """The answer to a request, and the process that sent it."""
+        parts, sender = [], 0
+        try:
+            self.socket.send(request.encode() + b"\n")
+            while True:
+                data, controls, _, _ = self.socket.recvmsg(
+                    _DATAGRAM_BYTES, socket.CMSG_SPACE(_CREDENTIALS.size)
+                )
+                for level, kind, content in controls:
+                    if (level, kind) == (socket.SOL_SOCKET, socket.SCM_CREDENTIALS):
+                        sender = _CREDENTIALS.unpack(content)[0]
+                if not data:
+                    break
+                parts.append(data)
+        except TimeoutError:
+            raise _Silent(
+                f"process {self.pid} did not answer within {self.timeout_s:g} s: it is "
+                f"{_state(self.pid)}; try again, or with a longer --timeout"
+            ) from None
+        return b"".join(parts).decode(errors="replace"), sender
+
+    def _check(self, answer: str) -> dict[str, Any]:
+        """The answer as an object; a ToolError where the process refused."""
+        try:
+            result: dict[str, Any] = json.loads(answer)
+        except ValueError:
+            raise ToolError(
+                f"process {self.pid}: its answer is not understood; use the tool that was "
+                "installed with its library"
+            ) from None
+        if "error" in result:
+            raise ToolError(f"process {self.pid}: {result['error']}")
+        return result
+
+    def ask(self, request: str) -> dict[str, Any]:
+        """The answer to a request."""
+        return self._check(self.ask_text(request))
+
+    def ask_text(self, request: str) -> str:
+        """The answer to a request as it came."""
+        try:
+            return self._exchange(request)[0]
+        except ConnectionError:
+            raise ToolError(f"process {self.pid} ended meanwhile") from None
+
+
+def _inner_number(pid: int) -> int:
+    """The number of a process in its own pid namespace."""
+    for line in procfs.read(pid, "status").splitlines():
+        if line.startswith("NSpid:"):
+            return int(line.split()[-1])
+    return pid
+
+
+def _state(pid: int) -> str:
+    stopped = procfs.faults(pid).state in "Tt"
+    return "stopped" if stopped else "busy, perhaps with what another asked for"
+
+
+def _why_deaf(pid: int) -> str:
+    try:
+        elsewhere = os.readlink(f"/proc/{pid}/ns/net") != os.readlink("/proc/self/ns/net")
+    except OSError:
+        elsewhere = False
+    if elsewhere:
+        return (
+            f"process {pid} is in another network namespace, and so is the socket on which it may "
+            f"listen: run this by 'nsenter --net=/proc/{pid}/ns/net'"
+        )
+    return (
+        f"process {pid} does not listen: start it with QUARRY_CONTROL=1, or by "
+        "'quarry run --control -- COMMAND'"
+    )
+
+
+# ---- the verbs -------------------------------------------------------------------------------------
+
+
+def add_parser(verbs: Any) -> None:
+    """Declare the verbs."""
+    trim = _add(
+        verbs,
+        "trim",
+        _trim,
+        "have processes give back what they can",
+        "Has each process return free memory to the kernel as malloc_trim does, and shows what that "
+        "brought and what stayed.",
+        True,
+    )
+    trim.add_argument(
+        "--pad", metavar="BYTES", help="leave this much free at the top of the break (0)"
+    )
+    limit = _add(
+        verbs,
+        "limit",
+        _limit,
+        "limit what processes may hold",
+        "Sets the soft limit of each process: where a request would exceed it, free memory goes "
+        "back, and where that does not suffice, malloc returns NULL.",
+        True,
+    )
+    limit.add_argument("bytes", metavar="BYTES|none|auto", help="auto: what the cgroup may have")
+    stats = _add(
+        verbs,
+        "stats",
+        _stats,
+        "the statistics of a process",
+        "Has the process write its statistics (docs/STATS.md), as quarry_write_stats does.",
+        False,
+    )
+    formats = stats.add_mutually_exclusive_group()
+    formats.add_argument("--text", dest="format", action="store_const", const="text")
+    formats.add_argument("--json", dest="format", action="store_const", const="json")
+    formats.add_argument("--openmetrics", dest="format", action="store_const", const="openmetrics")
+    stats.set_defaults(format="text")
+    change = _add(
+        verbs,
+        "set",
+        _set,
+        "change an option of processes",
+        "Sets an option of the allocator in each process, by its name in docs/OPTIONS.md, to a value "
+        "that its variable might have.",
+        True,
+    )
+    change.add_argument("name", metavar="NAME", help="trim_threshold, top_pad, ...")
+    change.add_argument("value", metavar="VALUE")
+
+
+def _add(
+    verbs: Any,
+    name: str,
+    action: Callable[[argparse.Namespace], int],
+    about: str,
+    description: str,
+    several: bool,
+) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = verbs.add_parser(
+        name,
+        help=about,
+        description=description + " The process has to run with QUARRY_CONTROL=1 (or under 'quarry "
+        "run --control'), in this network namespace, and be yours, or you root.",
+    )
+    parser.add_argument("pid", type=int, metavar="PID", nargs="+" if several else None)
+    parser.add_argument(
+        "--timeout",
+        type=float,
+        default=_TIMEOUT_S,
+        metavar="SECONDS",
+        help=f"how long to wait for an answer ({_TIMEOUT_S:g})",
+    )
+    if several:
+        parser.add_argument("--json", action="store_true", help="as JSON; of several PIDs a list")
+    parser.set_defaults(run=action)
+    return parser
+
+
+def _each(
+    arguments: argparse.Namespace,
+    action: Callable[[Process], dict[str, Any]],
+    text: Callable[[dict[str, Any]], str],
+) -> int:
+    """Does something with each process; goes on where one cannot be reached."""
+    done, failed = [], 0
+    for pid in arguments.pid:
+        try:
+            with Process(pid, arguments.timeout) as process:
+                done.append({"pid": pid, "command": process.command, **action(process)})
+        except ToolError as error:
+            print(f"quarry: {error}", file=sys.stderr)
+            failed = 1
+            continue
+        if not arguments.json:
+            print(f"{process.command} ({pid}): {text(done[-1])}")
+    if arguments.json and done:
+        show.print_json(done[0] if len(arguments.pid) == 1 else done)
+    return failed
+
+
+def _resident(pid: int) -> int:
+    """Resident bytes; of a process that has changed its user, as the kernel estimates them."""
+    try:
+        return procfs.rollup(pid)["Rss"]
+    except ToolError:
+        return procfs.status(pid).get("VmRSS", 0)
+
+
+def _trim(arguments: argparse.Namespace) -> int:
+    def act(process: Process) -> dict[str, Any]:
+        before = _resident(process.pid)
+        report = process.ask(f"trim {arguments.pad}" if arguments.pad else "trim")
+        return {**report, "rss_before": before, "rss_after": _resident(process.pid)}
+
+    return _each(arguments, act, _trim_text)
+
+
+def _trim_text(report: dict[str, Any]) -> str:
+    text = (
+        f"released {show.size(report['released_bytes'])}; resident "
+        f"{show.size(report['rss_before'])} before, {show.size(report['rss_after'])} after"
+    )
+    kept = [
+        f"{show.size(report[key])} {where}"
+        for key, where in (
+            ("free_beside_live_bytes", "free beside live blocks"),
+            ("cached_elsewhere_bytes", "in caches of threads"),
+            ("refused_bytes", "free pages that the pad or the kernel (mlock) keeps"),
+        )
+        if report[key]
+    ]
+    return text + ("; stays: " + ", ".join(kept) if kept else "")
+
+
+_HELD = ("live", "cached", "free_object", "dirty", "mapped", "metadata")
+
+
+def _limit(arguments: argparse.Namespace) -> int:
+    def act(process: Process) -> dict[str, Any]:
+        answer = process.ask(f"limit {_word(arguments.bytes)}")
+        stats = process.ask("stats json")
+        return {**answer, "held_bytes": sum(stats[f"{name}_bytes"] for name in _HELD)}
+
+    def text(result: dict[str, Any]) -> str:
+        limit, held = result["limit_bytes"], result["held_bytes"]
+        if not limit:
+            none = "; its cgroup has none" if arguments.bytes == "auto" else ""
+            return f"no limit{none}; it holds {show.size(held)}"
+        beyond = "" if held <= limit else ": nothing more until memory is freed"
+        return f"limit {show.size(limit)}; it holds {show.size(held)}{beyond}"
+
+    return _each(arguments, act, text)
+
+
+def _stats(arguments: argparse.Namespace) -> int:
+    with Process(arguments.pid, arguments.timeout) as process:
+        sys.stdout.write(process.ask_text(f"stats {arguments.format}"))
+    return 0
+
+
+def _set(arguments: argparse.Namespace) -> int:
+    name, value = _word(arguments.name), _word(arguments.value)
+    return _each(
+        arguments,
+        lambda process: process.ask(f"set {name} {value}"),
+        lambda result: f"{result['name']} is {result['value']}",
+    )
+
+
+def _word(text: str) -> str:
+    """A word of a request."""
+    if not text or len(text.split()) != 1 or len(text) > 100:
+        raise ToolError(f"'{text}' is no value; it has to be one word")
+    return text
