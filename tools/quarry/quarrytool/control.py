@@ -282,6 +282,7 @@ def _trim_text(report: dict[str, Any]) -> str:
     return text + ("; stays: " + ", ".join(kept) if kept else "")
 
 
+_UNLIMITED = 1 << 60  # a cgroup of version 1 has a number where it has no limit
 _HELD = ("live", "cached", "free_object", "dirty", "mapped", "metadata")
 
 
@@ -289,6 +290,8 @@ def _limit(arguments: argparse.Namespace) -> int:
     def act(process: Process) -> dict[str, Any]:
         answer = process.ask(f"limit {_word(arguments.bytes)}")
         stats = process.ask("stats json")
+        if answer["limit_bytes"] >= _UNLIMITED:
+            answer["limit_bytes"] = 0
         return {**answer, "held_bytes": sum(stats[f"{name}_bytes"] for name in _HELD)}
 
     def text(result: dict[str, Any]) -> str:
