@@ -75,7 +75,8 @@ CORE := $(wildcard src/*.c)
 # Compiled for size, for every process that preloads the library maps its code: what runs once or
 # seldom, or waits for the kernel anyway.
 SELDOM := $(patsubst %,src/%.c,option report info stats figures figures_write sink control ledger limit \
-  objects heaps fork os zone meta mapping purge sizeclass cache_repair page_repair slab_repair)
+  objects heaps fork os zone meta mapping purge sizeclass cache_repair page_repair slab_repair \
+  slab_shard slab_trim)
 # Never on the way to an abort or to code of the program: debuggers have .debug_frame.
 NO_UNWIND := $(patsubst %,src/%.c,control ledger limit stats cache_repair page_repair slab_repair)
 PRELOAD := $(wildcard preload/*.c)

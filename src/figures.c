@@ -94,10 +94,11 @@ static void fill_ledger(struct quarry_stats *out) {
     out->untouched_bytes = ledger.untouched;
 }
 
-void figures_read(struct quarry_stats *out, struct stats *stats) {
+void figures_read(struct quarry_stats *out, struct stats *stats, struct shard_stats *shards,
+                  uint32_t count) {
     heap_enter();
     *out = (struct quarry_stats){.version = QUARRY_STATS_VERSION, .bytes = sizeof *out};
-    stats_read(stats);
+    stats_read_shards(stats, shards, count);
     fill_heap(out, stats);
     fill_ledger(out);
 }
@@ -105,7 +106,7 @@ void figures_read(struct quarry_stats *out, struct stats *stats) {
 size_t quarry_stats(struct quarry_stats *stats, size_t bytes) {
     struct quarry_stats all;
     struct stats heap;
-    figures_read(&all, &heap);
+    figures_read(&all, &heap, NULL, 0);
     all.bytes = (uint32_t)min_size(bytes, sizeof all);
     memcpy(stats, &all, all.bytes);
     return all.bytes;

@@ -22,9 +22,11 @@ struct figure {
 extern const struct figure figure_table[];
 extern const unsigned figure_count;
 
-/* One reading of the heap, in the public form and in the library's own. */
+/* One reading of the heap, in the public form and in the library's own (stats.h). */
 struct stats;
-void figures_read(struct quarry_stats *out, struct stats *stats);
+struct shard_stats;
+void figures_read(struct quarry_stats *out, struct stats *stats, struct shard_stats *shards,
+                  uint32_t count);
 
 /* All figures, in a format of quarry_write_stats, and the end of the sink; false if there is none such.
  * They are read before anything is written: whoever writes may allocate. */

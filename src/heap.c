@@ -457,6 +457,7 @@ void heap_set_foreign(size_t policy) {
 void heap_make_tables_resident(void) {
     pagemap_make_resident();
     meta_reserve(TABLES_RESERVED);
+    os_make_resident(slab_classes, sizeof slab_classes);
 }
 
 void heap_end_dynamic_threshold(void) {

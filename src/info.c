@@ -2,17 +2,46 @@
  *
  * info: the statistics in glibc's formats: mallinfo, malloc_stats, malloc_info.
  *
- * One arena is reported.  Blocks in threads' caches count as in use, as glibc counts its own.
+ * Each lock shard of the class lists is reported as an arena; what is not in slabs is the first one's.
+ * Blocks in threads' caches count as in use, as glibc counts its own.
  */
 #include "api.h"
 #include "figures.h"
 #include "heap.h"
+#include "meta.h"
 #include "option.h"
 #include "os.h"
 #include "report.h"
 #include "stats.h"
 
 #include <malloc.h>
+
+/* What one call tells, read at once. */
+struct reading {
+    struct stats stats;
+    struct quarry_stats own;
+    struct shard_stats *shards, first;
+    uint32_t count;
+};
+
+/* Without memory for them the shards are told as one. */
+static void begin_reading(struct reading *reading) {
+    heap_enter();
+    reading->count = LOAD_ACQUIRE(slab_shard_count);
+    reading->first = (struct shard_stats){0};
+    reading->shards =
+        reading->count == 1 ? NULL : meta_take(reading->count * sizeof *reading->shards);
+    if (!reading->shards) {
+        reading->count = 1;
+        reading->shards = &reading->first;
+    }
+    figures_read(&reading->own, &reading->stats, reading->shards, reading->count);
+}
+
+static void end_reading(struct reading *reading) {
+    if (reading->shards != &reading->first)
+        meta_give(reading->shards, reading->count * sizeof *reading->shards);
+}
 
 /* As glibc's, arena, uordblks and hblkhd include what the blocks cost beyond what the program may
  * use: here the words of the page map and the entries of the table of mappings.  Arena is also what
@@ -72,27 +101,38 @@ static void write_own_figures(const struct quarry_stats *stats) {
         write_figure(figure_table[i].name, figure_value(&figure_table[i], stats));
 }
 
-void api_malloc_stats(void) {
-    struct stats stats;
-    struct quarry_stats own;
-    figures_read(&own, &stats);
-    size_t system = stats.system_bytes, in_use = system - stats.free_bytes;
-    write_heading("Arena 0:\n");
-    write_figure("system bytes    ", (uint32_t)system);
+static void write_arena(size_t number, const struct shard_stats *shard) {
+    struct line line = {0};
+    line_text(&line, "Arena ");
+    line_number(&line, number);
+    line_text(&line, ":\n");
+    os_write_error(line.text, line.length);
+    write_figure("system bytes    ", (uint32_t)shard->system_bytes);
+    size_t in_use = shard->system_bytes - min_size(shard->system_bytes, shard->free_bytes);
     write_figure("in use bytes    ", (uint32_t)in_use);
-    write_heading("Total (incl. mmap):\n");
-    write_figure("system bytes    ", (uint32_t)(system + stats.mapping.bytes));
-    write_figure("in use bytes    ", (uint32_t)(in_use + stats.mapping.bytes));
-    write_figure("max mmap regions", (uint32_t)stats.mapping.peak_count);
-    write_figure("max mmap bytes  ", stats.mapping.peak_bytes);
-    write_own_figures(&own);
 }
 
-static void print_sizes(FILE *stream, const struct stats *stats) {
+void api_malloc_stats(void) {
+    struct reading reading;
+    const struct stats *stats = &reading.stats;
+    begin_reading(&reading);
+    for (uint32_t i = 0; i < reading.count; i++)
+        write_arena(i, &reading.shards[i]);
+    size_t system = stats->system_bytes + stats->mapping.bytes;
+    write_heading("Total (incl. mmap):\n");
+    write_figure("system bytes    ", (uint32_t)system);
+    write_figure("in use bytes    ", (uint32_t)(system - stats->free_bytes));
+    write_figure("max mmap regions", (uint32_t)stats->mapping.peak_count);
+    write_figure("max mmap bytes  ", stats->mapping.peak_bytes);
+    write_own_figures(&reading.own);
+    end_reading(&reading);
+}
+
+static void print_sizes(FILE *stream, const struct shard_stats *shard) {
     unsigned from = 1;
     fputs("<sizes>\n", stream);
     for (unsigned i = 1; i < CLASS_COUNT; i++) {
-        size_t count = stats->slab[i].free_objects, size = size_classes[i].size;
+        size_t count = shard->free_objects[i], size = size_classes[i].size;
         if (count)
             fprintf(stream, "  <size from=\"%u\" to=\"%zu\" total=\"%zu\" count=\"%zu\"/>\n", from,
                     size, count * size, count);
@@ -101,21 +141,30 @@ static void print_sizes(FILE *stream, const struct stats *stats) {
     fputs("</sizes>\n", stream);
 }
 
-static void print_totals(FILE *stream, const struct stats *stats) {
+static void print_totals(FILE *stream, size_t free_chunks, size_t free_bytes) {
     fprintf(stream,
             "<total type=\"fast\" count=\"0\" size=\"0\"/>\n"
             "<total type=\"rest\" count=\"%zu\" size=\"%zu\"/>\n",
-            stats->free_chunks, stats->free_bytes);
+            free_chunks, free_bytes);
 }
 
-static void print_system(FILE *stream, const struct stats *stats) {
+static void print_system(FILE *stream, size_t bytes, size_t peak_bytes) {
     fprintf(stream,
             "<system type=\"current\" size=\"%zu\"/>\n"
             "<system type=\"max\" size=\"%zu\"/>\n"
             "<aspace type=\"total\" size=\"%zu\"/>\n"
             "<aspace type=\"mprotect\" size=\"%zu\"/>\n",
-            stats->system_bytes, stats->peak_system_bytes, stats->system_bytes,
-            stats->system_bytes);
+            bytes, peak_bytes, bytes, bytes);
+}
+
+/* The peak is known of all together. */
+static void print_heap(FILE *stream, unsigned number, const struct shard_stats *shard,
+                       size_t peak_bytes) {
+    fprintf(stream, "<heap nr=\"%u\">\n", number);
+    print_sizes(stream, shard);
+    print_totals(stream, shard->free_chunks, shard->free_bytes);
+    print_system(stream, shard->system_bytes, peak_bytes);
+    fputs("</heap>\n", stream);
 }
 
 /* In an element of its own at the end, which readers of glibc's format pass over. */
@@ -134,21 +183,24 @@ static void print_own(FILE *stream, const struct quarry_stats *stats) {
 
 /* The figures are read before anything is printed: stdio may allocate. */
 int api_malloc_info(int options, FILE *stream) {
-    struct stats stats;
-    struct quarry_stats own;
+    struct reading reading;
+    const struct stats *stats = &reading.stats;
     if (options != 0)
         return EINVAL;
-    figures_read(&own, &stats);
-    fputs("<malloc version=\"1\">\n<heap nr=\"0\">\n", stream);
-    print_sizes(stream, &stats);
-    print_totals(stream, &stats);
-    print_system(stream, &stats);
-    fputs("</heap>\n", stream);
-    print_totals(stream, &stats);
-    fprintf(stream, "<total type=\"mmap\" count=\"%zu\" size=\"%zu\"/>\n", stats.mapping.count,
-            stats.mapped_bytes);
-    print_system(stream, &stats);
-    print_own(stream, &own);
+    begin_reading(&reading);
+    size_t others = stats->system_bytes - reading.shards[0].system_bytes;
+    fputs("<malloc version=\"1\">\n", stream);
+    for (uint32_t i = 0; i < reading.count; i++) {
+        const struct shard_stats *shard = &reading.shards[i];
+        print_heap(stream, i, shard,
+                   i == 0 ? stats->peak_system_bytes - others : shard->system_bytes);
+    }
+    print_totals(stream, stats->free_chunks, stats->free_bytes);
+    fprintf(stream, "<total type=\"mmap\" count=\"%zu\" size=\"%zu\"/>\n", stats->mapping.count,
+            stats->mapped_bytes);
+    print_system(stream, stats->system_bytes, stats->peak_system_bytes);
+    print_own(stream, &reading.own);
     fputs("</malloc>\n", stream);
+    end_reading(&reading);
     return 0;
 }

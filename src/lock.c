@@ -71,9 +71,7 @@ void lock_take_contended(struct lock *lock) {
     for (int i = 0; i < SPINS; i++) {
         if (LOAD_RELAXED(lock->word) == 0 && lock_try(lock, self))
             return;
-#if defined(__x86_64__) || defined(__i386__)
-        __builtin_ia32_pause();
-#endif
+        lock_pause();
     }
     /* From here on we may have slept, so we hold it with the sleepers' bit: others may sleep too. */
     while (!lock_try(lock, self | LOCK_SLEEPERS)) {

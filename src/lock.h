@@ -27,6 +27,15 @@ struct lock {
 #define LOCK_INITIALISER(r) \
     { 0, (r) }
 
+/* For locks that lie in zeroed memory; only debug builds look at ranks. */
+static inline void lock_set_rank(struct lock *lock, enum lock_rank rank) {
+#ifdef QUARRY_DEBUG
+    lock->rank = rank;
+#else
+    (void)lock, (void)rank;
+#endif
+}
+
 #define LOCK_SLEEPERS ((uint64_t)1)
 
 /* True while the process has never had a second thread: read-modify-writes need not be atomic. */
@@ -55,24 +64,53 @@ void lock_take_contended(struct lock *lock);
 void lock_wake(struct lock *lock);
 void lock_note(const struct lock *lock, bool taken); /* debug builds: checks the order */
 
-static inline void lock_take(struct lock *lock) {
-    if (lock_single_thread() && LIKELY(LOAD_RELAXED(lock->word) == 0))
+static inline void lock_pause(void) {
+#if defined(__x86_64__) || defined(__i386__)
+    __builtin_ia32_pause();
+#endif
+}
+
+/* Takes a lock that nobody holds; false where somebody does.  Whoever does not sleep closes no circle, so
+ * this goes in any order, and lock_let_go, not lock_drop, ends it. */
+static inline bool lock_grab(struct lock *lock) {
+    if (lock_single_thread() && LIKELY(LOAD_RELAXED(lock->word) == 0)) {
         STORE_RELAXED(lock->word, lock_self());
-    else if (UNLIKELY(!lock_try(lock, lock_self())))
-        lock_take_contended(lock);
+        return true;
+    }
+    return LIKELY(lock_try(lock, lock_self()));
+}
+
+/* As lock_take where nobody holds the lock; else false. */
+static inline bool lock_take_free(struct lock *lock) {
+    bool taken = lock_grab(lock);
+#ifdef QUARRY_DEBUG
+    if (taken)
+        lock_note(lock, true);
+#endif
+    return taken;
+}
+
+static inline void lock_take(struct lock *lock) {
+    if (LIKELY(lock_take_free(lock)))
+        return;
+    lock_take_contended(lock);
 #ifdef QUARRY_DEBUG
     lock_note(lock, true);
 #endif
+}
+
+static inline void lock_let_go(struct lock *lock) {
+    if (lock_single_thread())
+        STORE_RELAXED(lock->word, 0);
+    else if (UNLIKELY(__atomic_exchange_n(&lock->word, 0, __ATOMIC_RELEASE) & LOCK_SLEEPERS))
+        lock_wake(lock);
 }
 
 static inline void lock_drop(struct lock *lock) {
 #ifdef QUARRY_DEBUG
     lock_note(lock, false);
 #endif
-    if (lock_single_thread())
-        STORE_RELAXED(lock->word, 0);
-    else if (UNLIKELY(__atomic_exchange_n(&lock->word, 0, __ATOMIC_RELEASE) & LOCK_SLEEPERS))
-        lock_wake(lock);
+    lock_let_go(lock);
 }
 
 /* True if the calling thread holds the lock. */

@@ -16,6 +16,7 @@
 #include "os.h"
 #include "page.h"
 #include "report.h"
+#include "slab.h"
 
 #include <limits.h>
 #include <malloc.h>
@@ -82,10 +83,6 @@ static void set_control(size_t value) {
     option_control = value != 0;
 }
 
-static void accept(size_t value) {
-    (void)value;
-}
-
 #define ANY LONG_MIN, LONG_MAX
 
 const struct option option_table[] = {
@@ -103,10 +100,10 @@ const struct option option_table[] = {
      "fill freed memory with this byte and allocated memory with its complement; 0: do not", 0},
     {"mxfast", NULL, "mxfast", M_MXFAST, 0, 160, NULL, cache_set_deep_limit,
      "size in bytes of the largest objects of which a thread may cache more than 64", OPTION_BYTES},
-    {"arena_test", "MALLOC_ARENA_TEST", "arena_test", M_ARENA_TEST, ANY, NULL, accept,
-     "accepted; there is one arena", 0},
-    {"arena_max", "MALLOC_ARENA_MAX", "arena_max", M_ARENA_MAX, ANY, NULL, accept,
-     "accepted; there is one arena", 0},
+    {"arena_test", "MALLOC_ARENA_TEST", "arena_test", M_ARENA_TEST, ANY, NULL, slab_set_shard_test,
+     "such shards that are made without counting processors", 0},
+    {"arena_max", "MALLOC_ARENA_MAX", "arena_max", M_ARENA_MAX, ANY, NULL, slab_set_shard_max,
+     "lock shards of the size classes at most, up to 64; 0: 8 a processor", 0},
     {"tcache_count", NULL, "tcache_count", QUARRY_M_TCACHE_COUNT, 0, 65535, NULL,
      cache_set_capacity_limit, "objects that a thread caches of one size at most", 0},
     {"tcache_max", NULL, "tcache_max", QUARRY_M_TCACHE_MAX, 0, LONG_MAX, NULL, cache_set_size_limit,

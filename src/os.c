@@ -182,6 +182,15 @@ void os_yield(void) {
     call(SYS_sched_yield, 0, 0, 0, 0, 0, 0);
 }
 
+unsigned os_processors(void) {
+    uint64_t mask[1024 / 64];
+    long bytes = call(SYS_sched_getaffinity, 0, sizeof mask, (long)mask, 0, 0, 0);
+    unsigned count = 0;
+    for (size_t i = 0; i < sizeof mask / sizeof *mask && (long)(i * sizeof *mask) < bytes; i++)
+        count += (unsigned)__builtin_popcountll(mask[i]);
+    return count;
+}
+
 static uint64_t read_clock(clockid_t clock) {
     struct timespec now;
     if (clock_gettime(clock, &now) != 0)

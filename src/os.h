@@ -68,6 +68,9 @@ void os_wait(uint32_t *word, uint32_t expected);
 void os_wake(uint32_t *word, int count);
 void os_yield(void);
 
+/* Processors that the process may run on; 0 where the kernel does not say. */
+unsigned os_processors(void);
+
 /* Monotonic time in nanoseconds, coarse or not; 0 where there is none.  No system call on usual
  * hardware. */
 uint64_t os_clock_ns(void);

@@ -201,8 +201,8 @@ uintptr_t page_run_around(uintptr_t address, size_t *pages) {
 
 /* ---- slabs ---------------------------------------------------------------------------------------- */
 
-struct slab *page_slab_open(uintptr_t address, size_t pages, unsigned class_index, unsigned objects,
-                            bool zero) {
+struct slab *page_slab_open(uintptr_t address, size_t pages, unsigned class_index, unsigned shard,
+                            unsigned objects, bool zero) {
     struct region *region = pagemap_region(address);
     lock_take(&S.lock);
     struct slab *slab = pagemap_slot_take(region);
@@ -210,12 +210,12 @@ struct slab *page_slab_open(uintptr_t address, size_t pages, unsigned class_inde
     if (!slab)
         return NULL;
     STORE_RELAXED(slab->base, address);
-    slab->listed = 0;
+    STORE_RELAXED(slab->shard, (uint8_t)shard);
     slab->clean_pages = zero ? (uint32_t)bit_mask((unsigned)pages) : 0;
     for (unsigned word = 0; word < SLAB_WORDS; word++)
         STORE_RELAXED(slab->word[word], objects > word * 64 ? bit_mask(objects - word * 64) : 0);
-    slab->free_count = (uint16_t)objects;
-    STORE_RELAXED(slab->class_index, (uint8_t)class_index);
+    slab->free_count = 0;                                   /* it is in no list yet */
+    STORE_RELEASE(slab->class_index, (uint8_t)class_index); /* who sees it sees the shard */
     uint32_t head = head_make(HEAD_SLAB, (uint32_t)(slab - region->slab));
     unsigned first = pagemap_page(region, address);
     for (size_t i = pages; i-- > 0;) /* the first page last: it is the one that decides */

@@ -31,10 +31,10 @@ bool page_run_extend(uintptr_t address, size_t pages);
 /* The start of the allocated run that an address lies in, and its length; 0 if in none.  Slow. */
 uintptr_t page_run_around(uintptr_t address, size_t *pages);
 
-/* Turns an allocated run into a slab of free objects; NULL (the run stays a run) if its region has
- * no descriptor left. */
-struct slab *page_slab_open(uintptr_t address, size_t pages, unsigned class_index, unsigned objects,
-                            bool zero);
+/* Turns an allocated run into a slab of free objects, which the caller lists and counts; NULL (the run
+ * stays a run) if its region has no descriptor left. */
+struct slab *page_slab_open(uintptr_t address, size_t pages, unsigned class_index, unsigned shard,
+                            unsigned objects, bool zero);
 
 /* Gives a slab's pages back; nothing goes to the kernel before page_settle, which the caller calls
  * when it holds no lock. */

@@ -51,8 +51,8 @@ enum { SLAB_WORDS = 4, SLAB_MAX_OBJECTS = 64 * SLAB_WORDS, SLAB_MAX_PAGES = 32 }
  *
  *   free word bit i = 1   object i is free and in the slab
  *                     0   it is live, in a thread's cache, or past the last object
- *   free_count            = bits set in word[]
- *   Who may write: the holder of the class's lock. */
+ *   free_count            = bits set in word[]; 0 while it is being opened or closed
+ *   Who may write: the holder of the lock of its class in its shard. */
 struct slab {
     struct slab *next, *prev;  /* in the class's list of slabs with free objects */
     uint64_t word[SLAB_WORDS]; /* authoritative: each change is one aligned store */
@@ -60,7 +60,7 @@ struct slab {
     uint32_t clean_pages;      /* bit i: page i reads as zero and is not resident */
     uint16_t free_count;
     uint8_t class_index; /* 0: the descriptor is not in use */
-    uint8_t listed;      /* it is in the list */
+    uint8_t shard;       /* whose list it is in; changes under that shard's lock */
 };
 
 /* 32 MiB of address space, and all that is known of it. */

@@ -19,10 +19,11 @@
  *   INV-SLAB-2  A slab is listed if and only if 0 < free_count; it is closed when all are free, except
  *               a new one from which nothing was taken because others gave objects meanwhile.
  *   INV-SLAB-3  A page marked clean holds no taken object.
- *   INV-SLAB-4  A class's counters agree with its slabs.
+ *   INV-SLAB-4  A class's counters agree with its slabs, in each shard.
  *
- * LOCKING  One lock per class for words, list and counters; a batch costs one acquisition.  Pages
- *          are obtained without it.  It is not held during a purge: the objects of the pages are
+ * LOCKING  One lock per class for words, list and counters; where threads wait for each other, one
+ *          per class and shard (slab_shard.c).  A batch costs one acquisition, and one more where its
+ *          next object is in another shard than the last.  Pages are obtained without it.  It is not held during a purge: the objects of the pages are
  *          taken, purged, and given back (purging a hole is an allocation).
  *
  * FORK     Taking clears bits before the pointers enter a cache, giving removes the pointers from
@@ -45,29 +46,24 @@
 #include <string.h>
 
 struct slab_class slab_classes[CLASS_COUNT];
-
-void slab_init(void) {
-    for (unsigned i = 0; i < CLASS_COUNT; i++)
-        slab_classes[i].lock.rank = LOCK_CLASS;
-}
+struct slab_class *slab_shards[SHARD_MAX];
+uint32_t slab_shard_count;
 
 void slab_list_push(struct slab_class *class, struct slab *slab) {
     slab->prev = NULL;
     slab->next = class->partial;
     if (slab->next)
         slab->next->prev = slab;
-    class->partial = slab;
-    slab->listed = 1;
+    STORE_RELAXED(class->partial, slab);
 }
 
 void slab_list_remove(struct slab_class *class, struct slab *slab) {
     if (slab->prev)
         slab->prev->next = slab->next;
     else
-        class->partial = slab->next;
+        STORE_RELAXED(class->partial, slab->next);
     if (slab->next)
         slab->next->prev = slab->prev;
-    slab->listed = 0;
 }
 
 /* ---- taking -------------------------------------------------------------------------------------- */
@@ -102,11 +98,13 @@ static unsigned take_word(struct slab_class *class, const struct size_class *sha
 }
 
 /* Fills out[] from its end.  A slab without free objects leaves the list. */
-static unsigned take_from_list(unsigned class_index, void **out, unsigned max) {
-    struct slab_class *class = &slab_classes[class_index];
+static unsigned take_from_list(struct slab_class *class, unsigned class_index, void **out,
+                               unsigned max) {
     const struct size_class *shape = &size_classes[class_index];
     unsigned left = max;
-    lock_take(&class->lock);
+    slab_lock(class);
+    if (!class->partial && UNLIKELY(LOAD_RELAXED(slab_shard_count) > 1))
+        slab_take_over(class, class_index);
     while (left > 0 && class->partial) {
         struct slab *slab = class->partial;
         unsigned before = left;
@@ -118,6 +116,7 @@ static unsigned take_from_list(unsigned class_index, void **out, unsigned max) {
             slab_list_remove(class, slab);
     }
     class->free_objects -= max - left;
+    class->in_use = 1;
     class->high_live = max_size(class->high_live, slab_live(class, shape));
     lock_drop(&class->lock);
     if (left > 0)
@@ -125,8 +124,7 @@ static unsigned take_from_list(unsigned class_index, void **out, unsigned max) {
     return max - left;
 }
 
-static bool add_slab(unsigned class_index) {
-    struct slab_class *class = &slab_classes[class_index];
+static bool add_slab(struct slab_class *class, unsigned class_index) {
     const struct size_class *shape = &size_classes[class_index];
     bool zero;
     if (!limit_admits((size_t)shape->pages << PAGE_SHIFT))
@@ -135,9 +133,11 @@ static bool add_slab(unsigned class_index) {
     if (!run)
         return false;
     lock_take(&class->lock); /* before the run turns into a slab: see FORK */
-    struct slab *slab = page_slab_open(run, shape->pages, class_index, shape->objects, zero);
+    struct slab *slab =
+        page_slab_open(run, shape->pages, class_index, class->shard, shape->objects, zero);
     if (slab) {
         slab_list_push(class, slab);
+        slab->free_count = shape->objects;
         class->slabs++;
         class->free_objects += shape->objects;
     }
@@ -148,23 +148,15 @@ static bool add_slab(unsigned class_index) {
 }
 
 unsigned slab_take(unsigned class_index, void **out, unsigned max) {
+    struct slab_class *class = slab_class_in(slab_home.shard, class_index);
     for (;;) {
-        unsigned count = take_from_list(class_index, out, max);
-        if (count || !add_slab(class_index))
+        unsigned count = take_from_list(class, class_index, out, max);
+        if (count || !add_slab(class, class_index))
             return count;
     }
 }
 
 /* ---- giving -------------------------------------------------------------------------------------- */
-
-static struct slab *find_slab(unsigned class_index, uintptr_t address) {
-    struct region *region = pagemap_region(address);
-    uint32_t head = region ? LOAD_ACQUIRE(region->head[pagemap_page(region, address)]) : 0;
-    if (UNLIKELY(head_kind(head) != HEAD_SLAB))
-        return NULL;
-    struct slab *slab = pagemap_slab(region, head);
-    return LIKELY(LOAD_RELAXED(slab->class_index) == class_index) ? slab : NULL;
-}
 
 static enum slab_status give_one(struct slab *slab, const struct size_class *shape, size_t offset) {
     unsigned index = sizeclass_index(shape, offset);
@@ -187,40 +179,45 @@ bool slab_close_if_free(struct slab_class *class, unsigned class_index, struct s
     slab_list_remove(class, slab);
     class->slabs--;
     class->free_objects -= slab->free_count;
+    slab->free_count = 0; /* a cut leaves a descriptor that nobody takes for a slab in the list */
     page_slab_close(slab, shape->pages);
     return true;
 }
 
-/* Counts what was given to a slab; one whose objects are all free closes. */
-void slab_count_given(struct slab_class *class, unsigned class_index, struct slab *slab,
-                      unsigned given) {
+NOINLINE bool slab_count_given(struct slab_class *class, unsigned class_index, struct slab *slab,
+                               unsigned given) {
     if (given == 0)
-        return;
+        return false;
+    if (slab->free_count == 0)
+        slab_list_push(class, slab);
     slab->free_count = (uint16_t)(slab->free_count + given);
     class->free_objects += given;
-    if (!slab->listed)
-        slab_list_push(class, slab);
-    slab_close_if_free(class, class_index, slab);
+    class->in_use = 1;
+    return slab_close_if_free(class, class_index, slab);
 }
 
 /* Neighbours in a batch often share a slab: it is looked up when it changes. */
 enum slab_status slab_give(unsigned class_index, void *const *objects, unsigned count,
                            unsigned *culprit) {
-    struct slab_class *class = &slab_classes[class_index];
+    struct slab_class *class = &slab_classes[class_index], *fallen = NULL;
     const struct size_class *shape = &size_classes[class_index];
     size_t slab_bytes = (size_t)shape->pages << PAGE_SHIFT;
     enum slab_status status = SLAB_OK;
     struct slab *slab = NULL;
     uintptr_t base = 0;
     unsigned given = 0, i;
-    lock_take(&class->lock);
-    size_t slabs = class->slabs;
+    bool closed = false;
+    if (UNLIKELY(LOAD_RELAXED(slab_shard_count) > 1) && count > 0)
+        class = slab_class_of(class_index, objects[0]);
+    slab_lock(class);
     for (i = 0; i < count; i++) {
         uintptr_t address = (uintptr_t)objects[i];
         if (address - base >= slab_bytes || !slab) {
-            slab_count_given(class, class_index, slab, given);
+            closed |= slab_count_given(class, class_index, slab, given);
             given = 0;
-            slab = find_slab(class_index, address);
+            slab = slab_find(class_index, address);
+            if (UNLIKELY(slab && LOAD_RELAXED(slab->shard) != class->shard))
+                slab = slab_follow(&class, class_index, slab, address, &fallen);
             status = slab ? SLAB_OK : SLAB_FOREIGN;
             base = slab ? slab->base : 0;
         }
@@ -230,14 +227,13 @@ enum slab_status slab_give(unsigned class_index, void *const *objects, unsigned 
             break;
         given++;
     }
-    slab_count_given(class, class_index, slab, given);
-    bool closed = class->slabs != slabs, fallen = slab_has_fallen(class, shape);
-    lock_drop(&class->lock);
+    closed |= slab_count_given(class, class_index, slab, given);
+    slab_drop_class(class, shape, &fallen);
     *culprit = i;
     if (closed)
         page_settle();
     if (UNLIKELY(fallen))
-        slab_trim_class(class_index);
+        slab_trim_class(fallen, class_index);
     return status;
 }
 

@@ -13,7 +13,7 @@
 #include "pagemap.h"
 #include "sizeclass.h"
 
-/* What is known of a class; written under its lock. */
+/* What a shard knows of a class; written under its lock. */
 struct slab_class {
     struct lock lock;
     struct slab *partial; /* slabs with free objects, most recently freed into first */
@@ -22,9 +22,23 @@ struct slab_class {
     /* slab_trim.c */
     size_t high_live;         /* most objects taken since the class was last searched for holes */
     size_t holes_outstanding; /* pages purged inside slabs and not touched again */
+
+    /* slab_shard.c */
+    uint32_t shard;
+    uint32_t in_use; /* objects were taken since another shard last asked for a slab */
 } __attribute__((aligned(CACHE_LINE)));
 
-extern struct slab_class slab_classes[CLASS_COUNT];
+extern struct slab_class slab_classes[CLASS_COUNT]; /* of shard 0 */
+
+/* slab_shard.c: the classes of each shard.  Those below the count stay for ever. */
+enum { SHARD_MAX = 64 };
+extern struct slab_class *slab_shards[SHARD_MAX];
+extern uint32_t slab_shard_count;
+
+/* Limits for shards made from now on: how many; and, where that is 0, how many without regard to the
+ * number of processors. */
+void slab_set_shard_max(size_t shards);
+void slab_set_shard_test(size_t shards);
 
 enum slab_status {
     SLAB_OK,
@@ -68,6 +82,16 @@ struct slab_counts {
     size_t clean_bytes;           /* of free objects' pages, given back or never touched */
 };
 
+static inline void slab_counts_add(struct slab_counts *sum, const struct slab_counts *more) {
+    sum->slabs += more->slabs;
+    sum->partial_slabs += more->partial_slabs;
+    sum->objects += more->objects;
+    sum->free_objects += more->free_objects;
+    sum->clean_bytes += more->clean_bytes;
+}
+
+/* Of one shard, and of all: a slab that changes its shard meanwhile may be missed or counted twice. */
+void slab_count_in(uint32_t shard, unsigned class_index, struct slab_counts *counts);
 void slab_count(unsigned class_index, struct slab_counts *counts);
 
 void slab_init(void);

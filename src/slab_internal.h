@@ -1,12 +1,56 @@
 /* SPDX-License-Identifier: MIT
  *
- * slab_internal.h: what the files of the slab layer share.  Nobody else includes it.  The class's
- * lock is held for all of it.
+ * slab_internal.h: what the files of the slab layer share.  Nobody else includes it.
  */
 #ifndef QUARRY_SLAB_INTERNAL_H
 #define QUARRY_SLAB_INTERNAL_H
 
 #include "slab.h"
+
+/* ---- shards (slab_shard.c) ----------------------------------------------------------------------- */
+
+/* The calling thread's. */
+struct slab_home {
+    uint32_t shard; /* where it takes objects from */
+    uint32_t uses;  /* of classes' locks, since waits was 0 */
+    uint32_t waits; /* of these, where another thread held the lock in the home shard */
+    uint32_t tried; /* moves since it made a shard */
+};
+
+extern __thread struct slab_home slab_home
+    __attribute__((tls_model("initial-exec"), visibility("hidden")));
+
+static inline struct slab_class *slab_class_in(uint32_t shard, unsigned class_index) {
+    return &LOAD_RELAXED(slab_shards[shard])[class_index];
+}
+
+/* Another thread holds the lock of a class in this shard: the calling one may find itself a new home. */
+void slab_shard_waited(uint32_t shard);
+
+void slab_lock_contended(struct slab_class *class);
+
+/* Takes a class's lock on behalf of the program, which is where waiting matters. */
+static inline void slab_lock(struct slab_class *class) {
+    slab_home.uses++;
+    if (UNLIKELY(!lock_take_free(&class->lock)))
+        slab_lock_contended(class);
+}
+
+/* Takes the lock of the class, in the shard that a slab belongs to, and returns what it guards.  The
+ * slab need not be of the class; if it is, it stays so while the lock is held. */
+struct slab_class *slab_lock_shard_of(const struct slab *slab, unsigned class_index);
+
+/* Brings a slab with free objects here from another shard; false if none can be had at once. */
+bool slab_take_over(struct slab_class *class, unsigned class_index);
+
+/* Where the lock for an object is looked for first. */
+struct slab_class *slab_class_of(unsigned class_index, const void *object);
+
+/* Exchanges the lock of a class for that of another slab's shard.  Returns the slab of the address. */
+struct slab *slab_follow(struct slab_class **class, unsigned class_index, struct slab *slab,
+                         uintptr_t address, struct slab_class **fallen);
+
+/* ---- lists: the class's lock is held for all of it ------------------------------------------------- */
 
 void slab_list_push(struct slab_class *class, struct slab *slab);
 void slab_list_remove(struct slab_class *class, struct slab *slab);
@@ -14,8 +58,8 @@ void slab_list_remove(struct slab_class *class, struct slab *slab);
 /* Closes a slab whose objects are all free; false, and nothing done, if it has others. */
 bool slab_close_if_free(struct slab_class *class, unsigned class_index, struct slab *slab);
 
-/* Counts objects whose bits were set; a slab whose objects are all free closes. */
-void slab_count_given(struct slab_class *class, unsigned class_index, struct slab *slab,
+/* Counts objects whose bits were set; a slab whose objects are all free closes: true. */
+bool slab_count_given(struct slab_class *class, unsigned class_index, struct slab *slab,
                       unsigned given);
 
 /* True if every object that touches the page is free and in the slab. */
@@ -24,13 +68,31 @@ bool slab_page_is_free(const struct slab *slab, const struct size_class *shape, 
 /* Whether a class has fallen so far that it should be searched for holes now; if so the caller
  * calls slab_trim_class when it holds no lock. */
 bool slab_has_fallen(struct slab_class *class, const struct size_class *shape);
-size_t slab_trim_class(unsigned class_index);
+size_t slab_trim_class(const struct slab_class *class, unsigned class_index);
 
 /* Pages that count as clean were touched: up to the number purged, that was in vain. */
 void slab_holes_retaken(struct slab_class *class, size_t pages);
 
 static inline size_t slab_live(const struct slab_class *class, const struct size_class *shape) {
     return class->slabs * shape->objects - class->free_objects;
+}
+
+/* The slab of the class that an address lies in, or NULL; without its lock that may change at once. */
+static inline struct slab *slab_find(unsigned class_index, uintptr_t address) {
+    struct region *region = pagemap_region(address);
+    uint32_t head = region ? LOAD_ACQUIRE(region->head[pagemap_page(region, address)]) : 0;
+    if (UNLIKELY(head_kind(head) != HEAD_SLAB))
+        return NULL;
+    struct slab *slab = pagemap_slab(region, head);
+    return LIKELY(LOAD_ACQUIRE(slab->class_index) == class_index) ? slab : NULL;
+}
+
+/* Ends what a batch does in one shard; notes the first that is to be searched for holes. */
+static inline void slab_drop_class(struct slab_class *class, const struct size_class *shape,
+                                   struct slab_class **fallen) {
+    if (!*fallen && UNLIKELY(slab_has_fallen(class, shape)))
+        *fallen = class;
+    lock_drop(&class->lock);
 }
 
 #endif

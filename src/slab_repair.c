@@ -7,8 +7,8 @@
  */
 #include "slab_internal.h"
 
-void slab_count(unsigned class_index, struct slab_counts *counts) {
-    struct slab_class *class = &slab_classes[class_index];
+void slab_count_in(uint32_t shard, unsigned class_index, struct slab_counts *counts) {
+    struct slab_class *class = slab_class_in(shard, class_index);
     *counts = (struct slab_counts){0};
     lock_take(&class->lock);
     counts->slabs = class->slabs;
@@ -19,6 +19,15 @@ void slab_count(unsigned class_index, struct slab_counts *counts) {
         counts->clean_bytes += (size_t)__builtin_popcount(slab->clean_pages) << PAGE_SHIFT;
     }
     lock_drop(&class->lock);
+}
+
+void slab_count(unsigned class_index, struct slab_counts *counts) {
+    *counts = (struct slab_counts){0};
+    for (uint32_t shard = 0; shard < LOAD_ACQUIRE(slab_shard_count); shard++) {
+        struct slab_counts here;
+        slab_count_in(shard, class_index, &here);
+        slab_counts_add(counts, &here);
+    }
 }
 
 static unsigned count_bits(const struct slab *slab) {
@@ -34,18 +43,17 @@ static bool slot_is_slab(struct region *region, uint32_t slot) {
     return slab->class_index != 0 && pagemap_head(slab->base) == head_make(HEAD_SLAB, slot);
 }
 
-static void rebuild_class(unsigned class_index) {
-    struct slab_class *class = &slab_classes[class_index];
+static void rebuild_class(struct slab_class *class, unsigned class_index) {
     class->partial = NULL;
     class->slabs = class->free_objects = 0;
     for (uint32_t rank = 0; rank < pagemap_region_count; rank++) {
         struct region *region = pagemap_regions[rank];
         for (uint32_t slot = 0; slot < region->slots_used; slot++) {
             struct slab *slab = &region->slab[slot];
-            if (slab->class_index != class_index || !slot_is_slab(region, slot))
+            if (slab->class_index != class_index || slab->shard != class->shard ||
+                !slot_is_slab(region, slot))
                 continue;
             slab->free_count = (uint16_t)count_bits(slab);
-            slab->listed = 0;
             pagemap_set_class(slab->base, size_classes[class_index].pages, class_index);
             class->slabs++;
             class->free_objects += slab->free_count;
@@ -56,10 +64,13 @@ static void rebuild_class(unsigned class_index) {
 }
 
 void slab_repair(void) {
-    for (unsigned i = 1; i < CLASS_COUNT; i++)
-        if (lock_broken(&slab_classes[i].lock)) {
-            rebuild_class(i);
-            lock_repair(&slab_classes[i].lock);
+    for (uint32_t shard = 0; shard < slab_shard_count; shard++)
+        for (unsigned i = 1; i < CLASS_COUNT; i++) {
+            struct slab_class *class = slab_class_in(shard, i);
+            if (lock_broken(&class->lock)) {
+                rebuild_class(class, i);
+                lock_repair(&class->lock);
+            }
         }
 }
 
@@ -79,26 +90,36 @@ static const char *verify_slab(const struct slab *slab, size_t *free_objects) {
     *free_objects += bits;
     if (bits != slab->free_count || has_bits_past_end(slab, shape->objects))
         return "INV-SLAB-1";
-    if (slab->listed != (bits > 0))
-        return "INV-SLAB-2";
     for (unsigned page = 0; page < shape->pages; page++)
         if (((slab->clean_pages >> page) & 1) && !slab_page_is_free(slab, shape, page))
             return "INV-SLAB-3";
     return "";
 }
 
-static const char *verify_class(unsigned class_index) {
-    struct slab_class *class = &slab_classes[class_index];
-    size_t slabs = 0, free_objects = 0, listed = 0;
-    for (const struct slab *slab = class->partial; slab; slab = slab->next)
-        listed++;
+/* How many slabs are listed; SIZE_MAX where one of another shard or class is. */
+static size_t count_listed(const struct slab_class *class, unsigned class_index) {
+    size_t listed = 0;
+    for (const struct slab *slab = class->partial; slab; slab = slab->next, listed++)
+        if (slab->shard != class->shard || slab->class_index != class_index)
+            return SIZE_MAX;
+    return listed;
+}
+
+static const char *verify_class(const struct slab_class *class, unsigned class_index) {
+    size_t slabs = 0, free_objects = 0, listed = count_listed(class, class_index);
+    if (listed == SIZE_MAX)
+        return "INV-SLAB-5";
     for (uint32_t rank = 0; rank < pagemap_region_count; rank++)
         for (uint32_t slot = 0; slot < pagemap_regions[rank]->slots_used; slot++) {
             const struct slab *slab = &pagemap_regions[rank]->slab[slot];
             if (slab->class_index != class_index || !slot_is_slab(pagemap_regions[rank], slot))
                 continue;
+            if (slab->shard >= slab_shard_count)
+                return "INV-SLAB-5";
+            if (slab->shard != class->shard)
+                continue;
             slabs++;
-            listed -= slab->listed;
+            listed -= slab->free_count != 0;
             const char *broken = verify_slab(slab, &free_objects);
             if (*broken)
                 return broken;
@@ -110,10 +131,12 @@ static const char *verify_class(unsigned class_index) {
 
 const char *slab_verify(void) {
     const char *broken = "";
-    for (unsigned i = 1; i < CLASS_COUNT && !*broken; i++) {
-        lock_take(&slab_classes[i].lock);
-        broken = verify_class(i);
-        lock_drop(&slab_classes[i].lock);
-    }
+    for (uint32_t shard = 0; shard < LOAD_ACQUIRE(slab_shard_count); shard++)
+        for (unsigned i = 1; i < CLASS_COUNT && !*broken; i++) {
+            struct slab_class *class = slab_class_in(shard, i);
+            lock_take(&class->lock);
+            broken = verify_class(class, i);
+            lock_drop(&class->lock);
+        }
     return broken;
 }

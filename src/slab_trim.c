@@ -103,34 +103,35 @@ static size_t return_holes(struct slab_class *class, unsigned class_index, struc
 }
 
 static size_t trim_slab(struct slab *slab, unsigned class_index, size_t *calls) {
-    struct slab_class *class = &slab_classes[class_index];
+    struct slab_class *class = slab_lock_shard_of(slab, class_index);
     uint32_t holes = 0;
-    lock_take(&class->lock);
     uint32_t were_clean = slab->clean_pages;
-    bool listed = LOAD_RELAXED(slab->class_index) == class_index && slab->listed;
+    bool listed = LOAD_ACQUIRE(slab->class_index) == class_index && slab->free_count != 0;
     if (listed && !slab_close_if_free(class, class_index, slab))
         holes = take_holes(class, &size_classes[class_index], slab);
     lock_drop(&class->lock);
     if (!holes)
         return 0;
     uint32_t gone = purge_holes(slab, holes, calls);
-    lock_take(&class->lock);
+    class = slab_lock_shard_of(slab, class_index);
     size_t bytes = return_holes(class, class_index, slab, holes, gone, were_clean);
     lock_drop(&class->lock);
     return bytes;
 }
 
-/* Searches the slabs of one class, or of all (0). */
-static size_t trim_slabs(unsigned only_class, size_t *calls) {
+/* Searches the slabs of one class in its shard, or of all (NULL). */
+static size_t trim_slabs(const struct slab_class *only, unsigned only_index, size_t *calls) {
     size_t bytes = 0;
     if (os_page_bytes() != PAGE_BYTES)
         return 0; /* holes are tracked per granule; larger system pages would need all of theirs */
     for (uint32_t rank = 0; rank < LOAD_ACQUIRE(pagemap_region_count); rank++) {
         struct region *region = pagemap_regions[rank];
         for (uint32_t slot = 0; slot < LOAD_RELAXED(region->slots_used); slot++) {
-            unsigned class_index = LOAD_RELAXED(region->slab[slot].class_index);
-            if (class_index != 0 && (only_class == 0 || class_index == only_class))
-                bytes += trim_slab(&region->slab[slot], class_index, calls);
+            struct slab *slab = &region->slab[slot];
+            unsigned class_index = LOAD_RELAXED(slab->class_index);
+            if (only ? class_index == only_index && LOAD_RELAXED(slab->shard) == only->shard
+                     : class_index != 0)
+                bytes += trim_slab(slab, class_index, calls);
         }
     }
     return bytes;
@@ -138,11 +139,11 @@ static size_t trim_slabs(unsigned only_class, size_t *calls) {
 
 size_t slab_trim(void) {
     size_t calls = 0;
-    return trim_slabs(0, &calls);
+    return trim_slabs(NULL, 0, &calls);
 }
 
-size_t slab_trim_class(unsigned class_index) {
-    size_t calls = 0, bytes = trim_slabs(class_index, &calls);
+size_t slab_trim_class(const struct slab_class *class, unsigned class_index) {
+    size_t calls = 0, bytes = trim_slabs(class, class_index, &calls);
     purge_spend_calls(calls, bytes >> PAGE_SHIFT);
     return bytes;
 }
@@ -157,7 +158,7 @@ bool slab_has_fallen(struct slab_class *class, const struct size_class *shape) {
     size_t live = slab_live(class, shape);
     if (LIKELY(live >= class->high_live / 2))
         return false;
-    size_t free_bytes = class->free_objects * shape->size;
+    size_t free_bytes = class->free_objects * shape->size * LOAD_RELAXED(slab_shard_count);
     if (free_bytes <= page_hole_bound(HOLES_MIN_BYTES) || !purge_affordable())
         return false;
     class->high_live = live;

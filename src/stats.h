@@ -10,6 +10,12 @@
 #include "page.h"
 #include "slab.h"
 
+/* A shard's part: its slabs.  The first has all the rest, too, so that they add up. */
+struct shard_stats {
+    size_t system_bytes, free_bytes, free_chunks;
+    size_t free_objects[CLASS_COUNT];
+};
+
 struct stats {
     struct page_counts page;
     struct mapping_counts mapping;
@@ -26,7 +32,11 @@ struct stats {
 };
 
 /* Each layer's figures are consistent in themselves; between layers they drift by what other
- * threads do meanwhile. */
-void stats_read(struct stats *stats);
+ * threads do meanwhile.  Also fills in the first count shards (0: none), which are zero. */
+void stats_read_shards(struct stats *stats, struct shard_stats *shards, uint32_t count);
+
+static inline void stats_read(struct stats *stats) {
+    stats_read_shards(stats, NULL, 0);
+}
 
 #endif

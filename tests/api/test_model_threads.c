@@ -19,6 +19,9 @@
 #include <stdatomic.h>
 
 #include "api_under_test.h"
+#ifndef TEST_LIBC
+#include "slab_internal.h"
+#endif
 
 enum { WAVES = 6, THREADS = 24, POOL = 512, QUEUE_LENGTH = 64, OWN_BLOCKS = 64 };
 
@@ -151,6 +154,15 @@ static size_t drain_queue(struct queue *queue) {
 
 /* ---- Threads ---------------------------------------------------------------------------------- */
 
+/* As if the thread had had to wait for others again and again: it changes its shard. */
+static void have_waited(void) {
+#ifndef TEST_LIBC
+    uint32_t shard = slab_home.shard;
+    for (int i = 0; i < 64; i++)
+        slab_shard_waited(shard);
+#endif
+}
+
 static void run_operation(struct rng *rng, size_t self, struct parcel **own) {
     struct parcel **slot = &own[rng_below(rng, OWN_BLOCKS)];
     switch (rng_below(rng, 8)) {
@@ -177,6 +189,8 @@ static void run_operation(struct rng *rng, size_t self, struct parcel **own) {
             (void)drain_queue(&queues[self]);
         break;
     default:
+        if (rng_below(rng, 20) == 0)
+            have_waited();
         if (rng_below(rng, 3000) == 0)
             (void)t_malloc_trim(0);
     }

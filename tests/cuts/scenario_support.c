@@ -6,6 +6,7 @@
 #include "ledger_support.h"
 #include "meta.h"
 #include "page_internal.h"
+#include "slab_internal.h"
 
 #include <pthread.h>
 
@@ -97,6 +98,31 @@ static void run_close(unsigned first) {
     ledger_give_many(first, 60, 1);
     ledger_take_many(first, 10, 1024);
     ledger_give_many(first, 10, 1);
+}
+
+static void wait_at_home(void) {
+    uint32_t shard = slab_home.shard;
+    while (slab_home.shard == shard)
+        slab_shard_waited(shard);
+}
+
+/* Slabs that nobody has used for a while. */
+static void warm_shard(unsigned first) {
+    warm_cache(first);
+    cache_set_capacity_limit(0);
+    ledger_take_many(first, 60, 1024);
+    ledger_give_many(first, 40, 2);
+    for (unsigned i = 0; i < CLASS_COUNT; i++)
+        slab_classes[i].in_use = 0;
+}
+
+static void run_shard(unsigned first) {
+    wait_at_home();
+    ledger_take_many(first + 100, 20, 1024);
+    ledger_give_many(first + 41, 19, 1);
+    ledger_give_many(first + 100, 20, 2);
+    wait_at_home();
+    ledger_take_many(first + 41, 19, 1024);
 }
 
 static void run_capacity(unsigned first) {
@@ -387,6 +413,7 @@ const struct scenario scenarios[] = {
     {"a bin is refilled", setup_mix, warm_64, run_refill, false, 64, KEPT},
     {"a bin spills", setup_mix, warm_spill, run_spill, false, 64, KEPT},
     {"a slab is emptied and closed", setup_mix, warm_close, run_close, false, 1024, KEPT},
+    {"a shard is made, and takes slabs over", setup_mix, warm_shard, run_shard, false, 1024, KEPT},
     {"a bin earns capacity", setup_mix, warm_cache, run_capacity, false, 32, KEPT},
     {"idle bins lose their capacity", setup_mix, warm_idle, run_idle, false, 64, KEPT},
     {"a thread ends", setup_mix, warm_exit, nothing_first, true, 200, KEPT},

@@ -56,6 +56,7 @@ static struct pair pairs[] = {
     {"mappings are made, resized and unmapped", "the table of mappings grows"},
     {"a slab is emptied and closed", "the heap grows by the break"},
     {"dirty pages are purged", "a run is extended and cut"},
+    {"a shard is made, and takes slabs over", "a slab is emptied and closed"},
     {"holes in slabs are purged", "the break is lowered"},
     {"tables take memory", "a bin earns capacity"},
     {"anything at random", "anything at random"},

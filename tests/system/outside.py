@@ -142,10 +142,12 @@ class Heap:
         return result
 
     def class_counts(self, index):
-        """Slabs and free objects of a class."""
-        address = self.field["address.slab_classes"] + index * self.field["stride.slab_class"]
-        return (self.member(address, "slab_class.slabs"),
-                self.member(address, "slab_class.free_objects"))
+        """Slabs and free objects of a class, in all shards."""
+        shards = self.field["address.slab_shards"]
+        classes = [self.number(shards + 8 * shard) + index * self.field["stride.slab_class"]
+                   for shard in range(self.number(self.field["address.slab_shard_count"], "I"))]
+        return tuple(sum(self.member(address, name) for address in classes)
+                     for name in ("slab_class.slabs", "slab_class.free_objects"))
 
     def caches(self):
         """The addresses of the threads' caches that are in use."""

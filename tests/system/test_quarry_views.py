@@ -35,13 +35,13 @@ def check_top(known):
     tap.check("top without a process lists this one", known.pid in [
         str(user["pid"]) for user in reads("top of all", "top")], "")
     script = ("import sys; sys.path.insert(0, sys.argv.pop(1)); from quarrytool import cli, memory; "
-              "read = memory.read; memory.read = lambda *a: read(*a).replace(b'slab_classes', b'slab_classez'); "
+              "read = memory.read; memory.read = lambda *a: read(*a).replace(b'slab_shards', b'slab_shardz'); "
               "sys.exit(cli.main(sys.argv[1:]))")
     for what, words, status in (("its process: an error", [known.pid], 1), ("all: it is passed over", [], 0)):
         result = tap.run("/usr/bin/python3", "-B", "-c", script, os.path.dirname(TOOL), "top", *words)
         tap.check(f"top of a library that lacks a field, {what}", result.returncode == status
                   and "Traceback" not in result.stderr and (
-                      not words or "lacks address.slab_classes" in result.stderr),
+                      not words or "lacks address.slab_shards" in result.stderr),
                   result.stdout + result.stderr)
     refuses("top: a process that is not there", "there is none", "top", "99999999")
     refuses("top: a delay of 0", "above 0", "top", known.pid, "-d", "0")

@@ -29,6 +29,7 @@ struct fake_os fake_os = {
     .page_bytes = 4096,
     .break_limit = SIZE_MAX,
     .space_limit = SIZE_MAX,
+    .processors = 4,
     .clock_ns = 1000000000,
     .clock_step_ns = 1000,
 };
@@ -353,6 +354,10 @@ void os_yield(void) {
         abort();
     }
     syscall(SYS_sched_yield);
+}
+
+unsigned os_processors(void) {
+    return fake_os.processors;
 }
 
 uint64_t os_clock_ns(void) {

@@ -52,6 +52,7 @@ struct fake_os {
     const char *environment[FAKE_VARIABLES]; /* "NAME=value" */
     const char *file[FAKE_FILES][2];         /* path and content */
     bool environment_missing;                /* it is not there yet */
+    unsigned processors;                     /* 4 */
     uint64_t clock_ns, clock_step_ns;        /* what the clock shows; each look adds a step */
 
     /* What has happened. */

@@ -166,7 +166,7 @@ static void without_hints_zones_are_anywhere(void) {
     bool zero;
     const struct size_class *shape = &size_classes[1];
     struct slab *slab = page_slab_open(page_run_take(shape->pages, PAGE_BYTES, &zero), shape->pages,
-                                       1, shape->objects, zero);
+                                       1, 0, shape->objects, zero);
     must(slab && pagemap_class((void *)slab->base) == 0);
     must(pagemap_slab(pagemap_region(slab->base), pagemap_head(slab->base)) == slab);
     must_hold(page_verify());

@@ -277,9 +277,11 @@ static void planted_faults_are_named(void) {
     slab->free_count--;
     class->free_objects--;
 
-    slab->listed = 0;
-    must_break("INV-SLAB-2");
-    slab->listed = 1;
+    slab->shard = 1;
+    must_break("INV-SLAB-5");
+    class->partial = NULL;
+    must_break("INV-SLAB-5");
+    slab->shard = 0;
     class->partial = NULL;
     must_break("INV-SLAB-2");
     class->partial = slab;

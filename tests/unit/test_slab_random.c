@@ -5,7 +5,7 @@
  */
 #include "unit_support.h"
 
-#include "slab.h"
+#include "slab_internal.h"
 
 enum { STEPS = 4000, LIVE_MAX = 20000 };
 
@@ -17,7 +17,7 @@ struct object {
 static struct rng rng;
 static struct object live[CLASS_COUNT][LIVE_MAX / 8]; /* in no order */
 static unsigned live_count[CLASS_COUNT];
-static bool flaky;
+static bool flaky, wandering;
 
 static unsigned random_class(void) {
     return (unsigned)rng_between(&rng, 1, CLASS_COUNT - 1);
@@ -84,6 +84,8 @@ static void play(void) {
         unsigned class_index = random_class(), dice = (unsigned)rng_below(&rng, 200);
         if (flaky)
             fake_os.fail_kinds = rng_below(&rng, 3) ? 0 : (unsigned)rng_next(&rng) & FAKE_ALL;
+        if (wandering)
+            slab_home.shard = (uint32_t)rng_below(&rng, slab_shard_count);
         if (dice == 0)
             slab_trim();
         else if (dice == 1)
@@ -114,6 +116,13 @@ static void random_batches_match_the_model(void) {
 
 static void random_batches_where_anything_fails_at_times(void) {
     flaky = true;
+    play();
+}
+
+static void random_batches_in_many_shards(void) {
+    while (slab_shard_count < 5)
+        slab_shard_waited(slab_home.shard);
+    wandering = flaky = true;
     play();
 }
 
@@ -250,6 +259,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         body_test(random_batches_match_the_model),
         body_test(random_batches_where_anything_fails_at_times),
+        body_test(random_batches_in_many_shards),
         body_test(random_batches_without_a_window),
         body_test(random_batches_with_large_pages),
         body_test(holes_go_and_nothing_else),

@@ -176,23 +176,23 @@ class Heap:
         """The counts of every class, by index; class 0 is none."""
         shapes = self.shapes()
         stride = self.field["stride.slab_class"]
-        data = memory.read(self.pid, self.field["address.slab_classes"], stride * len(shapes))
-        result = [
-            ClassCounts(
-                shape,
-                self._at(data, i * stride, "slab_class.slabs"),
-                self._at(data, i * stride, "slab_class.free_objects"),
-                0,
-                0,
-            )
-            for i, shape in enumerate(shapes)
-        ]
+        result = [ClassCounts(shape, 0, 0, 0, 0) for shape in shapes]
+        for shard in self._shards():
+            data = memory.read(self.pid, shard, stride * len(shapes))
+            for i, counts in enumerate(result):
+                counts.slabs += self._at(data, i * stride, "slab_class.slabs")
+                counts.free_objects += self._at(data, i * stride, "slab_class.free_objects")
         for cache in self._caches():
             for i in range(1, len(shapes)):
                 depth, capacity, _ = self._bin(cache, i)
                 result[i].cached += depth
                 result[i].capacity = max(result[i].capacity, capacity)
         return result
+
+    def _shards(self) -> tuple[int, ...]:
+        """Where each shard's lists of the classes lie; none before the first allocation."""
+        count = self.number(self.field["address.slab_shard_count"], "I")
+        return memory.numbers(self.pid, self.field["address.slab_shards"], f"{count}Q")
 
     def _caches(self) -> Iterator[bytes]:
         """Copies of the threads' caches that are in use."""

@@ -1,0 +1,213 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * slab_shard: the shards of the class lists.
+ *
+ * PURPOSE  Let threads that are in each other's way take objects from lists of their own, without
+ *          giving each of them memory of its own.
+ *
+ * TERMS    shard    one list, lock and set of counters per class.  Shard 0 is there from the start.
+ *          home     the shard that a thread takes from; 0 at first.  What it gives goes to the shard
+ *                   of the slab.
+ *
+ * HOW      A thread that had to wait WAITS_TO_MOVE times in WAIT_WINDOW uses of locks moves to the
+ *          next shard.  When it has been in all there are, it makes one, up to the limit:
+ *          M_ARENA_MAX; else M_ARENA_TEST, and beyond that 8 for each processor, as glibc's arenas.
+ *          A shard whose list of a class is empty takes a slab over from another before it opens
+ *          one.  It does not sleep for that, and leaves the last slab to a shard that uses it: there
+ *          a slab of its own is what it needs.  So free objects are found wherever they are, and no
+ *          thread's end strands any.
+ *
+ * INVARIANTS
+ *   INV-SLAB-5  A slab's shard exists; the slab counts there and, if listed at all, is listed there.
+ *
+ * LOCKING  slab->shard changes while the locks of both shards are held; nobody sleeps for the second.
+ *          Whoever wants the lock of a slab's shard looks again when it has it (slab_lock_shard_of).
+ *          Shards are made without a lock, by two exchanges; they stay for ever.
+ *
+ * FORK     In the middle of a move both locks are broken, so both lists are made anew
+ *          (slab_repair.c).
+ *
+ * COST     Without waits: one addition per batch, and a load to learn that there is one shard.
+ *
+ * WHY NOT  A shard per thread or processor from the start: each has a slab of every class in use.
+ *          The home in the thread's cache: those that wait most have none.
+ */
+#include "meta.h"
+#include "os.h"
+#include "slab_internal.h"
+
+enum {
+    WAITS_TO_MOVE = 64,
+    WAIT_WINDOW = 512,
+    GRABS = 100,
+    TEST_DEFAULT = 8, /* glibc's */
+    PER_PROCESSOR = 8,
+    PROCESSORS_UNKNOWN = 2,
+};
+
+__thread struct slab_home slab_home;
+
+static size_t shard_max; /* 0: not set */
+static size_t shard_test = TEST_DEFAULT;
+
+void slab_set_shard_max(size_t shards) {
+    STORE_RELAXED(shard_max, shards);
+}
+
+void slab_set_shard_test(size_t shards) {
+    STORE_RELAXED(shard_test, shards);
+}
+
+static void prepare(struct slab_class *classes, uint32_t number) {
+    for (unsigned i = 0; i < CLASS_COUNT; i++) {
+        lock_set_rank(&classes[i].lock, LOCK_CLASS);
+        if (number > 0) /* what is zero is not written, and costs no page */
+            classes[i].shard = number;
+    }
+}
+
+void slab_init(void) {
+    prepare(slab_classes, 0);
+    slab_shards[0] = slab_classes;
+    STORE_RELEASE(slab_shard_count, 1);
+}
+
+/* How many there may be, where there are count. */
+static size_t shard_limit(uint32_t count) {
+    size_t most = LOAD_RELAXED(shard_max);
+    if (most == 0 && count >= LOAD_RELAXED(shard_test)) {
+        unsigned processors = os_processors();
+        most = (size_t)PER_PROCESSOR * (processors ? processors : PROCESSORS_UNKNOWN);
+    }
+    return most == 0 ? SHARD_MAX : min_size(most, SHARD_MAX);
+}
+
+/* True if the shard of this number exists now, whoever made it.  A fork may cut its maker between the
+ * exchanges; then the next one takes what there is. */
+static bool add_shard(uint32_t number) {
+    if (number >= shard_limit(number))
+        return false;
+    struct slab_class *none = NULL, *classes = meta_take_ready(CLASS_COUNT * sizeof *classes);
+    if (!classes)
+        return false;
+    prepare(classes, number);
+    if (!__atomic_compare_exchange_n(&slab_shards[number], &none, classes, false, __ATOMIC_RELEASE,
+                                     __ATOMIC_RELAXED))
+        meta_give(classes, CLASS_COUNT * sizeof *classes);
+    uint32_t expected = number;
+    __atomic_compare_exchange_n(&slab_shard_count, &expected, number + 1, false, __ATOMIC_ACQ_REL,
+                                __ATOMIC_RELAXED);
+    return true;
+}
+
+void slab_shard_waited(uint32_t shard) {
+    struct slab_home *home = &slab_home;
+    if (shard != home->shard)
+        return;
+    if (home->uses > WAIT_WINDOW)
+        home->uses = home->waits = 0;
+    if (++home->waits < WAITS_TO_MOVE)
+        return;
+    home->uses = home->waits = 0;
+    uint32_t count = LOAD_ACQUIRE(slab_shard_count);
+    if (home->tried + 1 >= count && add_shard(count)) {
+        home->shard = count;
+        home->tried = 0;
+    } else {
+        home->shard = (home->shard + 1) % count;
+        home->tried++;
+    }
+}
+
+void slab_lock_contended(struct slab_class *class) {
+    slab_shard_waited(class->shard);
+    lock_take(&class->lock);
+}
+
+struct slab_class *slab_lock_shard_of(const struct slab *slab, unsigned class_index) {
+    for (;;) {
+        struct slab_class *class = slab_class_in(LOAD_RELAXED(slab->shard), class_index);
+        lock_take(&class->lock);
+        if (LIKELY(LOAD_RELAXED(slab->shard) == class->shard))
+            return class;
+        lock_drop(&class->lock);
+    }
+}
+
+struct slab_class *slab_class_of(unsigned class_index, const void *object) {
+    const struct slab *slab = slab_find(class_index, (uintptr_t)object);
+    return slab_class_in(slab ? LOAD_RELAXED(slab->shard) : 0, class_index);
+}
+
+struct slab *slab_follow(struct slab_class **class, unsigned class_index, struct slab *slab,
+                         uintptr_t address, struct slab_class **fallen) {
+    do {
+        slab_drop_class(*class, &size_classes[class_index], fallen);
+        *class = slab_class_in(LOAD_RELAXED(slab->shard), class_index);
+        slab_lock(*class);
+        slab = slab_find(class_index, address);
+    } while (slab && LOAD_RELAXED(slab->shard) != (*class)->shard);
+    return slab;
+}
+
+/* The peak moves along, so that neither shard seems to have fallen, or not to have. */
+static void move_slab(struct slab_class *from, struct slab_class *to, struct slab *slab,
+                      unsigned objects) {
+    size_t live = objects - slab->free_count;
+    size_t holes = min_size(from->holes_outstanding, (size_t)__builtin_popcount(slab->clean_pages));
+    slab_list_remove(from, slab);
+    from->slabs--;
+    from->free_objects -= slab->free_count;
+    from->high_live -= min_size(from->high_live, live);
+    from->holes_outstanding -= holes;
+    STORE_RELAXED(slab->shard, (uint8_t)to->shard);
+    slab_list_push(to, slab);
+    to->slabs++;
+    to->free_objects += slab->free_count;
+    to->high_live += live;
+    to->holes_outstanding += holes;
+}
+
+/* The slab that the other shard would take from next is left to it, unless nobody has taken from there
+ * since it was asked last: two threads would take it from each other for ever. */
+static struct slab *spare_slab(struct slab_class *from) {
+    struct slab *slab = from->partial;
+    if (slab && slab->next) {
+        for (unsigned i = 0; i < 8 && slab->next; i++)
+            slab = slab->next;
+        return slab;
+    }
+    bool in_use = from->in_use;
+    from->in_use = 0;
+    return in_use ? NULL : slab;
+}
+
+/* Who holds the lock has done in a moment, unless it has lost its processor.  Giving up at once costs
+ * an eighth more memory where many threads mix their blocks: slabs are opened that were not needed. */
+static bool grab_soon(struct lock *lock) {
+    for (unsigned i = 0; i < GRABS; i++) {
+        if (LOAD_RELAXED(lock->word) == 0 && lock_grab(lock))
+            return true;
+        lock_pause();
+    }
+    return false;
+}
+
+static bool take_over_from(struct slab_class *from, struct slab_class *to, unsigned class_index) {
+    if (!LOAD_RELAXED(from->partial) || !grab_soon(&from->lock))
+        return false;
+    struct slab *slab = spare_slab(from);
+    if (slab)
+        move_slab(from, to, slab, size_classes[class_index].objects);
+    lock_let_go(&from->lock);
+    return slab != NULL;
+}
+
+bool slab_take_over(struct slab_class *class, unsigned class_index) {
+    uint32_t count = LOAD_ACQUIRE(slab_shard_count);
+    for (uint32_t i = 1; i < count; i++)
+        if (take_over_from(slab_class_in((class->shard + i) % count, class_index), class,
+                           class_index))
+            return true;
+    return false;
+}
