@@ -23,14 +23,13 @@ struct buddy {
     uint32_t count[BUDDY_ORDERS]; /* blocks per order */
     uint64_t busy[BUDDY_ORDERS][2];
     uint64_t words[BUDDY_WORDS];
-    uint8_t tag[BUDDY_PAGES]; /* order + 1 at a block's first and last page, else 0 */
 };
 
 /* Adds count pages from first on, merged with their buddies. */
 void buddy_insert(struct buddy *set, unsigned first, unsigned count);
 
-/* Takes the block of this order at page out of the set; it is there. */
-void buddy_remove(struct buddy *set, unsigned page, unsigned order);
+/* Takes count pages from first on out of the set, which holds them all; the rest of their blocks stays. */
+void buddy_remove(struct buddy *set, unsigned first, unsigned count);
 
 /* The first page of the smallest block of at least min_order, lowest address first, and its order;
  * -1 if there is none. */
@@ -41,11 +40,6 @@ int buddy_next(const struct buddy *set, unsigned order, unsigned from);
 
 /* The first page of the highest block of exactly this order; the set has one. */
 unsigned buddy_last(const struct buddy *set, unsigned order);
-
-/* The order of the block that begins or ends at page; -1 if none does. */
-static inline int buddy_bounded(const struct buddy *set, unsigned page) {
-    return set->tag[page] - 1;
-}
 
 /* The order of the block that holds page, and its first page; -1 if page is not in the set. */
 int buddy_holding(const struct buddy *set, unsigned page, unsigned *first);

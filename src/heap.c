@@ -455,6 +455,7 @@ void heap_set_foreign(size_t policy) {
 
 /* Enough for the caches of some threads; where it ends, caches stay shallow. */
 void heap_make_tables_resident(void) {
+    os_make_code_resident();
     pagemap_make_resident();
     meta_reserve(TABLES_RESERVED);
     os_make_resident(slab_classes, sizeof slab_classes);

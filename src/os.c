@@ -40,6 +40,7 @@
 #define MADV_WIPEONFORK 18
 #endif
 #ifndef MADV_POPULATE_WRITE
+#define MADV_POPULATE_READ 22
 #define MADV_POPULATE_WRITE 23
 #endif
 
@@ -156,6 +157,17 @@ bool os_resident(void *address, size_t bytes, uint8_t *pages) {
 
 bool os_populate(void *address, size_t bytes) {
     return call(SYS_madvise, (long)address, (long)bytes, MADV_POPULATE_WRITE, 0, 0, 0) == 0;
+}
+
+/* Of the file that this is linked into, by the linker. */
+extern const char __ehdr_start[] __attribute__((visibility("hidden")));
+extern const char etext[] __attribute__((visibility("hidden")));
+
+void os_make_code_resident(void) {
+    size_t step = os_page_bytes();
+    uintptr_t start = round_down((uintptr_t)__ehdr_start, step);
+    uintptr_t end = round_up((uintptr_t)etext, step);
+    call(SYS_madvise, (long)start, (long)(end - start), MADV_POPULATE_READ, 0, 0, 0);
 }
 
 uint32_t *os_fork_page(void) {

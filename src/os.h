@@ -60,6 +60,9 @@ static inline void os_make_resident(void *address, size_t bytes) {
         __atomic_fetch_or((uint8_t *)start, 0, __ATOMIC_RELAXED);
 }
 
+/* Makes the library's code resident (in a static program: the program's), where the kernel can (5.14). */
+void os_make_code_resident(void);
+
 /* A page that reads 1 until the process forks, then 0 in the child; NULL where not supported. */
 uint32_t *os_fork_page(void);
 

@@ -10,9 +10,9 @@
  *          dirty    free and used before: taking it costs nothing
  *          clean    free, not resident: taking it costs a fault per page, and it reads as zero
  *
- * LAYOUT   Each region keeps its free pages in two buddy sets, dirty and clean.  A run of n pages
- *          is cut from the front of a block or of several adjacent ones; what is left of the blocks
- *          goes back at once.  Lengths are never rounded up.
+ * LAYOUT   Each region keeps its free pages in two buddy sets, dirty and clean, and as extents by
+ *          length.  A run of n pages is cut from the front of the shortest extent that holds it; what
+ *          is left goes back at once.  Lengths are never rounded up.
  *
  * STATES   of a page: absent -> free (clean) -> in a run -> free (dirty) -> free (clean) ...
  *          A run's life is told by one word, the head of its first page (INV-MAP-4): HEAD_RUN is

@@ -60,10 +60,10 @@ struct page_state {
 
 extern struct page_state page_state;
 
-/* extent.c: the buddy sets as seen by address. */
-/* The free block that begins or ends with the page of an address that lies beside another block, run,
- * or the end of a zone. */
-bool extent_beside(uintptr_t address, bool *dirty, struct extent *block);
+/* extent.c: the free pages by address.  They end at the ends of regions. */
+/* The free pages of one kind that begin or end with the page of an address. */
+bool extent_beside(uintptr_t address, bool *dirty, struct extent *extent);
+struct extent extent_holding(uintptr_t address); /* those that a free page lies in */
 struct extent extent_around(uintptr_t address, size_t want_bytes, bool one_region, bool dirty_only);
 size_t extent_remove(struct extent extent); /* returns how many of its pages were dirty */
 void extent_insert(struct extent extent, bool dirty);

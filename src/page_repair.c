@@ -52,6 +52,7 @@ static size_t rebuild_region(struct region *region) {
     size_t ours = 0;
     memset(&region->dirty, 0, sizeof region->dirty);
     memset(&region->clean, 0, sizeof region->clean);
+    fit_clear(&region->fit);
     for (unsigned page = 0; page < REGION_PAGES;) {
         uint32_t head = region->head[page];
         enum head_kind kind = head_kind(head);
@@ -143,6 +144,8 @@ const char *page_verify(void) {
             broken = buddy_verify(&region->clean);
         if (!*broken)
             broken = verify_region(region);
+        if (!*broken)
+            broken = fit_verify(&region->fit, &region->dirty, &region->clean);
     }
     if (!*broken && (dirty != S.dirty_pages || clean != S.clean_pages))
         broken = "INV-BUDDY-3";

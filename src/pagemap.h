@@ -10,6 +10,7 @@
 
 #include "base.h"
 #include "buddy.h"
+#include "fit.h"
 
 enum {
     REGION_PAGES = BUDDY_PAGES,
@@ -70,6 +71,7 @@ struct region {
     uint32_t slots_used;     /* slab descriptors below this one have been in use */
     struct buddy dirty;      /* free pages that were used before */
     struct buddy clean;      /* free pages that read as zero and are not resident */
+    struct fit fit;          /* the same pages as extents */
     uint64_t slot_busy[2];   /* bit w: slot_free[w] is not 0 */
     uint64_t slot_free[128]; /* bit s: descriptor s was used and is free again */
     uint32_t head[REGION_PAGES];

@@ -120,8 +120,8 @@ void purge_note_taken(size_t clean_pages) {
     STORE_RELAXED(S.budget_pages, min_size(S.budget_pages + 2 * retaken, S.peak_zone_pages));
 }
 
-/* The highest of the largest dirty blocks that consists of whole system pages, with the dirty
- * blocks beside it. */
+/* The highest of the largest dirty blocks that consists of whole system pages, with the dirty pages
+ * beside it if so many are to go. */
 static bool pick_dirty(size_t limit_bytes, struct extent *extent) {
     unsigned min_order = bit_lowest(os_page_bytes() >> PAGE_SHIFT);
     struct region *best = NULL;
@@ -136,11 +136,12 @@ static bool pick_dirty(size_t limit_bytes, struct extent *extent) {
     if (!best)
         return false;
     uintptr_t at = best->base + ((uintptr_t)buddy_last(&best->dirty, best_order) << PAGE_SHIFT);
-    size_t block = PAGE_BYTES << best_order;
-    if (min_order == 0)
-        *extent = extent_around(at, max_size(limit_bytes, block), true, true);
-    else
-        *extent = (struct extent){at, at + block};
+    *extent = (struct extent){at, at + (PAGE_BYTES << best_order)};
+    if (min_order == 0 && extent->end - at < limit_bytes) {
+        struct extent around = extent_holding(at);
+        extent->start = around.start;
+        extent->end = min_size(around.end, max_size(extent->end, around.start + limit_bytes));
+    }
     return true;
 }
 

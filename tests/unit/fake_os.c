@@ -321,6 +321,9 @@ bool os_populate(void *address, size_t bytes) {
     return good && !fails;
 }
 
+void os_make_code_resident(void) {
+}
+
 uint32_t *os_fork_page(void) {
     bool fails = enter(FAKE_FORK_PAGE, 0, fake_os.page_bytes);
     uintptr_t start = fails ? 0 : find_place(fake_os.page_bytes);

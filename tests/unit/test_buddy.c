@@ -92,22 +92,6 @@ static unsigned random_range(unsigned *count) {
     return first;
 }
 
-static void remove_range(unsigned first, unsigned count) {
-    for (unsigned page = first; page < first + count;) {
-        unsigned block = 0;
-        int order = buddy_holding(&set, page, &block);
-        assert_true(order >= 0);
-        unsigned end = block + (1u << order);
-        unsigned stop = end < first + count ? end : first + count;
-        buddy_remove(&set, block, (unsigned)order);
-        if (block < page)
-            buddy_insert(&set, block, page - block);
-        if (stop < end)
-            buddy_insert(&set, stop, end - stop);
-        page = stop;
-    }
-}
-
 static void random_changes_match_the_model(void **state) {
     (void)state;
     rng.state = test_seed();
@@ -115,7 +99,7 @@ static void random_changes_match_the_model(void **state) {
     for (unsigned step = 0; step < STEPS; step++) {
         unsigned count, first = random_range(&count);
         if (model[first])
-            remove_range(first, count);
+            buddy_remove(&set, first, count);
         else
             buddy_insert(&set, first, count);
         memset(model + first, !model[first], count);
@@ -138,7 +122,7 @@ static void whole_set_is_one_block(void **state) {
     assert_int_equal(set.count[BUDDY_MAX_ORDER], 1);
     assert_int_equal(buddy_last(&set, BUDDY_MAX_ORDER), 0);
     assert_string_equal(buddy_verify(&set), "");
-    buddy_remove(&set, 0, BUDDY_MAX_ORDER);
+    buddy_remove(&set, 0, BUDDY_PAGES);
     assert_int_equal(set.pages, 0);
     unsigned order;
     assert_int_equal(buddy_find(&set, 0, &order), -1);
@@ -153,7 +137,7 @@ static void every_single_page_can_come_and_go(void **state) {
     assert_int_equal(set.count[BUDDY_MAX_ORDER], 1);
     memset(model, 1, sizeof model);
     for (unsigned i = 0; i < BUDDY_PAGES; i++)
-        remove_range(i * 5003 % BUDDY_PAGES, 1);
+        buddy_remove(&set, i * 5003 % BUDDY_PAGES, 1);
     static const struct buddy empty;
     assert_memory_equal(&set, &empty, sizeof set);
 }
@@ -185,7 +169,6 @@ static void force_block(unsigned order, unsigned page) {
     set.count[order]++;
     set.orders |= 1u << order;
     set.pages += 1u << order;
-    set.tag[page] = set.tag[page + (1u << order) - 1] = (uint8_t)(order + 1);
 }
 
 static void start_with_some_blocks(void) {
@@ -250,22 +233,6 @@ static void a_wrong_summary_of_words_breaks_3(void **state) {
     assert_breaks_3();
 }
 
-/* A tag that is missing, wrong, in the middle of a block, or outside any. */
-static void wrong_tags_break_4(void **state) {
-    (void)state;
-    const struct {
-        unsigned page;
-        uint8_t tag;
-    } faults[] = {{8, 0}, {15, 0}, {8, 3}, {11, 4}, {20, 1}, {20, 4}};
-    for (size_t i = 0; i < sizeof faults / sizeof faults[0]; i++) {
-        empty_set();
-        force_block(3, 8);
-        assert_string_equal(buddy_verify(&set), "");
-        set.tag[faults[i].page] = faults[i].tag;
-        assert_string_equal(buddy_verify(&set), "INV-BUDDY-4");
-    }
-}
-
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(random_changes_match_the_model),
@@ -275,7 +242,6 @@ int main(void) {
         cmocka_unit_test(a_page_in_two_blocks_breaks_1),
         cmocka_unit_test(unmerged_buddies_break_2),
         cmocka_unit_test(wrong_counters_break_3),
-        cmocka_unit_test(wrong_tags_break_4),
         cmocka_unit_test(a_wrong_summary_of_words_breaks_3),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

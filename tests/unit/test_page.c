@@ -245,16 +245,16 @@ static void extending_prefers_dirty_pages_where_nothing_is_given_back(void) {
     must_be_sound();
 }
 
-static void holes_of_the_right_size_come_first_where_nothing_is_given_back(void) {
-    page_set_trim_threshold(SIZE_MAX);
-    bool zero;
-    uintptr_t large = page_run_take(128, 128 * PAGE_BYTES, &zero); /* one block */
-    uintptr_t hole = take_dirty(200), fence = hole + 70 * PAGE_BYTES;
-    must(large && page_run_shrink(hole, 70));
-    must_take(fence, 130, false);
-    must(page_run_give(large) && page_run_give(hole));
-    must_take(hole, 70, false); /* and not from the block, which stays whole */
-    must_take(large, 128, false);
+static void the_shortest_hole_is_taken_first(void) {
+    uintptr_t runs = take_dirty(400), fence = runs + 128 * PAGE_BYTES;
+    uintptr_t hole = fence + PAGE_BYTES, rest = hole + 70 * PAGE_BYTES;
+    must(page_run_shrink(runs, 128)); /* one block, or several */
+    must_take(fence, 1, false);
+    must_take(hole, 70, false);
+    must_take(rest, 201, false);
+    must(page_run_give(runs) && page_run_give(hole));
+    must_take(hole, 66, false); /* and not from the longer one, which stays whole */
+    must_take(runs, 128, false);
     must_be_sound();
 }
 
@@ -352,7 +352,7 @@ int main(void) {
         body_test(shrinking_frees_the_tail_at_once),
         body_test(extending_takes_the_free_neighbour),
         body_test(extending_prefers_dirty_pages_where_nothing_is_given_back),
-        body_test(holes_of_the_right_size_come_first_where_nothing_is_given_back),
+        body_test(the_shortest_hole_is_taken_first),
         body_test(extending_at_the_top_moves_the_break),
         body_test(extending_stops_at_foreign_memory),
         body_test(what_is_no_run_is_refused),

@@ -146,7 +146,7 @@ static void planted_faults_are_named(void) {
     *free_head = head_make(HEAD_FREE, 0);
     buddy_insert(&region->clean, pagemap_page(region, given), 1); /* in both sets */
     must_break("INV-MAP-2");
-    buddy_remove(&region->clean, pagemap_page(region, given), 0);
+    buddy_remove(&region->clean, pagemap_page(region, given), 1);
 
     pagemap_set_class(given + 5 * PAGE_BYTES, 1, 30);
     must_break("INV-MAP-1");
