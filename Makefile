@@ -53,6 +53,7 @@ DEBUG := -O1 -g -fno-omit-frame-pointer -DQUARRY_DEBUG
 FLAGS_release := $(CPPFLAGS) $(CFLAGS) -fno-lto -ffunction-sections -ffile-prefix-map=$(CURDIR)=.
 SMALL_release := -Os
 BARE_release := -fno-asynchronous-unwind-tables
+DENSE_release := -fno-align-functions -fno-align-jumps -fno-align-loops -fno-align-labels
 FLAGS_debug := $(DEBUG)
 FLAGS_asan := $(DEBUG) -fsanitize=address
 FLAGS_ubsan := $(DEBUG) -fsanitize=undefined -fno-sanitize-recover=all
@@ -77,8 +78,11 @@ CORE := $(wildcard src/*.c)
 SELDOM := $(patsubst %,src/%.c,option report info stats figures figures_write sink control ledger limit \
   objects heaps fork os zone meta mapping purge sizeclass cache_repair page_repair slab_repair \
   slab_shard slab_trim)
+# Called often, but not in a loop of its own: without padding.
+DENSE := $(patsubst %,src/%.c,buddy fit extent hot page pagemap slab heap api cache)
 # Never on the way to an abort or to code of the program: debuggers have .debug_frame.
-NO_UNWIND := $(patsubst %,src/%.c,control ledger limit stats cache_repair page_repair slab_repair)
+NO_UNWIND := $(patsubst %,src/%.c,buddy fit extent control ledger limit stats \
+  cache_repair page_repair slab_repair slab_shard)
 PRELOAD := $(wildcard preload/*.c)
 # Files named *_support.c (and the fake operating system) are linked into every test of their folder.
 UNIT_SUPPORT := $(wildcard tests/unit/*_support.c tests/unit/fake_os.c)
@@ -120,6 +124,7 @@ $(call objects,$1,$(CORE) $(PRELOAD)): build/$1/%.o: %.c build/$1/flags
 	$$(say) CC $$@
 	$$(MUTE)$$(call compiler,$1) $$(LIB_FLAGS) $$(FLAGS_$1) $$(TRACE_$1) \
 	  $$(if $$(filter $$<,$$(SELDOM)),$$(SMALL_$1)) \
+	  $$(if $$(filter $$<,$$(DENSE)),$$(DENSE_$1)) \
 	  $$(if $$(filter $$<,$$(NO_UNWIND)),$$(BARE_$1)) $$(WERROR) -MMD -MP -c $$< -o $$@
 
 build/$1/tests/%.o: tests/%.c build/$1/flags
