@@ -180,7 +180,8 @@ static bool is_listed(const struct fit *fit, struct fit_extent extent) {
     return false;
 }
 
-const char *fit_verify(const struct fit *fit, const struct buddy *dirty, const struct buddy *clean) {
+const char *fit_verify(const struct fit *fit, const struct buddy *dirty,
+                       const struct buddy *clean) {
     unsigned extents = 0, members = 0;
     for (unsigned page = 0; page < BUDDY_PAGES;) {
         bool is_dirty = in_set(dirty, page), is_clean = in_set(clean, page);

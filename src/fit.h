@@ -15,8 +15,8 @@
 enum fit_kind { FIT_DIRTY, FIT_CLEAN };
 
 enum {
-    FIT_EXACT = 64,  /* lengths up to this have a list each */
-    FIT_BINS = 120,  /* then eight lists per doubling, up to BUDDY_PAGES */
+    FIT_EXACT = 64, /* lengths up to this have a list each */
+    FIT_BINS = 120, /* then eight lists per doubling, up to BUDDY_PAGES */
     FIT_PAGES = 0x3fff,
     FIT_START = 0x4000,
     FIT_IS_CLEAN = 0x8000,
@@ -24,8 +24,9 @@ enum {
 
 /* Of the first and the last page of an extent; else all 0. */
 struct fit_node {
-    uint16_t tag;        /* its length, FIT_START at the first page, FIT_IS_CLEAN */
-    uint16_t next, prev; /* first pages + 1 of others in the list; 0: none.  At the first page only */
+    uint16_t tag; /* its length, FIT_START at the first page, FIT_IS_CLEAN */
+    uint16_t next,
+        prev; /* first pages + 1 of others in the list; 0: none.  At the first page only */
 };
 
 struct fit {

@@ -71,6 +71,9 @@ void limit_count_failure(size_t more_bytes) {
 
 /* ---- the cgroup ---------------------------------------------------------------------------------- */
 
+/* More than any machine has: what version 1 says where there is no limit. */
+#define UNLIMITED ((size_t)1 << 60)
+
 /* The number in a file; LIMIT_NONE where there is none, as in "max". */
 static size_t read_number(const char *path) {
     char text[32];
@@ -79,7 +82,8 @@ static size_t read_number(const char *path) {
         if (__builtin_mul_overflow(number, (size_t)10, &number) ||
             __builtin_add_overflow(number, (size_t)(text[i] - '0'), &number))
             return LIMIT_NONE;
-    return length && text[0] >= '0' && text[0] <= '9' ? number : LIMIT_NONE;
+    bool any = length && text[0] >= '0' && text[0] <= '9';
+    return any && number < UNLIMITED ? number : LIMIT_NONE;
 }
 
 /* Appends bytes of text at a place of a name, unless it is too long; returns the next place. */

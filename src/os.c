@@ -16,6 +16,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <link.h>
 #include <linux/futex.h>
 #include <poll.h>
 #include <pthread.h>
@@ -159,15 +160,22 @@ bool os_populate(void *address, size_t bytes) {
     return call(SYS_madvise, (long)address, (long)bytes, MADV_POPULATE_WRITE, 0, 0, 0) == 0;
 }
 
-/* Of the file that this is linked into, by the linker. */
-extern const char __ehdr_start[] __attribute__((visibility("hidden")));
-extern const char etext[] __attribute__((visibility("hidden")));
+/* The head of the file that this is linked into, by the linker. */
+extern const ElfW(Ehdr) __ehdr_start __attribute__((visibility("hidden")));
 
 void os_make_code_resident(void) {
-    size_t step = os_page_bytes();
-    uintptr_t start = round_down((uintptr_t)__ehdr_start, step);
-    uintptr_t end = round_up((uintptr_t)etext, step);
-    call(SYS_madvise, (long)start, (long)(end - start), MADV_POPULATE_READ, 0, 0, 0);
+    uintptr_t base = (uintptr_t)&__ehdr_start, step = os_page_bytes();
+    const ElfW(Phdr) *segment = (const ElfW(Phdr) *)(base + __ehdr_start.e_phoff), *first = NULL;
+    for (unsigned i = 0; i < __ehdr_start.e_phnum; i++, segment++) {
+        if (segment->p_type != PT_LOAD)
+            continue;
+        first = first ? first : segment; /* the one that begins with the head */
+        uintptr_t start = base + (segment->p_vaddr - first->p_vaddr);
+        uintptr_t end = round_up(start + segment->p_filesz, step);
+        start = round_down(start, step);
+        if (!(segment->p_flags & PF_W))
+            call(SYS_madvise, (long)start, (long)(end - start), MADV_POPULATE_READ, 0, 0, 0);
+    }
 }
 
 uint32_t *os_fork_page(void) {

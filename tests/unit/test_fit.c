@@ -10,7 +10,7 @@
 enum { STEPS = 4000, CHECK_EVERY = 100, NONE = 2 };
 
 static struct fit fit;
-static struct buddy sets[2]; /* by kind */
+static struct buddy sets[2];             /* by kind */
 static unsigned char model[BUDDY_PAGES]; /* the kind of each page, or NONE */
 static struct rng rng;
 
@@ -57,8 +57,7 @@ static unsigned model_shortest(enum fit_kind kind, unsigned pages) {
 }
 
 static bool model_is_extent(struct fit_extent extent) {
-    return model[extent.first] == extent.kind &&
-           alike(extent.first, BUDDY_PAGES) == extent.count &&
+    return model[extent.first] == extent.kind && alike(extent.first, BUDDY_PAGES) == extent.count &&
            (extent.first == 0 || model[extent.first - 1] != extent.kind);
 }
 
@@ -96,8 +95,8 @@ static void check_beside(void) {
     for (unsigned page = 0; page < BUDDY_PAGES; page++) {
         struct fit_extent found;
         bool begins = model[page] != NONE && (page == 0 || model[page - 1] != model[page]);
-        bool ends = model[page] != NONE &&
-                    (page == BUDDY_PAGES - 1 || model[page + 1] != model[page]);
+        bool ends =
+            model[page] != NONE && (page == BUDDY_PAGES - 1 || model[page + 1] != model[page]);
         assert_int_equal(fit_beside(&fit, page, &found), begins || ends);
         if (begins || ends) {
             assert_true(model_is_extent(found));

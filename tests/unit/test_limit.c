@@ -49,6 +49,10 @@ static void version_1_is_the_memory_controllers(void) {
     struct file own = {"/sys/fs/cgroup/memory/x/memory.limit_in_bytes", "1600\n"};
     set_files("9:name=systemd:/x\n8:pids:/y\n4:memory:/x\n1:cpu,cpuacct:/z\n", own, nothing);
     must(limit_of_cgroup() == 1500);
+    struct file unlimited = {"/sys/fs/cgroup/memory/x/memory.limit_in_bytes",
+                             "9223372036854771712\n"};
+    set_files("4:memory:/x\n", unlimited, nothing);
+    must(limit_of_cgroup() == LIMIT_NONE);
 }
 
 static void what_cannot_be_read_is_no_limit(void) {
