@@ -13,7 +13,8 @@
  * STATES   allocated (HEAD_RUN n) -> hot (HEAD_CONT n: taken, yet no block) -> allocated, or free
  *
  * RULE     Hot pages are dirty pages (purge.c counts them).  All are merged before the heap grows,
- *          before anything is purged, and when a neighbour wants to extend into them.
+ *          before anything is purged, and when a neighbour wants to extend into them.  Where nothing is ever
+ *          given back there are none: whole extents fit better, and room counts for more than time.
  *
  * LOCKING  The page lock.
  *

@@ -33,7 +33,8 @@
 
 struct page_state page_state = {.lock = LOCK_INITIALISER(LOCK_PAGE),
                                 .credit_ns = BURST_NS,
-                                .bound_least_pages = BOUND_MIN_PAGES};
+                                .bound_least_pages = BOUND_MIN_PAGES,
+                                .hot_most_bytes = HOT_MAX_PAGES * PAGE_BYTES};
 #define S page_state
 
 /* ---- runs ---------------------------------------------------------------------------------------- */
@@ -91,7 +92,7 @@ size_t page_run_pages(uintptr_t address) {
 }
 
 static void give_locked(struct extent run) {
-    if (run.end - run.start <= HOT_MAX_PAGES * PAGE_BYTES) {
+    if (run.end - run.start <= S.hot_most_bytes) {
         hot_give(run);
     } else {
         run_set_heads(run, HEAD_FREE);

@@ -36,6 +36,7 @@ struct page_state {
     uint64_t hot_of[HOT_MAX_PAGES + 1]; /* by length in pages: bit i says hot[i] */
     unsigned hot_next;                  /* the next entry to be written, of all ever */
     size_t hot_pages;
+    size_t hot_most_bytes; /* longer runs are merged at once: HOT_MAX_PAGES, or 0 */
 
     /* zone.c */
     uintptr_t break_start, break_top; /* zone 0; equal while it is empty */

@@ -47,6 +47,7 @@ void page_set_trim_threshold(size_t bytes) {
     STORE_RELAXED(S.trim_threshold_bytes, bytes);
     STORE_RELAXED(S.trim_threshold_set, true);
     S.bound_least_pages = bytes >> PAGE_SHIFT;
+    S.hot_most_bytes = bytes == SIZE_MAX ? 0 : HOT_MAX_PAGES * PAGE_BYTES;
     purge_excess();
     lock_drop(&S.lock);
 }
