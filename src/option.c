@@ -101,7 +101,7 @@ const struct option option_table[] = {
     {"mxfast", NULL, "mxfast", M_MXFAST, 0, 160, NULL, cache_set_deep_limit,
      "size in bytes of the largest objects of which a thread may cache more than 64", OPTION_BYTES},
     {"arena_test", "MALLOC_ARENA_TEST", "arena_test", M_ARENA_TEST, ANY, NULL, slab_set_shard_test,
-     "such shards that are made without counting processors", 0},
+     "lock shards that are made without counting processors", 0},
     {"arena_max", "MALLOC_ARENA_MAX", "arena_max", M_ARENA_MAX, ANY, NULL, slab_set_shard_max,
      "lock shards of the size classes at most, up to 64; 0: 8 a processor", 0},
     {"tcache_count", NULL, "tcache_count", QUARRY_M_TCACHE_COUNT, 0, 65535, NULL,

@@ -86,12 +86,13 @@ def built(variant, name):
 class Program:
     """A test program with a seed of its own in each run."""
 
-    def __init__(self, name, variant, path, operations=0):
+    def __init__(self, name, variant, path, operations=0, **variables):
         self.name, self.variant, self.path, self.operations = name, variant, path, operations
+        self.variables = variables
 
     def once(self, seed):
         """Runs it; raises Wrong."""
-        variables = {"QUARRY_TEST_SEED": hex(seed)}
+        variables = self.variables | {"QUARRY_TEST_SEED": hex(seed)}
         if self.operations:
             variables["QUARRY_TEST_OPS"] = self.operations
         output = run([built(self.variant, self.path)], **variables)
@@ -165,6 +166,9 @@ def all_jobs(fuzz_seconds):
                 ("threads", "test_threads", 0), ("ends of threads", "test_thread_end", 0),
                 ("forks", "test_fork", 0)):
             jobs.append(Program(f"{name}, {variant}", variant, f"tests/api/{path}", operations))
+        for name, path in (("threads", "test_threads"), ("forks", "test_fork")):
+            jobs.append(Program(f"{name} beside the control thread, {variant}", variant,
+                                f"tests/api/{path}", QUARRY_CONTROL=1))
     for name, path in (("pages", "test_page_random"), ("slabs", "test_slab_random")):
         jobs.append(Program(f"{name} beside a model, debug", "debug", f"tests/unit/{path}"))
     jobs.append(Program("fork storm, each child verified", "cuts", "tests/cuts/test_storm"))

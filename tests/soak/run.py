@@ -5,9 +5,9 @@
 usage: run.py [--minutes N] [--only NAME] [--seed N] [--write-results]
 
 The programs of this folder print TAP, as all tests do; what they say is counted as tests/run.py does,
-and lines that begin with "# progress:" are shown as they come.  The views and the browser take five
-minutes together, the allocator what is left of the time, and at least ten minutes however short that
-is.  Logs are in build/soak/, with what each failure needs to be seen again: its seed and its output
+and lines that begin with "# progress:" are shown as they come.  The views and the browser take some
+four minutes together, the allocator what is left of the time, and at least one round of its jobs, some six
+minutes, however short that is.  Logs are in build/soak/, with what each failure needs to be seen again: its seed and its output
 in build/soak/kept/.  The last line is "N passed, N failed, N not possible here".
 """
 import argparse
@@ -133,8 +133,15 @@ def parse_arguments():
     return options
 
 
+def interrupt(*_):
+    """A signal that ends the runner ends what it started, too."""
+    raise KeyboardInterrupt
+
+
 def main():
     options = parse_arguments()
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, interrupt)
     seed = options.seed or random.SystemRandom().getrandbits(48)
     began, runs = time.monotonic(), []
     os.makedirs(LOGS, exist_ok=True)
