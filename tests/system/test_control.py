@@ -7,101 +7,19 @@ import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path[:0] = [os.path.dirname(HERE), HERE]
 import tap
+from control_program import KIB, MIB, PROGRAM, Program, comes, field, figures, names, rss
 from quarry_tool import ENVIRONMENT, TOOL, reads, refuses, tool
 
-PROGRAM = os.path.join(tap.BUILD, "system", "control_linked")
-KIB, MIB = 1024, 1024 * 1024
 BLOCKS, BLOCK = 40000, 1024  # of 1000 bytes, in objects of this size
-PATIENCE_S = 60  # for what comes by itself, after a few seconds
 OTHER = 65534
-
-
-class Program:
-    """The program, to be told what to do; usable as a context."""
-
-    def __init__(self, program=PROGRAM, through=(), control="1", preload=tap.LIBRARY, **environment):
-        settings = {"LD_PRELOAD": preload, "QUARRY_CONTROL": control, **environment}
-        command = [*through, "env", *(f"{name}={value}" for name, value in settings.items()), program]
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                                        text=True)
-        self.pid = str(self.process.pid)
-        if self.process.stdout.readline() != "ready\n":
-            self.process.communicate()
-            raise EOFError(f"{command} did not get ready")
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self.process.stdin.close()
-        self.process.stdout.close()
-        self.process.wait(60)
-
-    def do(self, words):
-        """What the program answers to a line."""
-        self.send(words)
-        return self.process.stdout.readline().strip()
-
-    def send(self, words):
-        self.process.stdin.write(words + "\n")
-        self.process.stdin.flush()
-
-
-def field(pid, key, name="status"):
-    with open(f"/proc/{pid}/{name}", encoding="ascii") as file:
-        return int(re.search(rf"^{key}:\s+(\d+)", file.read(), re.MULTILINE)[1])
-
-
-def rss(pid):
-    return field(pid, "Rss", "smaps_rollup") * KIB
-
-
-def comes(condition):
-    """Whether something comes about, sooner or later."""
-    end = time.monotonic() + PATIENCE_S
-    while not condition():
-        if time.monotonic() > end:
-            return False
-        time.sleep(0.1)
-    return True
-
-
-def figures(program):
-    return json.loads(tool("stats", "--json", program.pid).stdout or "{}")
-
-
-def names(pid):
-    """The names that the kernel lists for a process."""
-    with open("/proc/net/unix", encoding="ascii", errors="replace") as file:
-        return re.findall(rf"@(quarry-control-{pid}(?:-\d+)?)$", file.read(), re.MULTILINE)
-
-
-def raw_socket(pid):
-    client = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-    client.settimeout(60)
-    client.bind("")
-    client.connect(f"\0quarry-control-{pid}")
-    return client
-
-
-def raw(pid, data):
-    """The answer to a datagram, as text."""
-    with raw_socket(pid) as client:
-        client.send(data)
-        answer = b""
-        while part := client.recv(1 << 16):
-            answer += part
-        return answer.decode()
 
 
 # ---- the requests ------------------------------------------------------------------------------------
@@ -157,6 +75,13 @@ def check_limit():
         tap.check("auto is that of the cgroup, or none", 0 <= reads(
             "limit auto", "limit", program.pid, "auto").get("limit_bytes", -1) < 1 << 60)
         refuses("what is no limit is refused", "'12Q' is no limit", "limit", program.pid, "12Q")
+    with Program(MALLOC_TRIM_THRESHOLD_="1G") as program:
+        program.do(f"fill {BLOCKS}")
+        program.do("drop")
+        text = tool("limit", program.pid, "20M").stdout
+        tap.check("where what exceeds it is free, that is told", "goes back before malloc fails" in
+                  text and "until memory" not in text, text)
+        tap.equal("and malloc succeeds below it", program.do("try 10000000"), "yes")
     with Program(QUARRY_LIMIT="32M") as program:
         tap.equal("QUARRY_LIMIT takes a suffix", figures(program).get("limit_bytes"), 32 * MIB)
 
@@ -399,89 +324,6 @@ def check_network():
         refuses("a process in another network namespace", "nsenter", "trim", program.pid)
 
 
-def check_impostor():
-    """Somebody has the name already, and even answers."""
-    for answers in (False, True):
-        ready, go = os.pipe()
-        child = os.fork()
-        if child == 0:
-            os.read(ready, 1)
-            os.dup2(os.open(os.devnull, os.O_RDWR), 1)
-            os.execve("/bin/sleep", ["sleep", "300"],
-                      dict(os.environ, LD_PRELOAD=tap.LIBRARY, QUARRY_CONTROL="1"))
-        impostor = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        impostor.bind(f"\0quarry-control-{child}")
-        seen = []
-
-        def answer(own=impostor, into=seen):
-            while True:
-                try:
-                    data, sender = own.recvfrom(4096)
-                except OSError:
-                    return
-                into.append(data)
-                own.sendto(b'{"pid": 1, "released_bytes": 1}', sender)
-                own.sendto(b"", sender)
-
-        if answers:
-            threading.Thread(target=answer, daemon=True).start()
-        os.write(go, b"1")
-        comes(lambda pid=child: f"quarry-control-{pid}-1" in names(pid))
-        shown = reads(f"a process whose name another has taken {('first', 'and answers')[answers]}",
-                      "trim", str(child), "--timeout=2")
-        tap.equal("the answer is its own", "rss_after" in shown and "refused_bytes" in shown, True)
-        tap.check("the impostor was asked for nothing but who he is", set(seen) <= {b"ping\n"}, seen)
-        os.kill(child, signal.SIGKILL)
-        os.waitpid(child, 0)
-        impostor.close()
-        os.close(ready)
-        os.close(go)
-
-
-def check_garbage():
-    with Program() as program:
-        pid = program.pid
-        for name, data in (("nothing", b""), ("blanks", b" \n \t"), ("zeros", bytes(100)),
-                           ("quotes", b'"\\\n'), ("binary", bytes(range(128, 256))),
-                           ("half a request", b"set"), ("too many words", b"trim 1 2 3 4 5 6"),
-                           ("a wrong number", b"trim -5"), ("a long word", b"x" * 250),
-                           ("a long line", b"trim " + b" " * 100000), ("format", b"stats %n%s")):
-            text = raw(pid, data)
-            try:
-                refused = "error" in json.loads(text)
-            except ValueError:
-                refused = False
-            tap.check(f"garbage gets an answer in JSON: {name}", refused, repr(text))
-        tap.check("the newline is not needed", "version" in raw(pid, b"ping"))
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as mute:
-            mute.connect(f"\0quarry-control-{pid}")
-            mute.send(b"set top_pad 77")
-        with raw_socket(pid) as deaf, raw_socket(pid):  # one never reads, one never writes
-            for _ in range(4):
-                deaf.send(b"stats openmetrics\n")
-            reads("one that does not read its answers does not keep others", "trim", pid)
-        failures = []
-
-        def ask(count):
-            for _ in range(count):
-                try:
-                    if "classes" not in json.loads(raw(pid, b"stats")):
-                        failures.append("no classes")
-                except (OSError, ValueError) as error:
-                    failures.append(repr(error))
-
-        clients = [threading.Thread(target=ask, args=(50,)) for _ in range(4)]
-        for client in clients:
-            client.start()
-        for client in clients:
-            client.join()
-        tap.equal("four clients at once get whole answers", failures, [])
-        os.kill(int(pid), signal.SIGSTOP)
-        refuses("a stopped process is told", "it is stopped", "trim", pid, "--timeout=1")
-        os.kill(int(pid), signal.SIGCONT)
-        reads("and answers later", "trim", pid)
-
-
 check_trim()
 check_limit()
 check_set()
@@ -492,6 +334,4 @@ check_thread()
 check_section()
 check_users()
 check_network()
-check_impostor()
-check_garbage()
 tap.done()

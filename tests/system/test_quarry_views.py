@@ -3,6 +3,7 @@
 """quarry top, map, doctor, lazy, kmem, oom, record, plot and diff agree with a program and the kernel."""
 import json
 import os
+import pty
 import re
 import sys
 import tempfile
@@ -45,6 +46,25 @@ def check_top(known):
                   result.stdout + result.stderr)
     refuses("top: a process that is not there", "there is none", "top", "99999999")
     refuses("top: a delay of 0", "above 0", "top", known.pid, "-d", "0")
+    check_top_without_keys(known)
+
+
+def check_top_without_keys(known):
+    """On a terminal, but with none to read keys from."""
+    for what, script in (("of another session", 'setsid -w "$@"'), ("closed", '"$@" <&-')):
+        child, terminal = pty.fork()
+        if child == 0:
+            os.execvp("sh", ["sh", "-c", script, "sh", TOOL, "top", known.pid, "-n", "2", "-d", "0.1"])
+        text = b""
+        try:
+            while part := os.read(terminal, 4096):
+                text += part
+        except OSError:  # so ends a terminal that nobody has any more
+            pass
+        os.close(terminal)
+        status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        tap.check(f"top, its input {what}", status == 0 and b"quarry-1024" in text and
+                  b"Traceback" not in text, text.decode())
 
 
 def check_map(known):

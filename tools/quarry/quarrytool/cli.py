@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """The command line: one module per verb."""
 import argparse
+import errno
 import os
 import sys
 
@@ -40,6 +41,9 @@ VERBS = (
 )
 
 
+_UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+
+
 def parser() -> argparse.ArgumentParser:
     """The whole command line."""
     result = argparse.ArgumentParser(
@@ -56,14 +60,32 @@ def parser() -> argparse.ArgumentParser:
 
 def main(words: list[str]) -> int:
     """Run one command line; the exit status."""
-    arguments = parser().parse_args(words)
     try:
+        return _run(words)
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        _drop_output()
+        return 0
+    except OSError as error:
+        where = error.filename or ("the output" if error.errno in _UNWRITABLE else "")
+        print(f"quarry: {where}{': ' if where else ''}{error.strerror or error}", file=sys.stderr)
+        _drop_output()
+        return 1
+
+
+def _run(words: list[str]) -> int:
+    try:
+        arguments = parser().parse_args(words)
         return arguments.run(arguments)
     except ToolError as error:
         print(f"quarry: {error}", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
-        return 130
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        return 0
+    finally:
+        if sys.stdout:
+            sys.stdout.flush()  # here, for at the interpreter's end an error is a traceback
+
+
+def _drop_output() -> None:
+    """What could not be written is not tried again at the interpreter's end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)

@@ -9,6 +9,7 @@ import os
 import socket
 import struct
 import sys
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -20,10 +21,15 @@ _NAMES_MOST = 16
 _DATAGRAM_BYTES = 1 << 16
 _CREDENTIALS = struct.Struct("3i")
 _TIMEOUT_S = 30.0
+_TIMEOUT_MOST_S = 24 * 60 * 60
 
 
 class _Silent(ToolError):
     """There is a listener, and it did not answer in time."""
+
+
+class _Foreign(ToolError):
+    """Another process answered; anybody may take a name."""
 
 
 class Process:
@@ -44,18 +50,15 @@ class Process:
         raise silent or ToolError(_why_deaf(pid))
 
     def _reach(self, name: str) -> bool:
-        """Whether the process has this name, and answers; anybody may take a name."""
+        """Whether the process has this name, and answers."""
         self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         try:
-            self.socket.settimeout(self.timeout_s)
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
             self.socket.bind("")
             self.socket.connect(name)
-            answer, sender = self._exchange("ping")
-            if sender == self.pid:
-                self._check(answer)
-                return True
-        except ConnectionError:
+            self._check(self._exchange("ping"))
+            return True
+        except (_Foreign, OSError):
             pass
         except ToolError:
             self.socket.close()
@@ -69,27 +72,37 @@ class Process:
     def __exit__(self, *_: object) -> None:
         self.socket.close()
 
-    def _exchange(self, request: str) -> tuple[str, int]:
-        """The answer to a request, and the process that sent it."""
-        parts, sender = [], 0
+    def _exchange(self, request: str) -> str:
+        """The process's answer to a request; all of it in time."""
+        parts, end = [], time.monotonic() + self.timeout_s
         try:
+            self.socket.settimeout(self.timeout_s)
             self.socket.send(request.encode() + b"\n")
-            while True:
-                data, controls, _, _ = self.socket.recvmsg(
-                    _DATAGRAM_BYTES, socket.CMSG_SPACE(_CREDENTIALS.size)
-                )
-                for level, kind, content in controls:
-                    if (level, kind) == (socket.SOL_SOCKET, socket.SCM_CREDENTIALS):
-                        sender = _CREDENTIALS.unpack(content)[0]
-                if not data:
-                    break
+            while data := self._receive(end):
                 parts.append(data)
         except TimeoutError:
             raise _Silent(
                 f"process {self.pid} did not answer within {self.timeout_s:g} s: it is "
                 f"{_state(self.pid)}; try again, or with a longer --timeout"
             ) from None
-        return b"".join(parts).decode(errors="replace"), sender
+        return b"".join(parts).decode(errors="replace")
+
+    def _receive(self, end: float) -> bytes:
+        """A datagram from the process, by a time."""
+        left = end - time.monotonic()
+        if left <= 0:
+            raise TimeoutError
+        self.socket.settimeout(left)
+        data, controls, _, _ = self.socket.recvmsg(
+            _DATAGRAM_BYTES, socket.CMSG_SPACE(_CREDENTIALS.size)
+        )
+        sender = 0
+        for level, kind, content in controls:
+            if (level, kind) == (socket.SOL_SOCKET, socket.SCM_CREDENTIALS):
+                sender = _CREDENTIALS.unpack(content)[0]
+        if sender != self.pid:
+            raise _Foreign(f"process {self.pid}: process {sender} answered in its place")
+        return data
 
     def _check(self, answer: str) -> dict[str, Any]:
         """The answer as an object; a ToolError where the process refused."""
@@ -111,9 +124,11 @@ class Process:
     def ask_text(self, request: str) -> str:
         """The answer to a request as it came."""
         try:
-            return self._exchange(request)[0]
+            return self._exchange(request)
         except ConnectionError:
             raise ToolError(f"process {self.pid} ended meanwhile") from None
+        except OSError as error:
+            raise ToolError(f"process {self.pid}: {error.strerror}") from None
 
 
 def _inner_number(pid: int) -> int:
@@ -215,7 +230,7 @@ def _add(
     parser.add_argument("pid", type=int, metavar="PID", nargs="+" if several else None)
     parser.add_argument(
         "--timeout",
-        type=float,
+        type=_seconds,
         default=_TIMEOUT_S,
         metavar="SECONDS",
         help=f"how long to wait for an answer ({_TIMEOUT_S:g})",
@@ -226,23 +241,41 @@ def _add(
     return parser
 
 
+def _seconds(text: str) -> float:
+    """A time to wait that a socket takes."""
+    try:
+        result = float(text)
+    except ValueError:
+        result = 0
+    if not 0 < result <= _TIMEOUT_MOST_S:
+        raise argparse.ArgumentTypeError(
+            f"'{text}' is no time to wait: it has to be above 0, and at most {_TIMEOUT_MOST_S} seconds"
+        )
+    return result
+
+
 def _each(
     arguments: argparse.Namespace,
     action: Callable[[Process], dict[str, Any]],
     text: Callable[[dict[str, Any]], str],
 ) -> int:
-    """Does something with each process; goes on where one cannot be reached."""
-    done, failed = [], 0
+    """Does something with each process; goes on where one cannot be reached, or nothing be told."""
+    done, failed, unwritten = [], 0, None
     for pid in arguments.pid:
         try:
             with Process(pid, arguments.timeout) as process:
                 done.append({"pid": pid, "command": process.command, **action(process)})
+            line, stream = f"{process.command} ({pid}): {text(done[-1])}", sys.stdout
         except ToolError as error:
-            print(f"quarry: {error}", file=sys.stderr)
+            line, stream = f"quarry: {error}", sys.stderr
             failed = 1
-            continue
-        if not arguments.json:
-            print(f"{process.command} ({pid}): {text(done[-1])}")
+        try:
+            if stream is sys.stderr or not arguments.json:
+                print(line, file=stream, flush=True)
+        except OSError as error:
+            unwritten = error
+    if unwritten:
+        raise unwritten
     if arguments.json and done:
         show.print_json(done[0] if len(arguments.pid) == 1 else done)
     return failed
@@ -257,9 +290,11 @@ def _resident(pid: int) -> int:
 
 
 def _trim(arguments: argparse.Namespace) -> int:
+    request = "trim" if arguments.pad is None else f"trim {_word(arguments.pad)}"
+
     def act(process: Process) -> dict[str, Any]:
         before = _resident(process.pid)
-        report = process.ask(f"trim {arguments.pad}" if arguments.pad else "trim")
+        report = process.ask(request)
         return {**report, "rss_before": before, "rss_after": _resident(process.pid)}
 
     return _each(arguments, act, _trim_text)
@@ -282,24 +317,29 @@ def _trim_text(report: dict[str, Any]) -> str:
     return text + ("; stays: " + ", ".join(kept) if kept else "")
 
 
-_UNLIMITED = 1 << 60  # a cgroup of version 1 has a number where it has no limit
 _HELD = ("live", "cached", "free_object", "dirty", "mapped", "metadata")
 
 
 def _limit(arguments: argparse.Namespace) -> int:
+    request = f"limit {_word(arguments.bytes)}"
+
     def act(process: Process) -> dict[str, Any]:
-        answer = process.ask(f"limit {_word(arguments.bytes)}")
+        answer = process.ask(request)
         stats = process.ask("stats json")
-        if answer["limit_bytes"] >= _UNLIMITED:
-            answer["limit_bytes"] = 0
-        return {**answer, "held_bytes": sum(stats[f"{name}_bytes"] for name in _HELD)}
+        held = sum(stats[f"{name}_bytes"] for name in _HELD)
+        return {**answer, "held_bytes": held, "dirty_bytes": stats["dirty_bytes"]}
 
     def text(result: dict[str, Any]) -> str:
         limit, held = result["limit_bytes"], result["held_bytes"]
         if not limit:
             none = "; its cgroup has none" if arguments.bytes == "auto" else ""
             return f"no limit{none}; it holds {show.size(held)}"
-        beyond = "" if held <= limit else ": nothing more until memory is freed"
+        beyond = ""
+        if held - result["dirty_bytes"] > limit:
+            beyond = ": nothing more until memory is freed"
+        elif held > limit:
+            free = show.size(result["dirty_bytes"])
+            beyond = f", {free} of it free, which goes back before malloc fails"
         return f"limit {show.size(limit)}; it holds {show.size(held)}{beyond}"
 
     return _each(arguments, act, text)

@@ -113,10 +113,18 @@ def main(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _has_keys() -> bool:
+    """Whether there is a terminal to read keys from: this session's, and this group's."""
+    try:
+        return bool(sys.stdin) and sys.stdin.isatty() and os.tcgetpgrp(0) == os.getpgrp()
+    except OSError:
+        return False
+
+
 @contextmanager
 def _keys() -> Iterator[None]:
     """While in use, keys arrive as they are pressed and are not shown."""
-    if not sys.stdin.isatty() or os.tcgetpgrp(0) != os.getpgrp():
+    if not _has_keys():
         yield
         return
     before = termios.tcgetattr(0)
@@ -133,7 +141,7 @@ def _asked_to_end(seconds: float) -> bool:
     """Waits; whether q was pressed meanwhile."""
     end = time.monotonic() + seconds
     while (left := end - time.monotonic()) > 0:
-        if not sys.stdin.isatty() or os.tcgetpgrp(0) != os.getpgrp():
+        if not _has_keys():
             time.sleep(left)
         elif select.select([0], [], [], left)[0]:
             keys = os.read(0, 64)
