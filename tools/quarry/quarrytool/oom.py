@@ -210,7 +210,7 @@ def _tell(seen: dict[str, Any], reasons: list[str], say: oomdemo.Say) -> None:
             + "\n".join(f"  {reason}" for reason in reasons)
             + "\nSo it cannot be shown whom the kernel kills, and what it reports. It takes root, or "
             "a group that was handed over to this user (Delegate=yes in systemd) with the memory "
-            "controller. What a limit on address space does is shown instead.\n"
+            "controller, and room for it in each group above. What a limit on address space does is shown instead.\n"
         )
     say(
         f"A child with RLIMIT_AS (ulimit -v) of {show.size(seen['limit'])} took and wrote "

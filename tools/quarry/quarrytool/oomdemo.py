@@ -72,7 +72,9 @@ class KernelLog:
             self.why = f"/dev/kmsg may not be read ({error.strerror}); as root 'dmesg' shows it"
 
     def lines(self, group: str) -> list[str]:
-        """The messages since then of an OOM kill in a group, and no others."""
+        """The messages since then of an OOM kill in a group of this name, and no others."""
+        # By name: the kernel gives its path from the top, which a container does not see.
+        ours_is = re.compile(rf"oom_memcg=[^,]*/{re.escape(group)},")
         found: list[str] = []
         while self.file >= 0:
             try:
@@ -82,7 +84,7 @@ class KernelLog:
             except OSError:
                 break
             found.append(record.partition(";")[2].partition("\n")[0])
-        ours = [n for n, line in enumerate(found) if f"oom_memcg={group}," in line]
+        ours = [n for n, line in enumerate(found) if ours_is.search(line)]
         starts = [n for n, line in enumerate(found) if "invoked oom-killer" in line]
         if not ours:
             return []
@@ -206,8 +208,8 @@ def _until_killed(group: oomgroup.Group, say: Say) -> Part:
         part.killed = dead[0].process.pid if dead else None
         part.statuses = {child.process.pid: child.end() for child in children}
         part.kills = group.kills() - kills
-        part.report = explain(log.lines(group.name))
-        part.report_note = log.why or ("" if part.report else "the kernel's log has no report of it")
+        part.report = explain(log.lines(group.folder.name))
+        part.report_note = log.why or ("" if part.report else "no report of this group was found")
     finally:
         log.close()
     _tell_killed(part, group, say)

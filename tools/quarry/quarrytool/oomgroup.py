@@ -11,7 +11,23 @@ from . import procfs
 from .errors import ToolError
 
 _MOUNT = Path("/sys/fs/cgroup")
-_HANDLED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_HANDLED = (
+    signal.SIGINT,
+    signal.SIGTERM,
+    signal.SIGHUP,
+    signal.SIGQUIT,
+    signal.SIGALRM,
+    signal.SIGUSR1,
+    signal.SIGUSR2,
+)
+_SPARE = 64 << 20  # what a group above has to have beyond the limit, and the machine
+_ROOM_FILES = {
+    1: (
+        ("memory.limit_in_bytes", "memory.usage_in_bytes"),
+        ("memory.memsw.limit_in_bytes", "memory.memsw.usage_in_bytes"),
+    ),
+    2: (("memory.max", "memory.current"),),
+}
 _REMOVAL_S = 20.0
 
 
@@ -34,12 +50,6 @@ class Group:
     def _identify(self) -> tuple[int, int]:
         status = os.stat(self.folder)
         return status.st_dev, status.st_ino
-
-    @property
-    def name(self) -> str:
-        """Its path as the kernel's reports give it."""
-        mount = _MOUNT / "memory" if self.version == 1 else _MOUNT
-        return "/" + str(self.folder.relative_to(mount))
 
     def write(self, name: str, value: int) -> None:
         """Set one of its files."""
@@ -84,7 +94,8 @@ class Group:
             try:
                 if self._identify() != self.identity:
                     return
-                for pid in self.members():
+                # One outside this PID namespace is listed as 0, which to kill() is the own group.
+                for pid in (pid for pid in self.members() if pid > 0):
                     os.kill(pid, signal.SIGKILL)
                     _reap(pid)
                 self.folder.rmdir()
@@ -104,6 +115,10 @@ def _reap(pid: int) -> None:
         pass
 
 
+def _mount(version: int) -> Path:
+    return _MOUNT / "memory" if version == 1 else _MOUNT
+
+
 def _own_folders() -> Iterator[tuple[Path, int]]:
     """Where a group may be made: in the own group, then those above it."""
     for line in procfs.read(os.getpid(), "cgroup").splitlines():
@@ -111,7 +126,7 @@ def _own_folders() -> Iterator[tuple[Path, int]]:
         if controllers and "memory" not in controllers.split(","):
             continue
         version = 1 if controllers else 2
-        mount = _MOUNT / "memory" if version == 1 else _MOUNT
+        mount = _mount(version)
         inner = Path(path.lstrip("/"))
         for folder in (mount / inner, *(mount / above for above in inner.parents)):
             if (folder / "cgroup.procs").exists():
@@ -144,11 +159,53 @@ def _prove_join(group: Group) -> None:
         raise OSError(status, "a process may not be moved into it: " + os.strerror(status))
 
 
+def room(folder: Path, version: int) -> int | None:
+    """What a group may still take; None where it has no limit. Its unused page cache counts as free."""
+    rooms = []
+    for limit, usage in _ROOM_FILES[version]:
+        if not (folder / limit).exists():
+            continue
+        most = (folder / limit).read_text(encoding="ascii").strip()
+        if most != "max":
+            rooms.append(int(most) - int((folder / usage).read_text(encoding="ascii")))
+    if not rooms:
+        return None
+    words = (folder / "memory.stat").read_text(encoding="ascii").split()
+    key = "total_inactive_file" if version == 1 else "inactive_file"
+    return min(rooms) + (int(words[words.index(key) + 1]) if key in words else 0)
+
+
+def _prove_room(parent: Path, version: int, needed: int) -> None:
+    """OSError where a limit above would be met first: the kernel would kill in that group."""
+    above = parent
+    while True:
+        left = room(above, version)
+        if left is not None and left < needed:
+            whose = "it" if above == parent else str(above)
+            raise OSError(
+                0, f"{whose} has room for {left >> 20} MiB; {needed >> 20} MiB spare others' processes"
+            )
+        if above == _mount(version):
+            return
+        above = above.parent
+
+
+def available() -> int:
+    """What the machine has left, without swap."""
+    return procfs.keyed(os.getpid(), "../meminfo").get("MemAvailable", 0)
+
+
 def _make(limit: int, has_swap: bool) -> Group:
     reasons: list[str] = []
+    needed, left = limit + _SPARE, available()
+    if left < needed:
+        raise Impossible(
+            [f"the machine has {left >> 20} MiB available; {needed >> 20} MiB spare others' processes"]
+        )
     for parent, version in _own_folders():
         group = None
         try:
+            _prove_room(parent, version, needed)
             group = Group(_new(parent), version)
             group.set_limit(limit, has_swap)
             _prove_join(group)
@@ -160,25 +217,52 @@ def _make(limit: int, has_swap: bool) -> Group:
     raise Impossible(reasons or ["no control group with a memory controller is mounted"])
 
 
+class _Signals:
+    """Makes the first signal a KeyboardInterrupt; while held, and after that, they are only noted."""
+
+    def __init__(self) -> None:
+        self.held, self.came = True, False
+
+    def handle(self, *_: object) -> None:
+        """The handler."""
+        if self.held:
+            self.came = True
+        else:
+            self.held = True
+            raise KeyboardInterrupt
+
+    def release(self) -> None:
+        """From here on one is raised, also one that was noted."""
+        self.held = False
+        if self.came:
+            self.held = True
+            raise KeyboardInterrupt
+
+
 @contextmanager
 def made(limit: int, has_swap: bool) -> Iterator[Group]:
     """A new group, removed at the end whatever happens; Impossible where none can be made.
 
     Signals that end the tool wait while it is made and while it is removed.
     """
-    before = {number: signal.signal(number, _interrupt) for number in _HANDLED}
+    signals = _Signals()
+    before = {number: signal.signal(number, signals.handle) for number in _HANDLED}
     group = None
     try:
-        signal.pthread_sigmask(signal.SIG_BLOCK, _HANDLED)
-        group = _make(limit, has_swap)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, _HANDLED)
-        yield group
+        try:
+            group = _make(limit, has_swap)
+            signals.release()
+            yield group
+        finally:
+            signals.held = True  # at most one is raised: if here, then none below
     finally:
-        signal.pthread_sigmask(signal.SIG_BLOCK, _HANDLED)
-        _remove(group)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, _HANDLED)
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        try:
+            _remove(group)
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+        if signals.came:
+            raise KeyboardInterrupt
 
 
 def _remove(group: Group | None) -> None:
@@ -189,7 +273,3 @@ def _remove(group: Group | None) -> None:
         raise ToolError(
             f"oom: {group.folder} cannot be removed: {error.strerror}; remove it by rmdir"
         ) from None
-
-
-def _interrupt(*_: object) -> None:
-    raise KeyboardInterrupt
