@@ -364,7 +364,9 @@ static void count_slow_op(struct cache *cache, unsigned class_index) {
     if (state->slow_ops < UINT16_MAX)
         state->slow_ops++;
     earn_by_use(cache, class_index);
-    if (++cache->ticks % IDLE_TICKS == 0)
+    uint32_t ticks = cache->ticks + 1;
+    STORE_RELAXED(cache->ticks, ticks);
+    if (ticks % IDLE_TICKS == 0)
         drop_idle(cache);
 }
 

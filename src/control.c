@@ -97,6 +97,7 @@ static void do_limit(struct sink *out, char *const *word) {
     long value;
     if (strcmp(word[1], "none") == 0) {
         limit_set(LIMIT_NONE);
+        option_forget(option_named("limit"));
     } else if (!option_set_text(option_named("limit"), word[1], &value)) {
         refuse(out, "limit", word[1], "is no limit; give bytes (64M), auto, or none");
         return;
@@ -345,7 +346,9 @@ static bool begin(void) {
     return started;
 }
 
+/* The thread that forked repairs the heap, before there is another one: what it holds stays its own. */
 static void begin_in_child(void) {
+    heap_enter();
     os_port_close(&port);
     begin();
 }

@@ -71,6 +71,8 @@ struct extent extent_around(uintptr_t address, size_t want_bytes, bool one_regio
     struct extent extent = {address, address}, block;
     const struct region *home = pagemap_region(address), *region = home;
     bool dirty;
+    if (!home) /* beyond the last zone */
+        return extent;
     if (beside_in(region, address, &dirty, &block) && (dirty || !dirty_only))
         extent = block;
     while (extent.end - extent.start < want_bytes) {

@@ -23,7 +23,10 @@
 
 #include <string.h>
 
-enum { PATH_BYTES = 512, MAP_BYTES_PER_PAGE = 69 }; /* a head word, a class, a descriptor */
+enum {
+    PATH_BYTES = 512,
+    MAP_BYTES_PER_PAGE = 75
+}; /* a head word, a class, a descriptor, an extent's end */
 
 size_t limit_bytes = LIMIT_NONE;
 static size_t refusals;

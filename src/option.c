@@ -216,6 +216,10 @@ const struct option *option_named(const char *name) {
     return NULL;
 }
 
+void option_forget(const struct option *option) {
+    STORE_RELEASE(settings[option - option_table].is_set, false);
+}
+
 bool option_is_set(unsigned index, long *value) {
     bool is_set = LOAD_ACQUIRE(settings[index].is_set);
     *value = LOAD_RELAXED(settings[index].value);

@@ -56,6 +56,9 @@ bool option_parse_bytes(const char *text, size_t *bytes);
 /* Whether the user wants to be told of what is wrong with his settings. */
 bool option_verbose(void);
 
+/* As if the user had not set it, for those who report it. */
+void option_forget(const struct option *option);
+
 /* mallopt: 1 if accepted (unknown parameters are, as in glibc), 0 if the value is out of range. */
 int option_set(int number, int value);
 

@@ -147,12 +147,23 @@ static bool add_slab(struct slab_class *class, unsigned class_index) {
     return slab != NULL;
 }
 
+/* Where there is no memory for a slab: what other shards have, the slabs that are left to them too. */
+static unsigned take_elsewhere(unsigned class_index, void **out, unsigned max) {
+    uint32_t shards = LOAD_ACQUIRE(slab_shard_count);
+    unsigned count = 0;
+    for (uint32_t i = 0; shards > 1 && i < shards && count == 0; i++)
+        count = take_from_list(slab_class_in(i, class_index), class_index, out, max);
+    return count;
+}
+
 unsigned slab_take(unsigned class_index, void **out, unsigned max) {
     struct slab_class *class = slab_class_in(slab_home.shard, class_index);
     for (;;) {
         unsigned count = take_from_list(class, class_index, out, max);
-        if (count || !add_slab(class, class_index))
+        if (count)
             return count;
+        if (!add_slab(class, class_index))
+            return take_elsewhere(class_index, out, max);
     }
 }
 

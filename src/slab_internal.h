@@ -37,7 +37,8 @@ static inline void slab_lock(struct slab_class *class) {
 }
 
 /* Takes the lock of the class, in the shard that a slab belongs to, and returns what it guards.  The
- * slab need not be of the class; if it is, it stays so while the lock is held. */
+ * slab need not be of the class.  If it is, and the shard is still right when read after the class, it stays
+ * so while the lock is held. */
 struct slab_class *slab_lock_shard_of(const struct slab *slab, unsigned class_index);
 
 /* Brings a slab with free objects here from another shard; false if none can be had at once. */

@@ -49,6 +49,7 @@ __thread struct slab_home slab_home;
 
 static size_t shard_max; /* 0: not set */
 static size_t shard_test = TEST_DEFAULT;
+static unsigned processors_known; /* 0: not asked for yet */
 
 void slab_set_shard_max(size_t shards) {
     STORE_RELAXED(shard_max, shards);
@@ -56,6 +57,7 @@ void slab_set_shard_max(size_t shards) {
 
 void slab_set_shard_test(size_t shards) {
     STORE_RELAXED(shard_test, shards);
+    STORE_RELAXED(processors_known, 0);
 }
 
 static void prepare(struct slab_class *classes, uint32_t number) {
@@ -76,8 +78,13 @@ void slab_init(void) {
 static size_t shard_limit(uint32_t count) {
     size_t most = LOAD_RELAXED(shard_max);
     if (most == 0 && count >= LOAD_RELAXED(shard_test)) {
-        unsigned processors = os_processors();
-        most = (size_t)PER_PROCESSOR * (processors ? processors : PROCESSORS_UNKNOWN);
+        unsigned processors = LOAD_RELAXED(processors_known);
+        if (!processors) { /* a system call: once */
+            processors = os_processors();
+            processors = processors ? processors : PROCESSORS_UNKNOWN;
+            STORE_RELAXED(processors_known, processors);
+        }
+        most = (size_t)PER_PROCESSOR * processors;
     }
     return most == 0 ? SHARD_MAX : min_size(most, SHARD_MAX);
 }
@@ -114,8 +121,8 @@ void slab_shard_waited(uint32_t shard) {
         home->shard = count;
         home->tried = 0;
     } else {
+        home->tried = home->tried + 1 >= count ? 0 : home->tried + 1;
         home->shard = (home->shard + 1) % count;
-        home->tried++;
     }
 }
 

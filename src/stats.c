@@ -19,7 +19,7 @@ static void fill_first_shard(const struct stats *stats, struct shard_stats *shar
         first->free_objects[i] = stats->slab[i].free_objects;
     for (uint32_t shard = 1; shard < count; shard++) {
         first->system_bytes -= min_size(first->system_bytes, shards[shard].system_bytes);
-        first->free_bytes -= shards[shard].free_bytes;
+        first->free_bytes -= min_size(first->free_bytes, shards[shard].free_bytes);
         first->free_chunks -= shards[shard].free_chunks;
         for (unsigned i = 1; i < CLASS_COUNT; i++)
             first->free_objects[i] -= shards[shard].free_objects[i];
@@ -64,8 +64,9 @@ void stats_read_shards(struct stats *stats, struct shard_stats *shards, uint32_t
         stats->free_chunks += stats->slab[i].free_objects;
         stats->free_places += stats->slab[i].partial_slabs;
     }
-    stats->free_bytes =
-        stats->free_object_bytes + stats->page.dirty_bytes + stats->page.clean_bytes;
+    stats->free_bytes = /* a slab that moved meanwhile may count twice */
+        min_size(stats->free_object_bytes + stats->page.dirty_bytes + stats->page.clean_bytes,
+                 stats->page.zone_bytes);
     stats->mapped_bytes =
         stats->mapping.bytes + stats->mapping.count * sizeof(struct mapping_entry);
     stats->system_bytes = with_map(stats->page.zone_bytes);

@@ -85,7 +85,7 @@ static size_t leave_dirty(size_t room) {
         api_free(block[i]);
     size_t pages = page_live_bytes() + page_dirty_bytes();
     must(page_dirty_bytes() == 600 * KIB);
-    limit_set(pages + pages / PAGE_BYTES * 69 + mapping_live_bytes() + meta_mapped_bytes() + room);
+    limit_set(pages + pages / PAGE_BYTES * 75 + mapping_live_bytes() + meta_mapped_bytes() + room);
     return page_dirty_bytes();
 }
 

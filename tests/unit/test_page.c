@@ -288,6 +288,19 @@ static void extending_at_the_top_moves_the_break(void) {
 }
 
 /* The break was somebody else's when we raised it: what we got does not adjoin. */
+static void extending_at_the_end_of_a_region_moves_the_break(void) {
+    page_set_top_pad(0);
+    uintptr_t start = take_dirty(1) + PAGE_BYTES;
+    must(start == fake_break());
+    size_t pages = (REGION_BYTES - start % REGION_BYTES) >> PAGE_SHIFT;
+    must(pages << PAGE_SHIFT >= RUN_CROSS_BYTES);
+    must_take(start, pages, true);
+    must(fake_break() % REGION_BYTES == 0); /* nothing is known of what comes next */
+    must(page_run_extend(start, pages + 3));
+    must(page_run_pages(start) == pages + 3);
+    must_be_sound();
+}
+
 static void extending_stops_at_foreign_memory(void) {
     page_set_top_pad(0);
     uintptr_t run = take_dirty(10);
@@ -354,6 +367,7 @@ int main(void) {
         body_test(extending_prefers_dirty_pages_where_nothing_is_given_back),
         body_test(the_shortest_hole_is_taken_first),
         body_test(extending_at_the_top_moves_the_break),
+        body_test(extending_at_the_end_of_a_region_moves_the_break),
         body_test(extending_stops_at_foreign_memory),
         body_test(what_is_no_run_is_refused),
         body_test(impossible_requests_are_refused),
