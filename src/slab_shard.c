@@ -99,11 +99,11 @@ static bool add_shard(uint32_t number) {
         return false;
     prepare(classes, number);
     if (!__atomic_compare_exchange_n(&slab_shards[number], &none, classes, false, __ATOMIC_RELEASE,
-                                     __ATOMIC_RELAXED))
+                                     __ATOMIC_ACQUIRE))
         meta_give(classes, CLASS_COUNT * sizeof *classes);
     uint32_t expected = number;
     __atomic_compare_exchange_n(&slab_shard_count, &expected, number + 1, false, __ATOMIC_ACQ_REL,
-                                __ATOMIC_RELAXED);
+                                __ATOMIC_ACQUIRE);
     return true;
 }
 

@@ -153,9 +153,10 @@ def demonstrate(say: Say) -> dict[str, Any]:
 def _as_expected(parts: list[Part]) -> bool:
     first, *others = parts
     return (
-        first.kills == 1
-        and first.killed is not None
-        and sorted(first.statuses.values()) == [-signal.SIGKILL, 0, 0]
+        first.killed is not None
+        and first.killed == max(first.before, key=lambda seen: seen.points).pid
+        and 1 <= first.kills == list(first.statuses.values()).count(-signal.SIGKILL)
+        and set(first.statuses.values()) == {-signal.SIGKILL, 0}
         and all(
             part.kills == 0
             and part.went_on
@@ -204,8 +205,10 @@ def _until_killed(group: oomgroup.Group, say: Say) -> Part:
     children = [Child(group, adjustment, {}) for adjustment, _ in APPETITES]
     try:
         part.before = _grow(children, APPETITES, say)
-        dead = [child for child in children if not child.alive()]
-        part.killed = dead[0].process.pid if dead else None
+        dead = {child.process.pid for child in children if not child.alive()}
+        # The kernel may kill the next one before the memory of the first has come back.
+        victims = sorted(part.before, key=lambda seen: seen.points, reverse=True)
+        part.killed = next((seen.pid for seen in victims if seen.pid in dead), None)
         part.statuses = {child.process.pid: child.end() for child in children}
         part.kills = group.kills() - kills
         part.report = explain(log.lines(group.folder.name))
@@ -248,10 +251,12 @@ def _tell_killed(part: Part, group: oomgroup.Group, say: Say) -> None:
             f"{killed.adjustment}/1000 of {show.size(group.limit)}. "
             + (
                 f"{most.name} held more, {show.size(most.memory)}, and lives."
-                if most.pid != killed.pid
+                if most.pid != killed.pid and part.statuses[most.pid] == 0
                 else ""
             )
         )
+        if part.kills > 1:
+            say("Another met the limit before its memory had come back, so the next one was killed as well.")
     if part.report:
         say("\nThe kernel's report:")
     after = [means for _, means in part.report[1:]] + [""]
