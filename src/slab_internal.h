@@ -21,7 +21,7 @@ extern __thread struct slab_home slab_home
     __attribute__((tls_model("initial-exec"), visibility("hidden")));
 
 static inline struct slab_class *slab_class_in(uint32_t shard, unsigned class_index) {
-    return &LOAD_RELAXED(slab_shards[shard])[class_index];
+    return &LOAD_ACQUIRE(slab_shards[shard])[class_index];
 }
 
 /* Another thread holds the lock of a class in this shard: the calling one may find itself a new home. */

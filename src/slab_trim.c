@@ -104,14 +104,15 @@ static size_t return_holes(struct slab_class *class, unsigned class_index, struc
 
 static size_t trim_slab(struct slab *slab, unsigned class_index, size_t *calls) {
     struct slab_class *class = slab_lock_shard_of(slab, class_index);
-    uint32_t holes = 0;
-    uint32_t were_clean = slab->clean_pages;
+    uint32_t holes = 0, were_clean = 0;
     /* A descriptor that was free just now may have been opened in another shard: the shard once more, after
      * the class. */
     bool listed = LOAD_ACQUIRE(slab->class_index) == class_index &&
                   LOAD_RELAXED(slab->shard) == class->shard && slab->free_count != 0;
-    if (listed && !slab_close_if_free(class, class_index, slab))
+    if (listed && !slab_close_if_free(class, class_index, slab)) {
+        were_clean = slab->clean_pages;
         holes = take_holes(class, &size_classes[class_index], slab);
+    }
     lock_drop(&class->lock);
     if (!holes)
         return 0;
