@@ -58,6 +58,13 @@
 #define COUNT_OF(array) (sizeof(array) / sizeof((array)[0]))
 
 #if UNDER_TSAN
+/* New memory may lie where other memory lay, which was unmapped by a system call of ours that TSan does
+ * not see. */
+const char *__tsan_default_suppressions(void);
+const char *__tsan_default_suppressions(void) {
+    return "race:^add_chunk$\n";
+}
+
 /* Children leave by _exit, so a report must end the process at once or it would be lost; and
  * children of threaded parents start threads here, which TSan refuses unless told otherwise. */
 const char *__tsan_default_options(void);
