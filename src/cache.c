@@ -15,8 +15,9 @@
  *          the first step, EARN_NEXT for each further one.  Beyond, up to 1 MiB, by regret: objects
  *          that were taken back from the slabs after a spill.  A bin whose two sides alternate in
  *          batches grows until a batch fits; one that only fills or only drains does not.  While the
- *          capacities of all threads together exceed the budget of max(4 MiB, live/32), each step
- *          by use costs EARN_HARD, and there is none by regret.
+ *          capacities of all threads together exceed the budget of max(4 MiB, live/32), or 1 MiB for
+ *          each thread while that is less than live/2, each step by use costs EARN_HARD, and there is
+ *          none by regret.
  *          Every IDLE_TICKS slow operations of the thread, bins that stand where they stood are
  *          emptied.  So a thread that did a little of everything holds nothing but this table.
  *          of a cache: in use by one thread <-> unused, for the next thread.  The last KEPT_WARM that
@@ -67,6 +68,7 @@ enum {
     EXIT_ROUNDS = 3, /* PTHREAD_DESTRUCTOR_ITERATIONS - 1 */
     KEPT_WARM = 8,
     BUDGET_MIN = 4 * 1024 * 1024,
+    BUDGET_PER_THREAD = 1024 * 1024,
 };
 
 void *cache_no_slots[1];
@@ -122,6 +124,7 @@ static void use_again(struct cache *cache) {
     cache->warm = 0;
     cache->epoch = LOAD_RELAXED(G.epoch);
     cache->in_use = 1;
+    STORE_RELAXED(G.in_use, G.in_use + 1);
     cache_add_capacity(cache_held_by(cache));
 }
 
@@ -141,6 +144,7 @@ static struct cache *make_cache(void) {
             cache->epoch = LOAD_RELAXED(G.epoch);
             cache->in_use = 1;
             cache->next = cache_registry;
+            STORE_RELAXED(G.in_use, G.in_use + 1);
             STORE_RELEASE(cache_registry, cache);
         }
     }
@@ -214,7 +218,9 @@ static bool resize_bin(struct cache *cache, unsigned class_index, unsigned capac
 }
 
 static bool budget_exceeded(void) {
-    return LOAD_RELAXED(G.capacity_bytes) > max_size(BUDGET_MIN, page_live_bytes() / 32);
+    size_t live = page_live_bytes(), threads = LOAD_RELAXED(G.in_use);
+    size_t budget = max_size(live / 32, min_size(live / 2, threads * BUDGET_PER_THREAD));
+    return LOAD_RELAXED(G.capacity_bytes) > max_size(BUDGET_MIN, budget);
 }
 
 /* The step to the next capacity below a limit. */
@@ -375,8 +381,10 @@ static void count_slow_op(struct cache *cache, unsigned class_index) {
 void *cache_take(unsigned class_index) {
     struct cache *cache = own_cache();
     void *object = NULL;
-    if (cache)
+    if (cache) {
+        slab_enter(&cache->lane);
         count_slow_op(cache, class_index);
+    }
     if (!cache || cache->state[class_index].capacity < 2)
         return slab_take(class_index, &object, 1) ? object : NULL;
     void **top = cache->top[class_index];
@@ -421,6 +429,7 @@ static void retire(struct cache *cache) {
     cache_add_capacity(0 - cache_held_by(cache));
     lock_take(&G.lock);
     cache->in_use = 0;
+    STORE_RELAXED(G.in_use, G.in_use - 1);
     lock_drop(&G.lock);
 }
 

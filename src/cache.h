@@ -35,6 +35,7 @@ struct cache {
     uint32_t epoch;     /* the number of forks when its thread last looked */
     uint32_t ticks;     /* slow operations, for the look for idle bins */
     uint32_t warm;      /* not in use, but its bins have their capacities; guarded as in_use */
+    uint32_t lane;      /* of its thread: slab_shard.c */
     bool stopped;       /* it has given up its capacities, for caches are disabled */
 };
 

@@ -9,8 +9,9 @@
 #include "lock.h"
 
 struct cache_shared {
-    struct lock lock;      /* guards the registry, unused_warm, and in_use and warm of each cache */
+    struct lock lock;      /* guards the registry, both counts, and in_use and warm of each cache */
     size_t capacity_bytes; /* of all bins of caches in use */
+    unsigned in_use;       /* caches */
     unsigned unused_warm;  /* unused caches that have kept their capacities */
     uint32_t epoch;        /* forks that led to this process and were noticed */
 };

@@ -44,6 +44,7 @@ static void adopt(struct cache *cache) {
     G.unused_warm -= cache->warm;
     cache->warm = 0;
     cache->in_use = 0;
+    STORE_RELAXED(G.in_use, G.in_use - 1);
 }
 
 void cache_adopt_orphans(struct cache *own) {
@@ -59,10 +60,11 @@ void cache_repair(void) {
     size_t bytes = 0;
     if (lock_broken(&G.lock))
         lock_repair(&G.lock); /* a cache is linked by its last store */
-    G.unused_warm = 0;
+    G.unused_warm = G.in_use = 0;
     for (const struct cache *cache = cache_registry; cache; cache = cache->next) {
         bytes += cache->in_use ? cache_held_by(cache) : 0;
         G.unused_warm += cache->warm;
+        G.in_use += cache->in_use;
     }
     STORE_RELAXED(G.capacity_bytes, bytes); /* a cut between a capacity and this sum would stay */
     STORE_RELAXED(G.epoch, G.epoch + 1);

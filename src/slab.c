@@ -157,7 +157,7 @@ static unsigned take_elsewhere(unsigned class_index, void **out, unsigned max) {
 }
 
 unsigned slab_take(unsigned class_index, void **out, unsigned max) {
-    struct slab_class *class = slab_class_in(slab_home.shard, class_index);
+    struct slab_class *class = slab_class_here(class_index);
     for (;;) {
         unsigned count = take_from_list(class, class_index, out, max);
         if (count)

@@ -40,6 +40,9 @@ extern uint32_t slab_shard_count;
 void slab_set_shard_max(size_t shards);
 void slab_set_shard_test(size_t shards);
 
+/* Told by a thread before it takes objects.  Its lane, 0 at first, is kept for the thread that comes after it. */
+void slab_enter(uint32_t *lane);
+
 enum slab_status {
     SLAB_OK,
     SLAB_FOREIGN,  /* not in a slab of this class */

@@ -9,10 +9,13 @@
 
 /* ---- shards (slab_shard.c) ----------------------------------------------------------------------- */
 
+enum { LANE_OBJECT_MAX = 2 * CACHE_LINE }; /* lines are fetched in pairs */
+
 /* The calling thread's. */
 struct slab_home {
     uint32_t shard; /* where it takes objects from */
-    uint32_t uses;  /* of classes' locks, since waits was 0 */
+    uint32_t lane; /* the same + 1 for small objects, which share lines of the processors' caches */
+    uint32_t uses; /* of classes' locks, since waits was 0 */
     uint32_t waits; /* of these, where another thread held the lock in the home shard */
     uint32_t tried; /* moves since it made a shard */
 };
@@ -22,6 +25,12 @@ extern __thread struct slab_home slab_home
 
 static inline struct slab_class *slab_class_in(uint32_t shard, unsigned class_index) {
     return &LOAD_ACQUIRE(slab_shards[shard])[class_index];
+}
+
+/* Where the calling thread takes objects of a class from. */
+static inline struct slab_class *slab_class_here(unsigned class_index) {
+    bool small = slab_home.lane && size_classes[class_index].size <= LANE_OBJECT_MAX;
+    return slab_class_in(small ? slab_home.lane - 1 : slab_home.shard, class_index);
 }
 
 /* Another thread holds the lock of a class in this shard: the calling one may find itself a new home. */

@@ -8,6 +8,9 @@
  * TERMS    shard    one list, lock and set of counters per class.  Shard 0 is there from the start.
  *          home     the shard that a thread takes from; 0 at first.  What it gives goes to the shard
  *                   of the slab.
+ *          lane     the same for objects of up to LANE_OBJECT_MAX bytes: from the start one of as many
+ *                   as there are processors, in turn.  Else two threads that begin together have objects
+ *                   in the same lines, for ever: freed, they come back to the thread that freed them.
  *
  * HOW      A thread that had to wait WAITS_TO_MOVE times in WAIT_WINDOW uses of locks moves to the
  *          next shard.  When it has been in all there are, it makes one, up to the limit:
@@ -29,7 +32,8 @@
  *
  * COST     Without waits: one addition per batch, and a load to learn that there is one shard.
  *
- * WHY NOT  A shard per thread or processor from the start: each has a slab of every class in use.
+ * WHY NOT  A shard per processor from the start, for all classes: each has a slab of every class in use.
+ *          Those of a lane are 1 to 8 pages long.
  *          The home in the thread's cache: those that wait most have none.
  */
 #include "meta.h"
@@ -42,6 +46,7 @@ enum {
     GRABS = 100,
     TEST_DEFAULT = 8, /* glibc's */
     PER_PROCESSOR = 8,
+    LANES_MAX = 8, /* each has a slab of the smallest classes */
     PROCESSORS_UNKNOWN = 2,
 };
 
@@ -50,6 +55,7 @@ __thread struct slab_home slab_home;
 static size_t shard_max; /* 0: not set */
 static size_t shard_test = TEST_DEFAULT;
 static unsigned processors_known; /* 0: not asked for yet */
+static uint32_t lanes_given;
 
 void slab_set_shard_max(size_t shards) {
     STORE_RELAXED(shard_max, shards);
@@ -74,18 +80,22 @@ void slab_init(void) {
     STORE_RELEASE(slab_shard_count, 1);
 }
 
+/* A system call: once. */
+static unsigned processors(void) {
+    unsigned known = LOAD_RELAXED(processors_known);
+    if (!known) {
+        known = os_processors();
+        known = known ? known : PROCESSORS_UNKNOWN;
+        STORE_RELAXED(processors_known, known);
+    }
+    return known;
+}
+
 /* How many there may be, where there are count. */
 static size_t shard_limit(uint32_t count) {
     size_t most = LOAD_RELAXED(shard_max);
-    if (most == 0 && count >= LOAD_RELAXED(shard_test)) {
-        unsigned processors = LOAD_RELAXED(processors_known);
-        if (!processors) { /* a system call: once */
-            processors = os_processors();
-            processors = processors ? processors : PROCESSORS_UNKNOWN;
-            STORE_RELAXED(processors_known, processors);
-        }
-        most = (size_t)PER_PROCESSOR * processors;
-    }
+    if (most == 0 && count >= LOAD_RELAXED(shard_test))
+        most = (size_t)PER_PROCESSOR * processors();
     return most == 0 ? SHARD_MAX : min_size(most, SHARD_MAX);
 }
 
@@ -109,7 +119,7 @@ static bool add_shard(uint32_t number) {
 
 void slab_shard_waited(uint32_t shard) {
     struct slab_home *home = &slab_home;
-    if (shard != home->shard)
+    if (shard != home->shard && shard + 1 != home->lane)
         return;
     if (home->uses > WAIT_WINDOW)
         home->uses = home->waits = 0;
@@ -124,6 +134,24 @@ void slab_shard_waited(uint32_t shard) {
         home->tried = home->tried + 1 >= count ? 0 : home->tried + 1;
         home->shard = (home->shard + 1) % count;
     }
+    home->lane = home->shard + 1;
+}
+
+/* The next one in turn, or as near to it as there are shards. */
+static uint32_t next_lane(void) {
+    uint32_t turn = __atomic_fetch_add(&lanes_given, 1, __ATOMIC_RELAXED);
+    uint32_t lane = turn > 0 ? turn % (uint32_t)min_size(processors(), LANES_MAX) : 0, count;
+    while ((count = LOAD_ACQUIRE(slab_shard_count)) <= lane && add_shard(count))
+        continue;
+    return lane < count ? lane : count - 1;
+}
+
+void slab_enter(uint32_t *lane) {
+    if (LIKELY(slab_home.lane != 0))
+        return;
+    if (*lane == 0)
+        *lane = 1 + next_lane();
+    slab_home.lane = *lane;
 }
 
 void slab_lock_contended(struct slab_class *class) {

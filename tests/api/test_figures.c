@@ -80,7 +80,10 @@ static void read_document(void) {
     FILE *stream = fmemopen(text, sizeof text, "w");
     must(stream != NULL && setvbuf(stream, buffer, _IOFBF, sizeof buffer) == 0);
     must(t_malloc_info(0, stream) == 0 && fclose(stream) == 0);
-    const char *rest = strstr(text, "<total type=\"rest\"");
+    const char *heap = strstr(text, "</heap>"), *next; /* the totals follow the last */
+    while (heap && (next = strstr(heap + 1, "</heap>")))
+        heap = next;
+    const char *rest = heap ? strstr(heap, "<total type=\"rest\"") : NULL;
     must(rest != NULL);
     must(number_after(rest, "size=\"") ==
          number_after(text, "<figure name=\"free_object_bytes\" value=\"") +

@@ -14,8 +14,9 @@ static void free_page_lock(void) {
 }
 
 static void free_class_locks(void) {
-    for (unsigned i = 1; i < CLASS_COUNT; i++)
-        slab_classes[i].lock.word = 0;
+    for (uint32_t shard = 0; shard < slab_shard_count; shard++)
+        for (unsigned i = 1; i < CLASS_COUNT; i++)
+            slab_shards[shard][i].lock.word = 0;
 }
 
 /* A live object lies in its slab as well, as if bits were set before a pointer left its bin. */

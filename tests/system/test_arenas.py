@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: MIT
 """M_ARENA_MAX and M_ARENA_TEST decide how many lock shards the lists of the size classes get.
 
-A thread is made to wait at each; malloc_info and malloc_stats tell of one arena per shard.
+A thread is made to wait at each; malloc_info and malloc_stats tell of one arena per shard.  Of the
+smallest blocks threads have shards of their own, so that they do not write to the same lines.
 """
 import os
 import re
@@ -92,4 +93,20 @@ check_count("mallopt(M_ARENA_TEST, 10)", 10, (TEST, 10))
 check_count("a small M_ARENA_TEST: the processors decide", 8, (TEST, 1))
 check_count("M_ARENA_MAX wins over M_ARENA_TEST", 2, (TEST, 10), (MAX, 2))
 check_sums(Report((MAX, 4)))
+
+
+def shared_lines(size, **variables):
+    result = tap.run(os.path.join(tap.BUILD, "system", "lanes"), str(size), preload=tap.LIBRARY,
+                     **variables)
+    return int(result.stdout) if result.returncode == 0 else -1
+
+
+for size in (16, 48, 112):
+    NAME = f"two threads' blocks of {size} bytes lie in different lines"
+    if len(os.sched_getaffinity(0)) < 2:
+        tap.skip(NAME, "one processor")
+        continue
+    tap.equal(NAME, shared_lines(size), 0)
+    tap.check(f"blocks of {size} bytes do not with one shard",
+              shared_lines(size, MALLOC_ARENA_MAX="1") > 10)
 tap.done()

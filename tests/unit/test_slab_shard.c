@@ -30,7 +30,7 @@ static void make_shards(uint32_t count) {
         must(i < 1000000);
         wait_at_home(1);
     }
-    slab_home.shard = 0;
+    slab_home.shard = slab_home.lane = 0;
 }
 
 static void take(uint32_t shard, void **out, unsigned count) {
