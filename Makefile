@@ -76,7 +76,7 @@ CORE := $(wildcard src/*.c)
 # Compiled for size, for every process that preloads the library maps its code: what runs once or
 # seldom, or waits for the kernel anyway.
 SELDOM := $(patsubst %,src/%.c,option report info stats figures figures_write sink control ledger limit \
-  objects heaps fork os zone meta mapping purge sizeclass cache_repair page_repair slab_repair \
+  objects heaps fork os zone headroom meta mapping purge sizeclass cache_repair page_repair slab_repair \
   slab_shard slab_trim)
 # Called often, but not in a loop of its own: without padding.
 DENSE := $(patsubst %,src/%.c,buddy fit extent hot page pagemap slab heap api cache)

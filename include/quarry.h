@@ -94,6 +94,7 @@ QUARRY_API int quarry_mallopt(int param, int value);
 #define QUARRY_M_HUGETLB (-1003)
 #define QUARRY_M_CHECK (-1004)
 #define QUARRY_M_FOREIGN (-1005) /* 0: abort, 1: leak, 2: libc */
+#define QUARRY_M_HEADROOM (-1006)
 
 /* Returns to the kernel what can be: this thread's cache, free runs, free pages inside slabs, and
  * the top of the break except for pad bytes.  Returns 1 if any memory was released, else 0. */

@@ -60,6 +60,18 @@ struct extent extent_holding(uintptr_t address) {
     return to_extent(region, fit_holding(&region->fit, pagemap_page(region, address)));
 }
 
+bool extent_clean(struct extent *extent) {
+    for (uint32_t rank = 0; rank < pagemap_region_count; rank++) {
+        struct fit_walk walk = {0, 0};
+        struct fit_extent found;
+        if (!fit_next(&pagemap_regions[rank]->fit, FIT_CLEAN, &walk, &found))
+            continue;
+        *extent = to_extent(pagemap_regions[rank], found);
+        return true;
+    }
+    return false;
+}
+
 /* The region of an address, mostly the one at hand. */
 static const struct region *region_near(const struct region *region, uintptr_t address) {
     return address - region->base < REGION_BYTES ? region : pagemap_region(address);

@@ -57,6 +57,10 @@ static size_t excess(size_t more_bytes) {
     return held > limit ? held - limit : 0;
 }
 
+bool limit_has_room(size_t more_bytes) {
+    return LOAD_RELAXED(limit_bytes) == LIMIT_NONE || excess(more_bytes) == 0;
+}
+
 bool limit_admits_slowly(size_t more_bytes) {
     size_t too_many = excess(more_bytes);
     if (too_many == 0)

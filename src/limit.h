@@ -26,6 +26,9 @@ static inline bool limit_admits(size_t more_bytes) {
     return LIKELY(LOAD_RELAXED(limit_bytes) == LIMIT_NONE) || limit_admits_slowly(more_bytes);
 }
 
+/* Whether so much more fits as things are; gives nothing back, and may be called with locks. */
+bool limit_has_room(size_t more_bytes);
+
 /* To be called where a request for so many bytes failed for good: counts it if the limit was why. */
 void limit_count_failure(size_t more_bytes);
 size_t limit_refusals(void);

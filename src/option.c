@@ -96,6 +96,10 @@ const struct option option_table[] = {
      set_mmap_threshold, "bytes from which on a block is a mapping of its own", OPTION_BYTES},
     {"mmap_max", "MALLOC_MMAP_MAX_", "mmap_max", M_MMAP_MAX, ANY, NULL, set_mmap_max,
      "number of such mappings at most; 0: none", 0},
+    {"headroom", "QUARRY_HEADROOM", NULL, QUARRY_M_HEADROOM, 0, 100, NULL, page_set_headroom,
+     "where trim_threshold is -1: percent of the most memory ever in use to keep resident beside "
+     "it",
+     0},
     {"perturb", "MALLOC_PERTURB_", "perturb", M_PERTURB, ANY, NULL, set_perturb,
      "fill freed memory with this byte and allocated memory with its complement; 0: do not", 0},
     {"mxfast", NULL, "mxfast", M_MXFAST, 0, 160, NULL, cache_set_deep_limit,

@@ -33,6 +33,7 @@
 
 struct page_state page_state = {.lock = LOCK_INITIALISER(LOCK_PAGE),
                                 .credit_ns = BURST_NS,
+                                .headroom_percent = 17,
                                 .bound_least_pages = BOUND_MIN_PAGES,
                                 .hot_most_bytes = HOT_MAX_PAGES * PAGE_BYTES};
 #define S page_state
@@ -56,14 +57,9 @@ void run_set_heads(struct extent run, enum head_kind kind) {
         pagemap_set_head(region, pagemap_page(region, run.start), head);
 }
 
-/* Hot runs first; where nothing else is found, what they merge to. */
-static bool take_locked(size_t pages, size_t align_bytes, struct extent *place, bool *zero) {
+static ALWAYS_INLINE bool take_free(size_t pages, size_t align_bytes, struct extent *place,
+                                    bool *zero) {
     size_t bytes = pages << PAGE_SHIFT;
-    *zero = false;
-    if (pages <= HOT_MAX_PAGES && hot_take(pages, align_bytes, place))
-        return true;
-    if (purge_never() && !extent_find_dirty(bytes, align_bytes, place))
-        hot_merge_all();
     if (!extent_find(bytes, align_bytes, place) &&
         !(hot_merge_all() && extent_find(bytes, align_bytes, place)) &&
         !zone_grow(pages, align_bytes, place) && !extent_find_any(bytes, align_bytes, place))
@@ -72,6 +68,26 @@ static bool take_locked(size_t pages, size_t align_bytes, struct extent *place, 
     purge_note_taken(pages - dirty);
     *zero = dirty == 0;
     return true;
+}
+
+/* Where nothing is ever given back: no fault while there are dirty pages, and headroom. */
+static NOINLINE bool take_kept(size_t pages, size_t align_bytes, struct extent *place, bool *zero) {
+    if (!extent_find_dirty(pages << PAGE_SHIFT, align_bytes, place))
+        hot_merge_all();
+    bool found = take_free(pages, align_bytes, place, zero);
+    if (found)
+        headroom_keep();
+    return found;
+}
+
+/* Hot runs first; where nothing else is found, what they merge to. */
+static bool take_locked(size_t pages, size_t align_bytes, struct extent *place, bool *zero) {
+    *zero = false;
+    if (pages <= HOT_MAX_PAGES && hot_take(pages, align_bytes, place))
+        return true;
+    if (UNLIKELY(purge_never()))
+        return take_kept(pages, align_bytes, place, zero);
+    return take_free(pages, align_bytes, place, zero);
 }
 
 uintptr_t page_run_take(size_t pages, size_t align_bytes, bool *zero) {
@@ -181,6 +197,8 @@ bool page_run_extend(uintptr_t address, size_t pages) {
         size_t dirty_pages = extent_remove(taken);
         purge_note_taken((want >> PAGE_SHIFT) - dirty_pages);
         run_set_heads((struct extent){address, taken.end}, HEAD_RUN);
+        if (purge_never())
+            headroom_keep();
     }
     lock_drop(&S.lock);
     return possible;

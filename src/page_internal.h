@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
  * page_internal.h: what the files of the page layer share: page.c (runs), extent.c (free pages),
- * zone.c (where pages come from), purge.c (what goes back), page_repair.c.  Nobody else includes it.  All functions expect the page lock to be held.
+ * zone.c (where pages come from), headroom.c, purge.c (what goes back), page_repair.c.  Nobody else includes it.  All functions expect the page lock to be held.
  */
 #ifndef QUARRY_PAGE_INTERNAL_H
 #define QUARRY_PAGE_INTERNAL_H
@@ -45,6 +45,10 @@ struct page_state {
     size_t top_pad_bytes;
     bool top_pad_set;
 
+    /* headroom.c */
+    size_t provided_pages; /* the peak of pages in use that there is headroom for */
+    size_t headroom_percent;
+
     /* purge.c */
     size_t trim_threshold_bytes;
     size_t bound_least_pages; /* T is never lower */
@@ -65,6 +69,7 @@ extern struct page_state page_state;
 /* The free pages of one kind that begin or end with the page of an address. */
 bool extent_beside(uintptr_t address, bool *dirty, struct extent *extent);
 struct extent extent_holding(uintptr_t address); /* those that a free page lies in */
+bool extent_clean(struct extent *extent);        /* a long one of clean pages, if there are any */
 struct extent extent_around(uintptr_t address, size_t want_bytes, bool one_region, bool dirty_only);
 size_t extent_remove(struct extent extent); /* returns how many of its pages were dirty */
 void extent_insert(struct extent extent, bool dirty);
@@ -85,6 +90,7 @@ void hot_repair(void);    /* before the sets are rebuilt from the heads */
  * and says where; false where the kernel refuses. */
 bool zone_grow(size_t pages, size_t align_bytes, struct extent *place);
 bool zone_grow_break(size_t more_bytes, bool with_pad);
+bool zone_add(size_t bytes); /* at least so many clean pages, anywhere */
 struct extent zone_top(void);
 size_t zone_trim_top(size_t pad_bytes); /* returns bytes given back */
 
@@ -93,10 +99,20 @@ static inline size_t purge_dirty_pages(void) {
     return LOAD_RELAXED(page_state.dirty_pages) + LOAD_RELAXED(page_state.hot_pages);
 }
 
+/* headroom.c: to be called where more pages may be in use than ever before and purge_never() holds. */
+void headroom_keep(void);
+void headroom_forget(void); /* pages were given back all the same: the peak is counted anew */
+
 /* purge.c */
 size_t purge_bound_pages(void); /* needs no lock */
-void purge_note_taken(size_t clean_pages);
+void purge_count_retaken(size_t clean_pages);
 void purge_down(void); /* drops and retakes the lock around each system call */
+
+/* Clean pages were taken: up to the number purged, that was in vain. */
+static inline void purge_note_taken(size_t clean_pages) {
+    if (UNLIKELY(clean_pages && page_state.purged_outstanding))
+        purge_count_retaken(clean_pages);
+}
 
 /* Whether nothing is to be given back: then what is dirty is used to the last page before the heap grows. */
 static inline bool purge_never(void) {

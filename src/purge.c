@@ -48,6 +48,9 @@ void page_set_trim_threshold(size_t bytes) {
     STORE_RELAXED(S.trim_threshold_set, true);
     S.bound_least_pages = bytes >> PAGE_SHIFT;
     S.hot_most_bytes = bytes == SIZE_MAX ? 0 : HOT_MAX_PAGES * PAGE_BYTES;
+    S.provided_pages = 0;
+    if (purge_never())
+        headroom_keep();
     purge_excess();
     lock_drop(&S.lock);
 }
@@ -110,11 +113,9 @@ static void age_budget(void) {
     STORE_RELAXED(S.budget_pages, halvings < 64 ? S.budget_pages >> halvings : 0);
 }
 
-/* Clean pages were taken: up to the number purged, that was in vain, and the budget grows. */
-void purge_note_taken(size_t clean_pages) {
+/* They are wanted again, and the budget grows. */
+void purge_count_retaken(size_t clean_pages) {
     size_t retaken = min_size(clean_pages, S.purged_outstanding);
-    if (retaken == 0)
-        return;
     S.purged_outstanding -= retaken;
     purge_spend_faults(retaken);
     age_budget();
@@ -232,6 +233,7 @@ size_t page_trim(size_t pad_bytes) {
     hot_merge_all();
     size_t bytes = zone_trim_top(pad_bytes);
     bytes += purge_all();
+    headroom_forget();
     lock_drop(&S.lock);
     return bytes;
 }

@@ -181,6 +181,11 @@ bool zone_grow(size_t pages, size_t align_bytes, struct extent *place) {
     return grow_by_break(bytes, align_bytes, place) || grow_by_mapping(bytes, align_bytes, place);
 }
 
+bool zone_add(size_t bytes) {
+    struct extent place;
+    return zone_grow_break(bytes, false) || grow_by_mapping(bytes, PAGE_BYTES, &place);
+}
+
 size_t zone_trim_top(size_t pad_bytes) {
     if (S.break_shared || S.break_top == S.break_start)
         return 0;

@@ -212,6 +212,19 @@ static void run_two_regions(unsigned first) {
     ledger_give_many(first, 3, 1);
 }
 
+/* The peak rises: headroom is taken from what is clean, and from the break. */
+static void setup_headroom(void) {
+    setup_runs_only();
+    quarry_mallopt(M_TRIM_THRESHOLD, -1);
+}
+
+static void run_headroom(unsigned first) {
+    ledger_take_many(first, 3, 700000);
+    ledger_give(first + 1);
+    ledger_resize(first, 1500000);
+    ledger_take(first + 3, 900000);
+}
+
 /* ---- Growth and return ------------------------------------------------------------------------- */
 
 static void run_grow(unsigned first) {
@@ -423,6 +436,7 @@ const struct scenario scenarios[] = {
     {"a run is extended and cut", setup_runs_only, warm_runs, run_resize, false, 60000,
      KEPT + 300000},
     {"runs cross regions", setup_two_regions, warm_cache, run_two_regions, false, 0, 160 * MIB},
+    {"headroom is obtained", setup_headroom, warm_cache, run_headroom, false, 700000, 8 * MIB},
     {"the heap grows by the break", setup_runs_only, warm_cache, run_grow, false, 100000, 3 * MIB},
     {"the break enters another region", setup_region_end, warm_cache, run_grow, false, 100000,
      3 * MIB},

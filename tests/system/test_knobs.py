@@ -44,7 +44,8 @@ class Trace:
         self.mapped = [int(size) for size in re.findall(r"mmap\(NULL, (\d+),", self.text)]
         self.unmapped = [int(size)
                          for size in re.findall(r"munmap\(0x[0-9a-f]+, (\d+)\)", self.text)]
-        self.purges = self.text.count("madvise(")
+        advice = re.findall(r"madvise\(.*, (\w+)", self.text)
+        self.purges = advice.count("MADV_DONTNEED")
 
     def blocks(self, size):
         """How many mappings of this size were made, and given back."""
@@ -94,6 +95,23 @@ def check_trim_threshold():
                   peak > 18 * MIB and kept[bound] <= bound + 768 * KIB,
                   f"{peak} at most, {kept[bound]} afterwards")
     tap.check("and a larger one keeps more", kept[65536] < kept[4 * MIB] < kept[12 * MIB], kept)
+
+
+def check_headroom():
+    """Where nothing is given back, free memory beside the peak is resident."""
+    kept = {percent: memory(MALLOC_TRIM_THRESHOLD_="-1", QUARRY_HEADROOM=str(percent))[0]
+            for percent in (0, 17, 50, 100)}
+    print(f"# resident at the peak, by headroom in percent: {kept}")
+    for percent in (17, 50, 100):
+        more = (kept[percent] - kept[0]) / kept[0]
+        # The peak is taken for a sixty-fourth higher than it is, and what was touched for the whole of it.
+        tap.check(f"a headroom of {percent} makes so much more resident",
+                  0.85 * percent < 100 * more < 1.05 * percent + 4, kept)
+    default = memory(MALLOC_TRIM_THRESHOLD_="-1")[0]
+    tap.check("it is 17 by default", abs(default - kept[17]) < MIB, f"{default}: {kept}")
+    there, without = memory(QUARRY_HEADROOM="100")[0], memory()[0]
+    tap.check("where memory is given back it counts for nothing", abs(there - without) < MIB,
+              f"{there}, {without}")
 
 
 def check_top_pad():
@@ -254,6 +272,7 @@ def check_malformed():
 
 if tap.check("strace is installed", shutil.which("strace")):
     check_trim_threshold()
+    check_headroom()
     check_top_pad()
     check_mappings()
     check_huge_pages()

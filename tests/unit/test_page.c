@@ -103,6 +103,7 @@ static void long_runs_cross_regions(void) {
 static void take_all_free(void) {
     struct page_counts counts;
     page_set_top_pad(0);
+    page_set_headroom(0);
     page_set_trim_threshold(SIZE_MAX);
     for (page_count(&counts); counts.clean_bytes + counts.dirty_bytes; page_count(&counts))
         take_dirty(1);
@@ -234,6 +235,7 @@ static void shrinking_frees_the_tail_at_once(void) {
 
 /* Who never gives back wants no fault: dirty pages elsewhere are better than clean ones beside. */
 static void extending_prefers_dirty_pages_where_nothing_is_given_back(void) {
+    page_set_headroom(0);
     page_set_trim_threshold(SIZE_MAX);
     uintptr_t dirty = take_dirty(100), fence = take_dirty(1), run = take_dirty(10);
     must(dirty < fence && fence < run && page_run_extend(run, 12)); /* there are no dirty pages */

@@ -199,6 +199,7 @@ static void the_top_keeps_the_pad(void) {
 }
 
 static void minus_one_keeps_everything(void) {
+    page_set_headroom(0);
     page_set_trim_threshold((size_t)-1);
     uint64_t calls = give_back_calls();
     breathe(50, 5000);
@@ -213,6 +214,7 @@ static void minus_one_keeps_everything(void) {
 /* ---- trim -------------------------------------------------------------------------------------- */
 
 static void trim_returns_what_it_gave_back(void) {
+    page_set_headroom(0);
     page_set_trim_threshold(SIZE_MAX);
     uintptr_t hole = take(700), wall = take(1), top = take(300);
     must(page_run_give(hole) && page_run_give(top));
@@ -230,6 +232,7 @@ static void trim_returns_what_it_gave_back(void) {
 }
 
 static void neighbours_go_in_one_call(void) {
+    page_set_headroom(0);
     page_set_trim_threshold(SIZE_MAX);
     uintptr_t run = take(1000), wall = take(1);
     must(page_run_give(run));

@@ -189,6 +189,7 @@ static void aligned_runs_fit_into_mapped_zones(void) {
 /* ---- lowering the break -------------------------------------------------------------------------- */
 
 static void trim_lowers_the_break_to_the_pad(void) {
+    page_set_headroom(0);
     page_set_trim_threshold(SIZE_MAX);
     uintptr_t low = take(10), high = take(2000), end = low + 10 * PAGE_BYTES;
     must(page_run_give(high));
@@ -231,6 +232,7 @@ static void a_whole_heap_can_go_and_come(void) {
 }
 
 static void a_break_that_does_not_go_down_is_kept(void) {
+    page_set_headroom(0);
     page_set_trim_threshold(SIZE_MAX);
     uintptr_t run = take(1000), top = fake_break();
     must(page_run_give(run));

@@ -31,6 +31,7 @@ static struct slab *slab_of(const void *object) {
 /* Where a fault matters, what was never touched is no dirty memory when the slab closes. */
 static void a_slab_that_closes_keeps_its_clean_pages_clean(void) {
     struct page_counts before, after;
+    page_set_headroom(0);
     page_set_trim_threshold(SIZE_MAX);
     unsigned class_index = sizeclass_for(1024);
     page_count(&before);

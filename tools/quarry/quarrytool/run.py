@@ -21,6 +21,7 @@ OPTIONS = (
     ("--top-pad", "MALLOC_TOP_PAD_", "BYTES", "to ask for beyond the need, and to leave"),
     ("--mmap-threshold", "MALLOC_MMAP_THRESHOLD_", "BYTES", "larger blocks are mappings"),
     ("--mmap-max", "MALLOC_MMAP_MAX_", "N", "mappings at most"),
+    ("--headroom", "QUARRY_HEADROOM", "PERCENT", "of the peak, free beside it; threshold -1 only"),
     ("--perturb", "MALLOC_PERTURB_", "BYTE", "overwrite freed memory"),
     ("--mxfast", "glibc.malloc.mxfast", "BYTES", "as M_MXFAST of mallopt"),
     ("--arena-test", "MALLOC_ARENA_TEST", "N", "as M_ARENA_TEST of mallopt"),
