@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: MIT
 """After the recipe of docs/REALTIME.md a section makes no page fault and no system call.
 
-The sizes are drawn at random; three quarters of the reserved memory are in use at most.  strace counts the calls:
+The sizes are drawn at random; seven eighths of the reserved memory are in use at most.  strace counts the calls:
 quarry rt, which runs the same program, counts by means of its own.
 """
 import os

@@ -7,7 +7,7 @@
  *   RECIPE  none; plain; locked (with mlockall); each may be followed by "-thread": the section runs
  *           in a thread, which begins after the memory was reserved
  *   MIX     small, mixed, large, bursts: which sizes; see draw()
- *   BYTES   to reserve, 64 MiB if not given; three quarters of it are in use at most
+ *   BYTES   to reserve, 64 MiB if not given; seven eighths of it are in use at most
  *
  * Prints the calls of the section, its page faults, and how long calls took, in nanoseconds.  A close of
  * file descriptor -1000 is the section's first and last system call, so that a tracer sees where it is.
@@ -137,7 +137,7 @@ static void call_once(struct slot *slot) {
         drop(slot);
         return;
     }
-    if (live + bytes > reserved / 4 * 3) {
+    if (live + bytes > reserved / 8 * 7) {
         drop(slot);
         return;
     }

@@ -41,7 +41,7 @@ def add_parser(verbs: Any) -> None:
         "rt",
         help="prove that a section meets no page fault and no system call",
         description="Without a command, runs a program of Quarry's that follows the recipe of "
-        "docs/REALTIME.md: it reserves memory, then allocates and frees at random within three quarters of it, "
+        "docs/REALTIME.md: it reserves memory, then allocates and frees at random within seven eighths of it, "
         "each call timed; what the machine did to the thread meanwhile is part of the worst time. With a "
         "command, runs it on Quarry with --trim-threshold=-1 and --mmap-max=0, and counts from its first "
         "call of close(-1000) to the next, in all threads; its report goes to stderr. Exit status: 0 "
