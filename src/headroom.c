@@ -45,15 +45,21 @@ static void add_dirty(size_t bytes) {
     }
 }
 
+/* As much again has to be left of the limit, for requests are admitted by their size, wherever they
+ * find their pages. */
+static void provide(void) {
+    size_t live = page_live_bytes() >> PAGE_SHIFT, have = live + purge_dirty_pages();
+    size_t room = S.provided_pages * S.headroom_percent / 100, want = S.provided_pages + room;
+    if (room > 0 && want > have && limit_has_room((want - have + room) << PAGE_SHIFT))
+        add_dirty((want - have) << PAGE_SHIFT);
+}
+
 void headroom_keep(void) {
     size_t live = page_live_bytes() >> PAGE_SHIFT;
     if (live <= S.provided_pages)
         return;
     S.provided_pages = live + max_size(live / STEP_SHARE, STEP_MIN_PAGES);
-    size_t want = S.provided_pages + S.provided_pages * S.headroom_percent / 100;
-    size_t have = live + purge_dirty_pages();
-    if (S.headroom_percent && want > have && limit_has_room((want - have) << PAGE_SHIFT))
-        add_dirty((want - have) << PAGE_SHIFT);
+    provide();
 }
 
 void headroom_forget(void) {
@@ -63,8 +69,7 @@ void headroom_forget(void) {
 void page_set_headroom(size_t percent) {
     lock_take(&S.lock);
     S.headroom_percent = percent;
-    S.provided_pages = 0;
     if (purge_never())
-        headroom_keep();
+        provide(); /* for the peak so far: it may have been freed since */
     lock_drop(&S.lock);
 }

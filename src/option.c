@@ -87,7 +87,8 @@ static void set_control(size_t value) {
 
 const struct option option_table[] = {
     {"trim_threshold", "MALLOC_TRIM_THRESHOLD_", "trim_threshold", M_TRIM_THRESHOLD, ANY, NULL,
-     set_trim_threshold, "bytes of dirty free memory to keep at most; -1: give nothing back",
+     set_trim_threshold,
+     "bytes of dirty free memory to keep at most; -1: give nothing back, and keep headroom",
      OPTION_BYTES},
     {"top_pad", "MALLOC_TOP_PAD_", "top_pad", M_TOP_PAD, ANY, NULL, set_top_pad,
      "bytes to ask for beyond the need when the heap grows, and to leave when it is trimmed",

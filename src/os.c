@@ -204,7 +204,7 @@ void os_yield(void) {
 
 unsigned os_processors(void) {
     uint64_t mask[1024 / 64];
-    long bytes = call(SYS_sched_getaffinity, 0, sizeof mask, (long)mask, 0, 0, 0);
+    long bytes = call(SYS_sched_getaffinity, os_process(), sizeof mask, (long)mask, 0, 0, 0);
     unsigned count = 0;
     for (size_t i = 0; i < sizeof mask / sizeof *mask && (long)(i * sizeof *mask) < bytes; i++)
         count += (unsigned)__builtin_popcountll(mask[i]);

@@ -11,7 +11,7 @@
  *
  * RULE     After every operation R <= T, unless the kernel refuses or time is short.
  *          M_TRIM_THRESHOLD set:   T is that value; purging goes down to max(3/4 T, M_TOP_PAD).
- *                                  -1: never.
+ *                                  -1: never; a share more is kept (headroom.c).
  *          default:                T = max(1 MiB, live/8, B), purging goes down to 3/4 T.
  *          B grows by two for each purged page that is taken again, and halves with every second; it never
  *          exceeds the largest heap so far.  So a heap that empties once is trimmed
@@ -44,11 +44,12 @@ enum { SHARE_PERCENT = 3 };
 
 void page_set_trim_threshold(size_t bytes) {
     lock_take(&S.lock);
+    if (!purge_never())
+        S.provided_pages = 0;
     STORE_RELAXED(S.trim_threshold_bytes, bytes);
     STORE_RELAXED(S.trim_threshold_set, true);
     S.bound_least_pages = bytes >> PAGE_SHIFT;
     S.hot_most_bytes = bytes == SIZE_MAX ? 0 : HOT_MAX_PAGES * PAGE_BYTES;
-    S.provided_pages = 0;
     if (purge_never())
         headroom_keep();
     purge_excess();

@@ -21,9 +21,9 @@
  *   INV-SLAB-3  A page marked clean holds no taken object.
  *   INV-SLAB-4  A class's counters agree with its slabs, in each shard.
  *
- * LOCKING  One lock per class for words, list and counters; where threads wait for each other, one
- *          per class and shard (slab_shard.c).  A batch costs one acquisition, and one more where its
- *          next object is in another shard than the last.  Pages are obtained without it.  It is not held during a purge: the objects of the pages are
+ * LOCKING  One lock per class and shard (slab_shard.c) for words, list and counters.  A batch costs one
+ *          acquisition, and one more where its next object is in another shard than the last.  Pages
+ *          are obtained without it.  It is not held during a purge: the objects of the pages are
  *          taken, purged, and given back (purging a hole is an allocation).
  *
  * FORK     Taking clears bits before the pointers enter a cache, giving removes the pointers from

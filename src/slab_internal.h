@@ -16,7 +16,7 @@ struct slab_home {
     uint32_t shard; /* where it takes objects from */
     uint32_t lane; /* the same + 1 for small objects, which share lines of the processors' caches */
     uint32_t uses; /* of classes' locks, since waits was 0 */
-    uint32_t waits; /* of these, where another thread held the lock in the home shard */
+    uint32_t waits; /* of these, where another thread held the lock in the home shard or lane */
     uint32_t tried; /* moves since it made a shard */
 };
 
@@ -27,14 +27,19 @@ static inline struct slab_class *slab_class_in(uint32_t shard, unsigned class_in
     return &LOAD_ACQUIRE(slab_shards[shard])[class_index];
 }
 
+static inline bool slab_has_lane(unsigned class_index) {
+    return size_classes[class_index].size <= LANE_OBJECT_MAX;
+}
+
 /* Where the calling thread takes objects of a class from. */
 static inline struct slab_class *slab_class_here(unsigned class_index) {
-    bool small = slab_home.lane && size_classes[class_index].size <= LANE_OBJECT_MAX;
-    return slab_class_in(small ? slab_home.lane - 1 : slab_home.shard, class_index);
+    bool in_lane = slab_home.lane && slab_has_lane(class_index);
+    return slab_class_in(in_lane ? slab_home.lane - 1 : slab_home.shard, class_index);
 }
 
 /* Another thread holds the lock of a class in this shard: the calling one may find itself a new home. */
 void slab_shard_waited(uint32_t shard);
+void slab_lane_waited(uint32_t shard);
 
 void slab_lock_contended(struct slab_class *class);
 

@@ -13,7 +13,8 @@
  *                   in the same lines, for ever: freed, they come back to the thread that freed them.
  *
  * HOW      A thread that had to wait WAITS_TO_MOVE times in WAIT_WINDOW uses of locks moves to the
- *          next shard.  When it has been in all there are, it makes one, up to the limit:
+ *          next shard, with the objects, small or not, that it waited for.  When it has been in all
+ *          there are, it makes one, up to the limit:
  *          M_ARENA_MAX; else M_ARENA_TEST, and beyond that 8 for each processor, as glibc's arenas.
  *          A shard whose list of a class is empty takes a slab over from another before it opens
  *          one.  It does not sleep for that, and leaves the last slab to a shard that uses it: there
@@ -30,7 +31,8 @@
  * FORK     In the middle of a move both locks are broken, so both lists are made anew
  *          (slab_repair.c).
  *
- * COST     Without waits: one addition per batch, and a load to learn that there is one shard.
+ * COST     One addition per batch, and a load to learn that there is one shard.  Where there are more, as in
+ *          all programs with threads: the slab of a batch is looked up before its lock.
  *
  * WHY NOT  A shard per processor from the start, for all classes: each has a slab of every class in use.
  *          Those of a lane are 1 to 8 pages long.
@@ -117,33 +119,49 @@ static bool add_shard(uint32_t number) {
     return true;
 }
 
-void slab_shard_waited(uint32_t shard) {
+/* Another thread had the lock in the shard that the calling one takes from: that one, or a better. */
+static uint32_t after_wait(uint32_t here) {
     struct slab_home *home = &slab_home;
-    if (shard != home->shard && shard + 1 != home->lane)
-        return;
     if (home->uses > WAIT_WINDOW)
         home->uses = home->waits = 0;
     if (++home->waits < WAITS_TO_MOVE)
-        return;
+        return here;
     home->uses = home->waits = 0;
     uint32_t count = LOAD_ACQUIRE(slab_shard_count);
     if (home->tried + 1 >= count && add_shard(count)) {
-        home->shard = count;
         home->tried = 0;
-    } else {
-        home->tried = home->tried + 1 >= count ? 0 : home->tried + 1;
-        home->shard = (home->shard + 1) % count;
+        return count;
     }
-    home->lane = home->shard + 1;
+    home->tried = home->tried + 1 >= count ? 0 : home->tried + 1;
+    return (here + 1) % count;
 }
 
-/* The next one in turn, or as near to it as there are shards. */
+void slab_shard_waited(uint32_t shard) {
+    if (shard == slab_home.shard)
+        slab_home.shard = after_wait(shard);
+}
+
+void slab_lane_waited(uint32_t shard) {
+    if (shard + 1 == slab_home.lane)
+        slab_home.lane = 1 + after_wait(shard);
+}
+
+static uint32_t next_turn(void) {
+    if (!lock_single_thread())
+        return __atomic_fetch_add(&lanes_given, 1, __ATOMIC_RELAXED);
+    STORE_RELAXED(lanes_given, lanes_given + 1);
+    return lanes_given - 1;
+}
+
+/* The next one in turn, or one of those that there are.  Who is alone asks for no processors. */
 static uint32_t next_lane(void) {
-    uint32_t turn = __atomic_fetch_add(&lanes_given, 1, __ATOMIC_RELAXED);
-    uint32_t lane = turn > 0 ? turn % (uint32_t)min_size(processors(), LANES_MAX) : 0, count;
+    uint32_t turn = next_turn(), count;
+    if (turn == 0 || LOAD_RELAXED(shard_max) == 1)
+        return 0;
+    uint32_t lane = turn % (uint32_t)min_size(processors(), LANES_MAX);
     while ((count = LOAD_ACQUIRE(slab_shard_count)) <= lane && add_shard(count))
         continue;
-    return lane < count ? lane : count - 1;
+    return lane % count;
 }
 
 void slab_enter(uint32_t *lane) {
@@ -155,7 +173,11 @@ void slab_enter(uint32_t *lane) {
 }
 
 void slab_lock_contended(struct slab_class *class) {
-    slab_shard_waited(class->shard);
+    unsigned class_index = (unsigned)(class - slab_class_in(class->shard, 0));
+    if (slab_home.lane && slab_has_lane(class_index))
+        slab_lane_waited(class->shard);
+    else
+        slab_shard_waited(class->shard);
     lock_take(&class->lock);
 }
 

@@ -183,7 +183,7 @@ bool zone_grow(size_t pages, size_t align_bytes, struct extent *place) {
 
 bool zone_add(size_t bytes) {
     struct extent place;
-    return zone_grow_break(bytes, false) || grow_by_mapping(bytes, PAGE_BYTES, &place);
+    return zone_grow_break(bytes, S.top_pad_set) || grow_by_mapping(bytes, PAGE_BYTES, &place);
 }
 
 size_t zone_trim_top(size_t pad_bytes) {

@@ -129,6 +129,25 @@ static void the_percentage_is_set(void) {
     must_be_sound();
 }
 
+/* What was in use once and is free now counts. */
+static void the_percentage_is_of_the_peak(void) {
+    keep_all();
+    page_set_headroom(0);
+    must(page_run_give(take(9000)));
+    page_set_headroom(50);
+    must(pool_pages() >= 13500 && pool_pages() < 14000);
+    must_be_sound();
+}
+
+static void setting_the_threshold_again_changes_nothing(void) {
+    keep_all();
+    must(page_run_give(take(9000)));
+    size_t pool = pool_pages();
+    keep_all();
+    take(9000);
+    must(pool_pages() == pool);
+}
+
 static void the_option_sets_it(void) {
     fake_os.environment[0] = "QUARRY_HEADROOM=50";
     fake_os.environment[1] = "MALLOC_TRIM_THRESHOLD_=-1";
@@ -181,6 +200,15 @@ static void a_limit_is_kept(void) {
     must_have_headroom(2100);
 }
 
+/* Headroom that leaves requests no room would be given back for them. */
+static void a_limit_leaves_room_for_requests(void) {
+    keep_all();
+    limit_set(2500 * PAGE_BYTES);
+    take(2000);
+    must(page_dirty_bytes() == 0 && limit_admits(100 * PAGE_BYTES));
+    limit_set(LIMIT_NONE);
+}
+
 /* Who gives back by hand counts anew. */
 static void a_trim_lets_it_go(void) {
     keep_all();
@@ -202,10 +230,13 @@ int main(void) {
         body_test(a_run_that_is_not_to_be_had_brings_none),
         body_test(setting_the_threshold_brings_it),
         body_test(the_percentage_is_set),
+        body_test(the_percentage_is_of_the_peak),
+        body_test(setting_the_threshold_again_changes_nothing),
         body_test(the_option_sets_it),
         body_test(what_is_refused_is_missing),
         body_test(pages_are_touched_where_they_cannot_be_populated),
         body_test(a_limit_is_kept),
+        body_test(a_limit_leaves_room_for_requests),
         body_test(a_trim_lets_it_go),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -83,6 +83,48 @@ static void waits_elsewhere_do_not_count(void) {
     must(slab_home.shard == 0);
 }
 
+/* What a thread waits for decides what it takes elsewhere. */
+static void lane_and_home_move_apart(void) {
+    make_shards(2);
+    slab_home = (struct slab_home){.lane = 1};
+    for (unsigned i = 0; slab_home.lane == 1; i++) {
+        must(i < 10000);
+        slab_lane_waited(0);
+    }
+    must(slab_home.shard == 0 && slab_home.lane <= slab_shard_count);
+    uint32_t lane = slab_home.lane;
+    for (unsigned i = 0; slab_home.shard == 0; i++) {
+        must(i < 10000);
+        wait_at_home(1);
+    }
+    must(slab_home.lane == lane);
+}
+
+/* Threads get the numbers of shards that exist, and all the same where there may be one. */
+static void lanes_are_given_in_turn(void) {
+    uint32_t all = 0;
+    slab_set_shard_max(1);
+    for (unsigned i = 0; i < 20; i++) {
+        uint32_t lane = 0;
+        slab_home = (struct slab_home){0};
+        slab_enter(&lane);
+        must(lane == 1 && slab_home.lane == 1 && slab_shard_count == 1);
+    }
+    slab_set_shard_max(3);
+    for (unsigned i = 0; i < 20; i++) {
+        uint32_t lane = 0;
+        slab_home = (struct slab_home){0};
+        slab_enter(&lane);
+        must(lane >= 1 && lane <= slab_shard_count && slab_home.lane == lane);
+        all |= 1u << lane;
+    }
+    must(slab_shard_count <= 3 && slab_shard_count == (unsigned)__builtin_popcount(all));
+    uint32_t kept = 1;
+    slab_home = (struct slab_home){0};
+    slab_enter(&kept);
+    must(slab_home.lane == 1);
+}
+
 /* A thread looks at all that there are before it makes one. */
 static void shards_are_tried_in_turn(void) {
     make_shards(4);
@@ -351,6 +393,8 @@ int main(void) {
         body_test(threads_that_wait_get_a_shard),
         body_test(rare_waits_do_not_count),
         body_test(waits_elsewhere_do_not_count),
+        body_test(lane_and_home_move_apart),
+        body_test(lanes_are_given_in_turn),
         body_test(shards_are_tried_in_turn),
         body_test(the_limit_is_kept),
         body_test(without_memory_there_is_no_shard),
