@@ -25,8 +25,8 @@ enum {
 /* Of the first and the last page of an extent; else all 0. */
 struct fit_node {
     uint16_t tag; /* its length, FIT_START at the first page, FIT_IS_CLEAN */
-    uint16_t next,
-        prev; /* first pages + 1 of others in the list; 0: none.  At the first page only */
+    /* First pages + 1 of others in the list; 0: none.  At the first page only. */
+    uint16_t next, prev;
 };
 
 struct fit {

@@ -25,8 +25,8 @@
 
 enum {
     PATH_BYTES = 512,
-    MAP_BYTES_PER_PAGE = 75
-}; /* a head word, a class, a descriptor, an extent's end */
+    MAP_BYTES_PER_PAGE = 75, /* a head word, a class, a descriptor, an extent's end */
+};
 
 size_t limit_bytes = LIMIT_NONE;
 static size_t refusals;

@@ -51,9 +51,9 @@ void page_purge(size_t bytes);
  * at any time later. */
 void page_set_trim_threshold(size_t bytes); /* SIZE_MAX: never give back */
 void page_set_top_pad(size_t bytes);
-void page_set_headroom(
-    size_t percent);          /* of the most pages ever in use, where nothing is given back */
-size_t page_trim_bound(void); /* the bound in force now; takes no lock */
+/* Where nothing is given back: of the most pages ever in use. */
+void page_set_headroom(size_t percent);
+size_t page_trim_bound(void);             /* the bound in force now; takes no lock */
 size_t page_hole_bound(size_t otherwise); /* the threshold if the user set it */
 
 struct page_counts {

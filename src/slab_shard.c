@@ -35,7 +35,7 @@
  *          all programs with threads: the slab of a batch is looked up before its lock.
  *
  * WHY NOT  A shard per processor from the start, for all classes: each has a slab of every class in use.
- *          Those of a lane are 1 to 8 pages long.
+ *          Those of a lane are 1 to 4 pages long.
  *          The home in the thread's cache: those that wait most have none.
  */
 #include "meta.h"

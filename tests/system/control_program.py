@@ -3,37 +3,23 @@
 import json
 import os
 import re
-import subprocess
 import time
 
 import tap
-from quarry_tool import tool
+from quarry_tool import Ready, tool
 
 PROGRAM = os.path.join(tap.BUILD, "system", "control_linked")
 KIB, MIB = 1024, 1024 * 1024
 PATIENCE_S = 60  # for what comes by itself, after a few seconds
 
 
-class Program:
-    """The program, to be told what to do; usable as a context."""
+class Program(Ready):
+    """The program, to be told what to do."""
 
     def __init__(self, program=PROGRAM, through=(), control="1", preload=tap.LIBRARY, **environment):
         settings = {"LD_PRELOAD": preload, "QUARRY_CONTROL": control, **environment}
-        command = [*through, "env", *(f"{name}={value}" for name, value in settings.items()), program]
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                                        text=True)
-        self.pid = str(self.process.pid)
-        if self.process.stdout.readline() != "ready\n":
-            self.process.communicate()
-            raise EOFError(f"{command} did not get ready")
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self.process.stdin.close()
-        self.process.stdout.close()
-        self.process.wait(60)
+        super().__init__([*through, "env", *(f"{name}={value}" for name, value in settings.items()),
+                          program])
 
     def do(self, words):
         """What the program answers to a line."""

@@ -36,16 +36,16 @@ def refuses(name, says, *words):
               f"exit status {result.returncode}\n{result.stdout}{result.stderr}")
 
 
-class Known:
-    """The program, holding what it was told to; usable as a context."""
+class Ready:
+    """A program that says "ready" and goes on until its input ends; usable as a context."""
 
-    def __init__(self, preload=tap.LIBRARY):
-        environment = dict(os.environ, LD_PRELOAD=preload)
-        self.process = subprocess.Popen([PROGRAM, "hold"], stdin=subprocess.PIPE,
-                                        stdout=subprocess.PIPE, text=True, env=environment)
+    def __init__(self, command, environment=None):
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                                        text=True, env=environment)
         self.pid = str(self.process.pid)
         if self.process.stdout.readline() != "ready\n":
-            raise EOFError(f"{PROGRAM} did not get ready")
+            self.process.communicate()
+            raise EOFError(f"{command} did not get ready")
 
     def __enter__(self):
         return self
@@ -54,3 +54,10 @@ class Known:
         self.process.stdin.close()
         self.process.stdout.close()
         self.process.wait(60)
+
+
+class Known(Ready):
+    """The program, holding what it was told to."""
+
+    def __init__(self, preload=tap.LIBRARY):
+        super().__init__([PROGRAM, "hold"], dict(os.environ, LD_PRELOAD=preload))

@@ -3,21 +3,13 @@
  * test_headroom.c: free memory beyond the peak, where nothing is ever given back: how much, when it is
  * obtained, and what refuses it.
  */
-#include "unit_support.h"
+#include "run_support.h"
 
 #include "limit.h"
 #include "option.h"
 #include "page_internal.h"
 
 #include <quarry.h>
-
-static uintptr_t take(size_t pages) {
-    bool zero;
-    uintptr_t run = page_run_take(pages, PAGE_BYTES, &zero);
-    must(run != 0);
-    memset((void *)run, 0x5a, pages << PAGE_SHIFT);
-    return run;
-}
 
 /* Pages that can be in use without a fault. */
 static size_t pool_pages(void) {
@@ -36,17 +28,17 @@ static void must_have_headroom(size_t peak_pages) {
 }
 
 static void there_is_none_by_default(void) {
-    take(3000);
+    take_dirty(3000);
     must(fake_os.populated_bytes == 0 && page_dirty_bytes() == 0);
     page_set_headroom(100);
     page_set_trim_threshold(100 * MIB);
-    take(3000);
+    take_dirty(3000);
     must(fake_os.populated_bytes == 0 && page_dirty_bytes() == 0);
 }
 
 static void one_run_brings_it(void) {
     keep_all();
-    uintptr_t run = take(12000);
+    uintptr_t run = take_dirty(12000);
     must_have_headroom(12000);
     must(fake_os.populated_bytes == page_dirty_bytes());
     must(page_run_give(run));
@@ -58,7 +50,7 @@ static void below_the_peak_nothing_happens(void) {
     enum { RUNS = 100 };
     uintptr_t runs[RUNS] = {0};
     keep_all();
-    must(page_run_give(take(12000)));
+    must(page_run_give(take_dirty(12000)));
     uint64_t calls = fake_os.calls;
     size_t live = 0, clean = page_state.clean_pages;
     for (size_t i = 0; i < 20000; i++) {
@@ -69,7 +61,7 @@ static void below_the_peak_nothing_happens(void) {
             runs[k] = 0;
         }
         if (live + pages <= 10500) {
-            runs[k] = take(pages);
+            runs[k] = take_dirty(pages);
             live += pages;
         }
     }
@@ -81,14 +73,14 @@ static void short_runs_bring_it_in_few_calls(void) {
     keep_all();
     uint64_t calls = fake_os.calls;
     for (size_t i = 0; i < 12000; i++)
-        take(1);
+        take_dirty(1);
     must_have_headroom(12000);
     must(fake_os.calls - calls < 1200);
 }
 
 static void a_run_that_is_extended_brings_it(void) {
     keep_all();
-    uintptr_t run = take(100);
+    uintptr_t run = take_dirty(100);
     for (size_t pages = 200; pages <= 12000; pages += 100)
         must(page_run_extend(run, pages));
     must_have_headroom(12000);
@@ -96,7 +88,7 @@ static void a_run_that_is_extended_brings_it(void) {
 
 static void a_run_that_is_not_to_be_had_brings_none(void) {
     keep_all();
-    take(1000);
+    take_dirty(1000);
     size_t pool = pool_pages(), owned = fake_owned_bytes();
     bool zero;
     fake_os.fail_kinds = FAKE_MEMORY;
@@ -107,8 +99,8 @@ static void a_run_that_is_not_to_be_had_brings_none(void) {
 
 /* The threshold is set when the heap has grown, and has given back. */
 static void setting_the_threshold_brings_it(void) {
-    uintptr_t hole = take(3000);
-    take(9000);
+    uintptr_t hole = take_dirty(3000);
+    take_dirty(9000);
     must(page_run_give(hole));
     page_trim(0);
     must(page_dirty_bytes() == 0);
@@ -120,7 +112,7 @@ static void setting_the_threshold_brings_it(void) {
 static void the_percentage_is_set(void) {
     page_set_headroom(0);
     keep_all();
-    take(1000);
+    take_dirty(1000);
     must(page_dirty_bytes() == 0);
     page_set_headroom(50);
     must(pool_pages() >= 1500 && pool_pages() < 1700);
@@ -133,7 +125,7 @@ static void the_percentage_is_set(void) {
 static void the_percentage_is_of_the_peak(void) {
     keep_all();
     page_set_headroom(0);
-    must(page_run_give(take(9000)));
+    must(page_run_give(take_dirty(9000)));
     page_set_headroom(50);
     must(pool_pages() >= 13500 && pool_pages() < 14000);
     must_be_sound();
@@ -141,10 +133,10 @@ static void the_percentage_is_of_the_peak(void) {
 
 static void setting_the_threshold_again_changes_nothing(void) {
     keep_all();
-    must(page_run_give(take(9000)));
+    must(page_run_give(take_dirty(9000)));
     size_t pool = pool_pages();
     keep_all();
-    take(9000);
+    take_dirty(9000);
     must(pool_pages() == pool);
 }
 
@@ -152,7 +144,7 @@ static void the_option_sets_it(void) {
     fake_os.environment[0] = "QUARRY_HEADROOM=50";
     fake_os.environment[1] = "MALLOC_TRIM_THRESHOLD_=-1";
     option_init();
-    take(1000);
+    take_dirty(1000);
     must(pool_pages() >= 1500 && pool_pages() < 1700);
     must(option_set(QUARRY_M_HEADROOM, 101) == 0 && option_set(QUARRY_M_HEADROOM, -1) == 0);
     must(pool_pages() < 1700);
@@ -163,17 +155,17 @@ static void the_option_sets_it(void) {
 static void what_is_refused_is_missing(void) {
     keep_all();
     page_set_headroom(0);
-    must(page_run_give(take(5000)));
+    must(page_run_give(take_dirty(5000)));
     fake_os.fail_kinds = FAKE_MEMORY;
-    take(3000);
+    take_dirty(3000);
     page_set_headroom(100);
     size_t pool = pool_pages();
     uint64_t calls = fake_os.calls;
     for (size_t i = 0; i < 1000; i++)
-        take(1);
+        take_dirty(1);
     must(pool_pages() == pool && fake_os.calls - calls < 1000);
     fake_os.fail_kinds = 0;
-    take(1500);
+    take_dirty(1500);
     must(pool_pages() >= 2 * 5500);
     must_be_sound();
 }
@@ -181,7 +173,7 @@ static void what_is_refused_is_missing(void) {
 static void pages_are_touched_where_they_cannot_be_populated(void) {
     keep_all();
     fake_os.fail_kinds = FAKE_BIT(FAKE_POPULATE);
-    uintptr_t run = take(12000), top = page_state.break_top;
+    uintptr_t run = take_dirty(12000), top = page_state.break_top;
     must_have_headroom(12000);
     size_t resident = fake_resident_bytes((void *)run, top - run);
     must(resident >= 12000 * PAGE_BYTES + page_dirty_bytes());
@@ -189,14 +181,14 @@ static void pages_are_touched_where_they_cannot_be_populated(void) {
 
 static void a_limit_is_kept(void) {
     keep_all();
-    take(1000);
+    take_dirty(1000);
     size_t pool = pool_pages();
     limit_set(page_live_bytes() + page_dirty_bytes() + 4 * MIB);
-    take(1000);
+    take_dirty(1000);
     must(pool_pages() <= pool + 1000);
     must(!limit_admits(4 * MIB));
     limit_set(LIMIT_NONE);
-    take(100);
+    take_dirty(100);
     must_have_headroom(2100);
 }
 
@@ -204,7 +196,7 @@ static void a_limit_is_kept(void) {
 static void a_limit_leaves_room_for_requests(void) {
     keep_all();
     limit_set(2500 * PAGE_BYTES);
-    take(2000);
+    take_dirty(2000);
     must(page_dirty_bytes() == 0 && limit_admits(100 * PAGE_BYTES));
     limit_set(LIMIT_NONE);
 }
@@ -212,11 +204,11 @@ static void a_limit_leaves_room_for_requests(void) {
 /* Who gives back by hand counts anew. */
 static void a_trim_lets_it_go(void) {
     keep_all();
-    must(page_run_give(take(12000)));
-    take(100);
+    must(page_run_give(take_dirty(12000)));
+    take_dirty(100);
     page_trim(0);
     must(pool_pages() == 100);
-    take(1000);
+    take_dirty(1000);
     must_have_headroom(1100);
 }
 

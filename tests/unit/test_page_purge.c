@@ -3,19 +3,11 @@
  * test_page_purge.c: what is given back to the system, and when: the bound, the threshold and the
  * pad that users set, the budget, memory that cannot be purged.
  */
-#include "unit_support.h"
+#include "run_support.h"
 
 #include "page_internal.h"
 
 static struct page_counts now;
-
-static uintptr_t take(size_t pages) {
-    bool zero;
-    uintptr_t run = page_run_take(pages, PAGE_BYTES, &zero);
-    must(run != 0);
-    memset((void *)run, 0x5a, pages << PAGE_SHIFT);
-    return run;
-}
 
 static size_t dirty_bytes(void) {
     page_count(&now);
@@ -33,7 +25,7 @@ static void dirty_bytes_stay_below_a_mib_or_an_eighth(void) {
     page_state.credit_ns = INT64_MAX / 2; /* there is time enough */
     uintptr_t runs[RUNS];
     for (size_t i = 0; i < RUNS; i++)
-        runs[i] = take(1 + i % 90);
+        runs[i] = take_dirty(1 + i % 90);
     must(page_trim_bound() == (page_live_bytes() / 8 & ~(PAGE_BYTES - 1)));
     for (size_t i = 0; i < RUNS; i++) {
         must(page_run_give(runs[i * 7 % RUNS]));
@@ -46,12 +38,12 @@ static void dirty_bytes_stay_below_a_mib_or_an_eighth(void) {
 }
 
 static void little_is_never_given_back(void) {
-    uintptr_t run = take(256);
+    uintptr_t run = take_dirty(256);
     uint64_t calls = give_back_calls();
     for (size_t i = 0; i < 100; i++) {
         must(page_run_give(run));
         must(dirty_bytes() == MIB);
-        run = take(256);
+        run = take_dirty(256);
     }
     must(give_back_calls() == calls);
     must_be_sound();
@@ -61,11 +53,11 @@ static void little_is_never_given_back(void) {
 static void a_loop_of_one_size_makes_no_calls(void) {
     const size_t sizes[] = {1, 3, 31, 100, 129, 200, 255};
     for (size_t i = 0; i < COUNT_OF(sizes); i++) {
-        uintptr_t first = take(sizes[i]);
+        uintptr_t first = take_dirty(sizes[i]);
         uint64_t calls = fake_os.calls;
         for (size_t k = 0; k < 50; k++) {
             must(page_run_give(first));
-            must(take(sizes[i]) == first);
+            must(take_dirty(sizes[i]) == first);
         }
         must(fake_os.calls == calls);
         must(page_run_give(first));
@@ -90,7 +82,7 @@ static void the_top_goes_by_what_is_dirty(void) {
 
 static void breathe(size_t times, size_t pages) {
     for (size_t i = 0; i < times; i++)
-        must(page_run_give(take(pages)));
+        must(page_run_give(take_dirty(pages)));
 }
 
 static void a_heap_that_breathes_earns_a_budget(void) {
@@ -167,7 +159,7 @@ static void a_threshold_is_kept_after_every_operation(void) {
             if (runs[slot])
                 must(page_run_give(runs[slot]));
             must(dirty_bytes() <= thresholds[t]);
-            runs[slot] = take(1 + i % 60);
+            runs[slot] = take_dirty(1 + i % 60);
             must(page_run_pages(runs[slot]) < 10 || page_run_shrink(runs[slot], 5));
             must(dirty_bytes() <= thresholds[t]);
         }
@@ -178,7 +170,7 @@ static void a_threshold_is_kept_after_every_operation(void) {
 /* So that the next few frees are cheap; the last block that is purged goes whole. */
 static void purging_leaves_about_three_quarters(void) {
     page_set_trim_threshold(4 * MIB);
-    uintptr_t run = take(1024 + 200), wall = take(1);
+    uintptr_t run = take_dirty(1024 + 200), wall = take_dirty(1);
     must(page_run_give(run));
     must(dirty_bytes() <= 3 * MIB && now.dirty_bytes >= 2 * MIB);
     must(page_run_give(wall));
@@ -188,12 +180,12 @@ static void purging_leaves_about_three_quarters(void) {
 static void the_top_keeps_the_pad(void) {
     page_set_top_pad(MIB);
     page_set_trim_threshold(2 * MIB);
-    uintptr_t low = take(10), high = take(3000), end = low + 10 * PAGE_BYTES;
+    uintptr_t low = take_dirty(10), high = take_dirty(3000), end = low + 10 * PAGE_BYTES;
     must(page_run_give(high));
     must(fake_break() == end + 3 * MIB / 2);
     must(dirty_bytes() == 3 * MIB / 2);
     page_set_top_pad(7 * MIB / 4);
-    must(page_run_give(take(3000)));
+    must(page_run_give(take_dirty(3000)));
     must(fake_break() == end + 7 * MIB / 4);
     must_be_sound();
 }
@@ -216,7 +208,7 @@ static void minus_one_keeps_everything(void) {
 static void trim_returns_what_it_gave_back(void) {
     page_set_headroom(0);
     page_set_trim_threshold(SIZE_MAX);
-    uintptr_t hole = take(700), wall = take(1), top = take(300);
+    uintptr_t hole = take_dirty(700), wall = take_dirty(1), top = take_dirty(300);
     must(page_run_give(hole) && page_run_give(top));
     page_count(&now);
     must(now.dirty_bytes == 1000 * PAGE_BYTES && now.purged_bytes == 0 && now.trimmed_bytes == 0);
@@ -234,7 +226,7 @@ static void trim_returns_what_it_gave_back(void) {
 static void neighbours_go_in_one_call(void) {
     page_set_headroom(0);
     page_set_trim_threshold(SIZE_MAX);
-    uintptr_t run = take(1000), wall = take(1);
+    uintptr_t run = take_dirty(1000), wall = take_dirty(1);
     must(page_run_give(run));
     page_trim(0);
     must(fake_os.count[FAKE_PURGE] == 1);
@@ -246,7 +238,7 @@ static void neighbours_go_in_one_call(void) {
 
 static void refused_pages_stay_dirty_and_the_bound_rests(void) {
     fake_os.fail_kinds = FAKE_BIT(FAKE_PURGE);
-    uintptr_t run = take(1000), wall = take(1);
+    uintptr_t run = take_dirty(1000), wall = take_dirty(1);
     must(page_run_give(run));
     must(dirty_bytes() == 1000 * PAGE_BYTES && now.purge_refused);
     uint64_t purges = fake_os.count[FAKE_PURGE];
@@ -267,7 +259,7 @@ static void refused_pages_stay_dirty_and_the_bound_rests(void) {
 static void parts_of_larger_pages_stay_dirty(void) {
     fake_os.page_bytes = 64 * KIB;
     page_set_trim_threshold(0);
-    uintptr_t run = take(64), rest = run + 3 * PAGE_BYTES;
+    uintptr_t run = take_dirty(64), rest = run + 3 * PAGE_BYTES;
     must(run % (64 * KIB) == 0);
     must(page_run_shrink(run, 3)); /* 61 pages: 3 whole system pages and 13 granules */
     must(dirty_bytes() == 13 * PAGE_BYTES);

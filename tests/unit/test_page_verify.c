@@ -3,18 +3,10 @@
  * test_page_verify.c: runs that turn into slabs and back; repair after a fork cut the page layer; and
  * page_verify with one fault planted at a time.
  */
-#include "unit_support.h"
+#include "run_support.h"
 
 #include "page_internal.h"
 #include "sizeclass.h"
-
-static uintptr_t take_dirty(size_t pages) {
-    bool zero;
-    uintptr_t run = page_run_take(pages, PAGE_BYTES, &zero);
-    must(run != 0);
-    memset((void *)run, 0xa5, pages << PAGE_SHIFT);
-    return run;
-}
 
 static void must_take(uintptr_t expected, size_t pages, bool expect_zero) {
     bool zero = !expect_zero;
