@@ -123,8 +123,8 @@ void purge_count_retaken(size_t clean_pages) {
     STORE_RELAXED(S.budget_pages, min_size(S.budget_pages + 2 * retaken, S.peak_zone_pages));
 }
 
-/* The highest of the largest dirty blocks that consists of whole system pages, with the dirty pages
- * beside it if so many are to go. */
+/* The extent of the highest of the largest dirty blocks that consist of whole system pages: its end, no
+ * more than is to go.  Where a system page is several of ours, the block. */
 static bool pick_dirty(size_t limit_bytes, struct extent *extent) {
     unsigned min_order = bit_lowest(os_page_bytes() >> PAGE_SHIFT);
     struct region *best = NULL;
@@ -140,10 +140,9 @@ static bool pick_dirty(size_t limit_bytes, struct extent *extent) {
         return false;
     uintptr_t at = best->base + ((uintptr_t)buddy_last(&best->dirty, best_order) << PAGE_SHIFT);
     *extent = (struct extent){at, at + (PAGE_BYTES << best_order)};
-    if (min_order == 0 && extent->end - at < limit_bytes) {
-        struct extent around = extent_holding(at);
-        extent->start = around.start;
-        extent->end = min_size(around.end, max_size(extent->end, around.start + limit_bytes));
+    if (min_order == 0) {
+        *extent = extent_holding(at);
+        extent->start = max_size(extent->start, extent->end - min_size(limit_bytes, extent->end));
     }
     return true;
 }

@@ -66,6 +66,19 @@ static void a_loop_of_one_size_makes_no_calls(void) {
     must_be_sound();
 }
 
+/* However long a free extent is, no more of it goes than must. */
+static void a_long_extent_goes_in_part(void) {
+    page_set_trim_threshold(4 * MIB);
+    for (size_t pages = 1100; pages < 6000; pages += 700) {
+        uintptr_t run = take_dirty(pages), above = take_dirty(1);
+        must(page_run_give(run));
+        must(dirty_bytes() == (pages << PAGE_SHIFT > 4 * MIB ? 3 * MIB : pages << PAGE_SHIFT));
+        must(page_run_give(above));
+        page_trim(0);
+        must_be_sound();
+    }
+}
+
 /* Clean pages below the dirty ones at the top of the break are not kept in their stead. */
 static void the_top_goes_by_what_is_dirty(void) {
     page_set_trim_threshold(4 * MIB);
@@ -272,6 +285,7 @@ int main(void) {
         body_test(dirty_bytes_stay_below_a_mib_or_an_eighth),
         body_test(little_is_never_given_back),
         body_test(a_loop_of_one_size_makes_no_calls),
+        body_test(a_long_extent_goes_in_part),
         body_test(the_top_goes_by_what_is_dirty),
         body_test(a_heap_that_breathes_earns_a_budget),
         body_test(a_budget_that_is_not_used_is_lost),
