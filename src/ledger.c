@@ -69,7 +69,7 @@ static size_t taken_on_page(const struct slab *slab, const struct size_class *sh
                             unsigned page) {
     size_t start = (size_t)page << PAGE_SHIFT, end = start + PAGE_BYTES, taken = 0;
     unsigned i = sizeclass_index(shape, start);
-    for (; i < shape->objects && (size_t)i * shape->size < end; i++)
+    for (; i < LOAD_RELAXED(slab->objects) && (size_t)i * shape->size < end; i++)
         if (!((LOAD_RELAXED(slab->word[i / 64]) >> (i % 64)) & 1)) {
             size_t from = max_size((size_t)i * shape->size, start);
             taken += min_size((size_t)(i + 1) * shape->size, end) - from;
@@ -81,7 +81,7 @@ static size_t taken_in_slab(struct region *region, uint32_t head, uintptr_t addr
     const struct slab *slab = pagemap_slab(region, head);
     unsigned class_index = LOAD_RELAXED(slab->class_index);
     size_t page = (address - LOAD_RELAXED(slab->base)) >> PAGE_SHIFT;
-    if (class_index == 0 || class_index >= CLASS_COUNT || page >= size_classes[class_index].pages)
+    if (class_index == 0 || class_index >= CLASS_COUNT || page >= SLAB_MAX_PAGES)
         return 0;
     return taken_on_page(slab, &size_classes[class_index], (unsigned)page);
 }

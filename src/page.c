@@ -233,6 +233,7 @@ struct slab *page_slab_open(uintptr_t address, size_t pages, unsigned class_inde
     slab->clean_pages = zero ? (uint32_t)bit_mask((unsigned)pages) : 0;
     for (unsigned word = 0; word < SLAB_WORDS; word++)
         STORE_RELAXED(slab->word[word], objects > word * 64 ? bit_mask(objects - word * 64) : 0);
+    STORE_RELAXED(slab->objects, (uint8_t)objects);
     slab->free_count = 0;                                   /* it is in no list yet */
     STORE_RELEASE(slab->class_index, (uint8_t)class_index); /* who sees it sees the shard */
     uint32_t head = head_make(HEAD_SLAB, (uint32_t)(slab - region->slab));

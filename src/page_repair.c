@@ -100,7 +100,7 @@ static bool is_page_of_slab(struct region *region, unsigned page) {
     uint32_t head = region->head[page];
     const struct slab *slab = pagemap_slab(region, head);
     unsigned first = pagemap_page(region, slab->base);
-    unsigned pages = size_classes[slab->class_index].pages;
+    unsigned pages = sizeclass_pages(&size_classes[slab->class_index], slab->objects);
     return page - first < pages && region->head[first + pages - 1] == head &&
            (page == first || region->head[page - 1] == head);
 }

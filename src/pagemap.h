@@ -46,7 +46,11 @@ static inline uint32_t head_argument(uint32_t head) {
     return head & HEAD_ARGUMENT;
 }
 
-enum { SLAB_WORDS = 4, SLAB_MAX_OBJECTS = 64 * SLAB_WORDS, SLAB_MAX_PAGES = 32 };
+enum {
+    SLAB_WORDS = 4,
+    SLAB_MAX_OBJECTS = 64 * SLAB_WORDS - 1, /* counted in one byte */
+    SLAB_MAX_PAGES = 32,
+};
 
 /* A slab: objects of one size in one run of pages, described out of band in one cache line.
  *
@@ -59,7 +63,8 @@ struct slab {
     uint64_t word[SLAB_WORDS]; /* authoritative: each change is one aligned store */
     uintptr_t base;            /* address of object 0, a page */
     uint32_t clean_pages;      /* bit i: page i reads as zero and is not resident */
-    uint16_t free_count;
+    uint8_t free_count;
+    uint8_t objects;     /* how many it has */
     uint8_t class_index; /* 0: the descriptor is not in use */
     uint8_t shard;       /* whose list it is in; changes under that shard's lock */
 };

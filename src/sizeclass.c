@@ -14,6 +14,7 @@
  *          SLAB_MAX_PAGES: among the page counts that allow that, the first whose tail is at most
  *          1/64 of the slab, else the one with the smallest share.  1 664 bytes: 4 to 6 pages would
  *          leave 1/14 to 1/27 over; 7 pages hold 17 objects and leave 1/75.
+ *          Small slabs: one page, or as many more as leave a tail of at most 1/8.
  *
  * INVARIANTS
  *   INV-CLASS-1  The tail of a slab is at most 1/16 of it.
@@ -57,6 +58,15 @@ static void choose_shape(struct size_class *class) {
     }
 }
 
+static void choose_small_shape(struct size_class *class) {
+    unsigned pages = (unsigned)pages_for(class->size);
+    while (pages < class->pages && (pages << PAGE_SHIFT) % class->size * 8 > pages << PAGE_SHIFT)
+        pages++;
+    size_t objects = (pages << PAGE_SHIFT) / class->size;
+    class->small_pages = (uint16_t)pages;
+    class->small_objects = (uint16_t)min_size(objects, class->objects);
+}
+
 void sizeclass_init(void) {
     unsigned grain = 0;
     uint32_t size = 0;
@@ -66,6 +76,7 @@ void sizeclass_init(void) {
         class->magic = (uint32_t)((((uint64_t)1 << 32) + class->size - 1) / class->size);
         class->pages = 0;
         choose_shape(class);
+        choose_small_shape(class);
         for (; grain * SIZE_GRAIN <= class->size; grain++)
             size_class_of_grain[grain] = (uint8_t)index;
     }

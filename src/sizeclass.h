@@ -19,8 +19,10 @@ enum {
 struct size_class {
     uint32_t size;    /* bytes per object */
     uint32_t magic;   /* offset * magic >> 32 == offset / size for every offset in a slab */
-    uint16_t objects; /* per slab */
-    uint16_t pages;   /* per slab */
+    uint16_t objects; /* of a slab */
+    uint16_t pages;
+    uint16_t small_objects; /* of a small slab: */
+    uint16_t small_pages;   /* while there are few, they have few pages */
 };
 
 extern struct size_class size_classes[CLASS_COUNT];
@@ -36,6 +38,11 @@ static ALWAYS_INLINE unsigned sizeclass_for(size_t bytes) {
 /* The smallest class whose objects are all aligned (to a power of two up to PAGE_BYTES) and hold
  * bytes; 0 if there is none. */
 unsigned sizeclass_aligned(size_t bytes, size_t align);
+
+/* The pages that so many objects of a slab lie in. */
+static inline unsigned sizeclass_pages(const struct size_class *class, unsigned objects) {
+    return (unsigned)((objects * class->size + PAGE_BYTES - 1) >> PAGE_SHIFT);
+}
 
 /* Index of the object that an offset from the start of a slab lies in. */
 static ALWAYS_INLINE unsigned sizeclass_index(const struct size_class *class, size_t offset) {

@@ -49,6 +49,8 @@ struct slab_class slab_classes[CLASS_COUNT];
 struct slab_class *slab_shards[SHARD_MAX];
 uint32_t slab_shard_count;
 
+uint32_t slab_small_most = 8;
+
 void slab_list_push(struct slab_class *class, struct slab *slab) {
     slab->prev = NULL;
     slab->next = class->partial;
@@ -111,13 +113,13 @@ static unsigned take_from_list(struct slab_class *class, unsigned class_index, v
         for (unsigned word = 0; word < SLAB_WORDS && left > 0; word++)
             if (slab->word[word])
                 left -= take_word(class, shape, slab, word, out + left, left);
-        slab->free_count = (uint16_t)(slab->free_count - (before - left));
+        slab->free_count = (uint8_t)(slab->free_count - (before - left));
         if (slab->free_count == 0)
             slab_list_remove(class, slab);
     }
     class->free_objects -= max - left;
     class->in_use = 1;
-    class->high_live = max_size(class->high_live, slab_live(class, shape));
+    class->high_live = max_size(class->high_live, slab_live(class));
     lock_drop(&class->lock);
     if (left > 0)
         memmove(out, out + left, (max - left) * sizeof *out);
@@ -126,20 +128,22 @@ static unsigned take_from_list(struct slab_class *class, unsigned class_index, v
 
 static bool add_slab(struct slab_class *class, unsigned class_index) {
     const struct size_class *shape = &size_classes[class_index];
-    bool zero;
-    if (!limit_admits((size_t)shape->pages << PAGE_SHIFT))
+    bool zero, small = LOAD_RELAXED(class->slabs) < LOAD_RELAXED(slab_small_most);
+    unsigned pages = small ? shape->small_pages : shape->pages;
+    unsigned objects = small ? shape->small_objects : shape->objects;
+    if (!limit_admits((size_t)pages << PAGE_SHIFT))
         return false;
-    uintptr_t run = page_run_take(shape->pages, PAGE_BYTES, &zero);
+    uintptr_t run = page_run_take(pages, PAGE_BYTES, &zero);
     if (!run)
         return false;
     lock_take(&class->lock); /* before the run turns into a slab: see FORK */
-    struct slab *slab =
-        page_slab_open(run, shape->pages, class_index, class->shard, shape->objects, zero);
+    struct slab *slab = page_slab_open(run, pages, class_index, class->shard, objects, zero);
     if (slab) {
         slab_list_push(class, slab);
-        slab->free_count = shape->objects;
-        class->slabs++;
-        class->free_objects += shape->objects;
+        slab->free_count = slab->objects;
+        STORE_RELAXED(class->slabs, class->slabs + 1);
+        class->objects += objects;
+        class->free_objects += objects;
     }
     lock_drop(&class->lock);
     if (!slab)
@@ -171,7 +175,7 @@ unsigned slab_take(unsigned class_index, void **out, unsigned max) {
 
 static enum slab_status give_one(struct slab *slab, const struct size_class *shape, size_t offset) {
     unsigned index = sizeclass_index(shape, offset);
-    if (UNLIKELY(index >= shape->objects))
+    if (UNLIKELY(index >= slab->objects))
         return SLAB_TAIL;
     if (UNLIKELY((size_t)index * shape->size != offset))
         return SLAB_INTERIOR;
@@ -185,13 +189,14 @@ static enum slab_status give_one(struct slab *slab, const struct size_class *sha
 
 bool slab_close_if_free(struct slab_class *class, unsigned class_index, struct slab *slab) {
     const struct size_class *shape = &size_classes[class_index];
-    if (slab->free_count != shape->objects)
+    if (slab->free_count != slab->objects)
         return false;
     slab_list_remove(class, slab);
-    class->slabs--;
-    class->free_objects -= slab->free_count;
+    STORE_RELAXED(class->slabs, class->slabs - 1);
+    class->objects -= slab->objects;
+    class->free_objects -= slab->objects;
     slab->free_count = 0; /* a cut leaves a descriptor that nobody takes for a slab in the list */
-    page_slab_close(slab, shape->pages);
+    page_slab_close(slab, sizeclass_pages(shape, slab->objects));
     return true;
 }
 
@@ -201,7 +206,7 @@ NOINLINE bool slab_count_given(struct slab_class *class, unsigned class_index, s
         return false;
     if (slab->free_count == 0)
         slab_list_push(class, slab);
-    slab->free_count = (uint16_t)(slab->free_count + given);
+    slab->free_count = (uint8_t)(slab->free_count + given);
     class->free_objects += given;
     class->in_use = 1;
     return slab_close_if_free(class, class_index, slab);
@@ -212,10 +217,9 @@ enum slab_status slab_give(unsigned class_index, void *const *objects, unsigned 
                            unsigned *culprit) {
     struct slab_class *class = &slab_classes[class_index], *fallen = NULL;
     const struct size_class *shape = &size_classes[class_index];
-    size_t slab_bytes = (size_t)shape->pages << PAGE_SHIFT;
     enum slab_status status = SLAB_OK;
     struct slab *slab = NULL;
-    uintptr_t base = 0;
+    uintptr_t base = 0, bytes = 0;
     unsigned given = 0, i;
     bool closed = false;
     if (UNLIKELY(LOAD_RELAXED(slab_shard_count) > 1) && count > 0)
@@ -223,7 +227,7 @@ enum slab_status slab_give(unsigned class_index, void *const *objects, unsigned 
     slab_lock(class);
     for (i = 0; i < count; i++) {
         uintptr_t address = (uintptr_t)objects[i];
-        if (address - base >= slab_bytes || !slab) {
+        if (address - base >= bytes) {
             closed |= slab_count_given(class, class_index, slab, given);
             given = 0;
             slab = slab_find(class_index, address);
@@ -231,6 +235,7 @@ enum slab_status slab_give(unsigned class_index, void *const *objects, unsigned 
                 slab = slab_follow(&class, class_index, slab, address, &fallen);
             status = slab ? SLAB_OK : SLAB_FOREIGN;
             base = slab ? slab->base : 0;
+            bytes = slab ? slab->objects * shape->size : 0;
         }
         if (LIKELY(status == SLAB_OK))
             status = give_one(slab, shape, address - base);
@@ -259,7 +264,7 @@ unsigned slab_around(uintptr_t address, uintptr_t *object, bool *is_free) {
     if (class_index == 0)
         return 0;
     unsigned index = sizeclass_index(shape, address - slab->base);
-    if (index >= shape->objects) {
+    if (index >= LOAD_RELAXED(slab->objects)) {
         *object = 0;
         return class_index;
     }

@@ -17,18 +17,22 @@
 struct slab_class {
     struct lock lock;
     struct slab *partial; /* slabs with free objects, most recently freed into first */
-    size_t slabs, free_objects;
+    size_t slabs, objects, free_objects;
 
     /* slab_trim.c */
-    size_t high_live;         /* most objects taken since the class was last searched for holes */
-    size_t holes_outstanding; /* pages purged inside slabs and not touched again */
+    size_t high_live;           /* most objects taken since the class was last searched for holes */
+    uint32_t holes_outstanding; /* pages purged inside slabs and not touched again */
 
     /* slab_shard.c */
-    uint32_t shard;
-    uint32_t in_use; /* objects were taken since another shard last asked for a slab */
+    uint16_t shard;
+    uint16_t in_use; /* objects were taken since another shard last asked for a slab */
 } __attribute__((aligned(CACHE_LINE)));
 
 extern struct slab_class slab_classes[CLASS_COUNT]; /* of shard 0 */
+
+/* A class begins with so many small slabs in each shard: used for a few objects it holds a page.  Tests
+ * vary it. */
+extern uint32_t slab_small_most;
 
 /* slab_shard.c: the classes of each shard.  Those below the count stay for ever. */
 enum { SHARD_MAX = 64 };
@@ -72,7 +76,7 @@ static inline bool slab_is_taken(uintptr_t address) {
     const struct size_class *shape = &size_classes[LOAD_RELAXED(slab->class_index)];
     size_t offset = address - LOAD_RELAXED(slab->base);
     unsigned index = sizeclass_index(shape, offset);
-    return index < shape->objects && (size_t)index * shape->size == offset &&
+    return index < LOAD_RELAXED(slab->objects) && (size_t)index * shape->size == offset &&
            !((LOAD_RELAXED(slab->word[index / 64]) >> (index % 64)) & 1);
 }
 
@@ -80,7 +84,7 @@ static inline bool slab_is_taken(uintptr_t address) {
 size_t slab_trim(void);
 
 struct slab_counts {
-    size_t slabs, partial_slabs;
+    size_t slabs, partial_slabs, pages;
     size_t objects, free_objects; /* free: in the slabs, not those in caches */
     size_t clean_bytes;           /* of free objects' pages, given back or never touched */
 };
@@ -88,6 +92,7 @@ struct slab_counts {
 static inline void slab_counts_add(struct slab_counts *sum, const struct slab_counts *more) {
     sum->slabs += more->slabs;
     sum->partial_slabs += more->partial_slabs;
+    sum->pages += more->pages;
     sum->objects += more->objects;
     sum->free_objects += more->free_objects;
     sum->clean_bytes += more->clean_bytes;

@@ -88,8 +88,8 @@ size_t slab_trim_class(const struct slab_class *class, unsigned class_index);
 /* Pages that count as clean were touched: up to the number purged, that was in vain. */
 void slab_holes_retaken(struct slab_class *class, size_t pages);
 
-static inline size_t slab_live(const struct slab_class *class, const struct size_class *shape) {
-    return class->slabs * shape->objects - class->free_objects;
+static inline size_t slab_live(const struct slab_class *class) {
+    return class->objects - class->free_objects;
 }
 
 /* The slab of the class that an address lies in, or NULL; without its lock that may change at once. */

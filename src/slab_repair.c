@@ -7,12 +7,20 @@
  */
 #include "slab_internal.h"
 
+/* Slabs are small or not: who knows their number and that of their objects knows how many are. */
+static size_t pages_of(const struct slab_class *class, const struct size_class *shape) {
+    size_t missing = class->slabs * shape->objects - class->objects;
+    size_t small = missing ? missing / (size_t)(shape->objects - shape->small_objects) : 0;
+    return (class->slabs - small) * shape->pages + small * shape->small_pages;
+}
+
 void slab_count_in(uint32_t shard, unsigned class_index, struct slab_counts *counts) {
     struct slab_class *class = slab_class_in(shard, class_index);
     *counts = (struct slab_counts){0};
     lock_take(&class->lock);
     counts->slabs = class->slabs;
-    counts->objects = class->slabs * size_classes[class_index].objects;
+    counts->objects = class->objects;
+    counts->pages = pages_of(class, &size_classes[class_index]);
     counts->free_objects = class->free_objects;
     for (const struct slab *slab = class->partial; slab; slab = slab->next) {
         counts->partial_slabs++;
@@ -45,7 +53,7 @@ static bool slot_is_slab(struct region *region, uint32_t slot) {
 
 static void rebuild_class(struct slab_class *class, unsigned class_index) {
     class->partial = NULL;
-    class->slabs = class->free_objects = 0;
+    class->slabs = class->objects = class->free_objects = 0;
     for (uint32_t rank = 0; rank < pagemap_region_count; rank++) {
         struct region *region = pagemap_regions[rank];
         for (uint32_t slot = 0; slot < region->slots_used; slot++) {
@@ -53,9 +61,12 @@ static void rebuild_class(struct slab_class *class, unsigned class_index) {
             if (slab->class_index != class_index || slab->shard != class->shard ||
                 !slot_is_slab(region, slot))
                 continue;
-            slab->free_count = (uint16_t)count_bits(slab);
-            pagemap_set_class(slab->base, size_classes[class_index].pages, class_index);
+            slab->free_count = (uint8_t)count_bits(slab);
+            pagemap_set_class(slab->base,
+                              sizeclass_pages(&size_classes[class_index], slab->objects),
+                              class_index);
             class->slabs++;
+            class->objects += slab->objects;
             class->free_objects += slab->free_count;
             if (slab->free_count)
                 slab_list_push(class, slab);
@@ -88,9 +99,9 @@ static const char *verify_slab(const struct slab *slab, size_t *free_objects) {
     const struct size_class *shape = &size_classes[slab->class_index];
     unsigned bits = count_bits(slab);
     *free_objects += bits;
-    if (bits != slab->free_count || has_bits_past_end(slab, shape->objects))
+    if (bits != slab->free_count || has_bits_past_end(slab, slab->objects))
         return "INV-SLAB-1";
-    for (unsigned page = 0; page < shape->pages; page++)
+    for (unsigned page = 0; page < sizeclass_pages(shape, slab->objects); page++)
         if (((slab->clean_pages >> page) & 1) && !slab_page_is_free(slab, shape, page))
             return "INV-SLAB-3";
     return "";
@@ -106,7 +117,7 @@ static size_t count_listed(const struct slab_class *class, unsigned class_index)
 }
 
 static const char *verify_class(const struct slab_class *class, unsigned class_index) {
-    size_t slabs = 0, free_objects = 0, listed = count_listed(class, class_index);
+    size_t slabs = 0, objects = 0, free_objects = 0, listed = count_listed(class, class_index);
     if (listed == SIZE_MAX)
         return "INV-SLAB-5";
     for (uint32_t rank = 0; rank < pagemap_region_count; rank++)
@@ -119,12 +130,13 @@ static const char *verify_class(const struct slab_class *class, unsigned class_i
             if (slab->shard != class->shard)
                 continue;
             slabs++;
+            objects += slab->objects;
             listed -= slab->free_count != 0;
             const char *broken = verify_slab(slab, &free_objects);
             if (*broken)
                 return broken;
         }
-    if (slabs != class->slabs || free_objects != class->free_objects)
+    if (slabs != class->slabs || objects != class->objects || free_objects != class->free_objects)
         return "INV-SLAB-4";
     return listed == 0 ? "" : "INV-SLAB-2";
 }

@@ -72,7 +72,7 @@ static void prepare(struct slab_class *classes, uint32_t number) {
     for (unsigned i = 0; i < CLASS_COUNT; i++) {
         lock_set_rank(&classes[i].lock, LOCK_CLASS);
         if (number > 0) /* what is zero is not written, and costs no page */
-            classes[i].shard = number;
+            classes[i].shard = (uint16_t)number;
     }
 }
 
@@ -208,18 +208,20 @@ struct slab *slab_follow(struct slab_class **class, unsigned class_index, struct
 }
 
 /* The peak moves along, so that neither shard seems to have fallen, or not to have. */
-static void move_slab(struct slab_class *from, struct slab_class *to, struct slab *slab,
-                      unsigned objects) {
-    size_t live = objects - slab->free_count;
-    size_t holes = min_size(from->holes_outstanding, (size_t)__builtin_popcount(slab->clean_pages));
+static void move_slab(struct slab_class *from, struct slab_class *to, struct slab *slab) {
+    size_t live = slab->objects - slab->free_count;
+    uint32_t holes =
+        (uint32_t)min_size(from->holes_outstanding, (size_t)__builtin_popcount(slab->clean_pages));
     slab_list_remove(from, slab);
-    from->slabs--;
+    STORE_RELAXED(from->slabs, from->slabs - 1);
+    from->objects -= slab->objects;
     from->free_objects -= slab->free_count;
     from->high_live -= min_size(from->high_live, live);
     from->holes_outstanding -= holes;
     STORE_RELAXED(slab->shard, (uint8_t)to->shard);
     slab_list_push(to, slab);
-    to->slabs++;
+    STORE_RELAXED(to->slabs, to->slabs + 1);
+    to->objects += slab->objects;
     to->free_objects += slab->free_count;
     to->high_live += live;
     to->holes_outstanding += holes;
@@ -250,12 +252,12 @@ static bool grab_soon(struct lock *lock) {
     return false;
 }
 
-static bool take_over_from(struct slab_class *from, struct slab_class *to, unsigned class_index) {
+static bool take_over_from(struct slab_class *from, struct slab_class *to) {
     if (!LOAD_RELAXED(from->partial) || !grab_soon(&from->lock))
         return false;
     struct slab *slab = spare_slab(from);
     if (slab)
-        move_slab(from, to, slab, size_classes[class_index].objects);
+        move_slab(from, to, slab);
     lock_let_go(&from->lock);
     return slab != NULL;
 }
@@ -263,8 +265,7 @@ static bool take_over_from(struct slab_class *from, struct slab_class *to, unsig
 bool slab_take_over(struct slab_class *class, unsigned class_index) {
     uint32_t count = LOAD_ACQUIRE(slab_shard_count);
     for (uint32_t i = 1; i < count; i++)
-        if (take_over_from(slab_class_in((class->shard + i) % count, class_index), class,
-                           class_index))
+        if (take_over_from(slab_class_in((class->shard + i) % count, class_index), class))
             return true;
     return false;
 }

@@ -26,7 +26,7 @@
 bool slab_page_is_free(const struct slab *slab, const struct size_class *shape, unsigned page) {
     unsigned first = sizeclass_index(shape, (size_t)page << PAGE_SHIFT);
     unsigned last = sizeclass_index(shape, ((size_t)(page + 1) << PAGE_SHIFT) - 1);
-    last = last < shape->objects ? last : (unsigned)shape->objects - 1;
+    last = last < slab->objects ? last : (unsigned)slab->objects - 1;
     for (unsigned i = first; i <= last; i++)
         if (!((slab->word[i / 64] >> (i % 64)) & 1))
             return false;
@@ -39,7 +39,7 @@ static unsigned flip_page(struct slab *slab, const struct size_class *shape, uns
     unsigned changed = 0;
     unsigned first = sizeclass_index(shape, (size_t)page << PAGE_SHIFT);
     unsigned last = sizeclass_index(shape, ((size_t)(page + 1) << PAGE_SHIFT) - 1);
-    for (unsigned i = first; i <= last && i < shape->objects; i++) {
+    for (unsigned i = first; i <= last && i < slab->objects; i++) {
         uint64_t bit = (uint64_t)1 << (i % 64), old = slab->word[i / 64];
         if (((old & bit) != 0) != to_free) {
             STORE_RELAXED(slab->word[i / 64], old ^ bit);
@@ -54,7 +54,8 @@ static unsigned flip_page(struct slab *slab, const struct size_class *shape, uns
 static uint32_t take_holes(struct slab_class *class, const struct size_class *shape,
                            struct slab *slab) {
     uint32_t holes = 0, more;
-    for (unsigned page = 0; page < shape->pages; page++)
+    unsigned pages = sizeclass_pages(shape, slab->objects);
+    for (unsigned page = 0; page < pages; page++)
         if (!((slab->clean_pages >> page) & 1) && slab_page_is_free(slab, shape, page))
             holes |= (uint32_t)1 << page;
     do {
@@ -65,7 +66,7 @@ static uint32_t take_holes(struct slab_class *class, const struct size_class *sh
     unsigned taken = 0;
     for (uint32_t rest = holes; rest; rest &= rest - 1)
         taken += flip_page(slab, shape, bit_lowest(rest), false);
-    slab->free_count = (uint16_t)(slab->free_count - taken);
+    slab->free_count = (uint8_t)(slab->free_count - taken);
     class->free_objects -= taken;
     if (taken && slab->free_count == 0)
         slab_list_remove(class, slab);
@@ -97,7 +98,7 @@ static size_t return_holes(struct slab_class *class, unsigned class_index, struc
         given += flip_page(slab, shape, bit_lowest(rest), true);
     slab->clean_pages |= gone;
     size_t pages = (size_t)__builtin_popcount(gone & ~were_clean);
-    class->holes_outstanding += pages;
+    class->holes_outstanding += (uint32_t)pages;
     slab_count_given(class, class_index, slab, given);
     return pages << PAGE_SHIFT;
 }
@@ -154,12 +155,12 @@ size_t slab_trim_class(const struct slab_class *class, unsigned class_index) {
 
 void slab_holes_retaken(struct slab_class *class, size_t pages) {
     pages = min_size(pages, class->holes_outstanding);
-    class->holes_outstanding -= pages;
+    class->holes_outstanding -= (uint32_t)pages;
     purge_spend_faults(pages);
 }
 
 bool slab_has_fallen(struct slab_class *class, const struct size_class *shape) {
-    size_t live = slab_live(class, shape);
+    size_t live = slab_live(class);
     if (LIKELY(live >= class->high_live / 2))
         return false;
     size_t free_bytes = class->free_objects * shape->size * LOAD_RELAXED(slab_shard_count);

@@ -34,7 +34,7 @@ static size_t with_map(size_t zone_bytes) {
 static void note_shard(struct shard_stats *shard, unsigned class_index,
                        const struct slab_counts *counts) {
     const struct size_class *shape = &size_classes[class_index];
-    shard->system_bytes += counts->slabs * shape->pages << PAGE_SHIFT;
+    shard->system_bytes += counts->pages << PAGE_SHIFT;
     shard->free_bytes += counts->free_objects * shape->size;
     shard->free_chunks += counts->free_objects;
     shard->free_objects[class_index] = counts->free_objects;

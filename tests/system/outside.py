@@ -11,12 +11,12 @@ import struct
 import subprocess
 
 MAGIC = b"QUARRY1\0"
-VERSION = 1
+VERSION = 2
 NAME_BYTES = 32
 ABSENT, FREE, RUN, CONT, SLAB = range(5)
 
 Region = collections.namedtuple("Region", "address base heads")
-Slab = collections.namedtuple("Slab", "region slot base class_index words free_count clean_pages")
+Slab = collections.namedtuple("Slab", "region slot base class_index objects words free_count clean_pages")
 Class = collections.namedtuple("Class", "size objects pages")
 Mapping = collections.namedtuple("Mapping", "address bytes")
 
@@ -115,8 +115,9 @@ class Heap:
         words = struct.unpack(f"<{self.count('slab_words')}Q", self.read(
             address + self.field["offset.slab.word"], 8 * self.count("slab_words")))
         return Slab(region, slot, self.member(address, "slab.base"),
-                    self.member(address, "slab.class_index", "B"), words,
-                    self.member(address, "slab.free_count", "H"),
+                    self.member(address, "slab.class_index", "B"),
+                    self.member(address, "slab.objects", "B"), words,
+                    self.member(address, "slab.free_count", "B"),
                     self.member(address, "slab.clean_pages", "I"))
 
     def slabs(self):
@@ -142,12 +143,13 @@ class Heap:
         return result
 
     def class_counts(self, index):
-        """Slabs and free objects of a class, in all shards."""
+        """Slabs, their objects, and the free ones of a class, in all shards."""
         shards = self.field["address.slab_shards"]
         classes = [self.number(shards + 8 * shard) + index * self.field["stride.slab_class"]
                    for shard in range(self.number(self.field["address.slab_shard_count"], "I"))]
         return tuple(sum(self.member(address, name) for address in classes)
-                     for name in ("slab_class.slabs", "slab_class.free_objects"))
+                     for name in ("slab_class.slabs", "slab_class.objects",
+                                  "slab_class.free_objects"))
 
     def caches(self):
         """The addresses of the threads' caches that are in use."""
@@ -178,8 +180,8 @@ class Heap:
                 top -= 8
 
     def live(self, index):
-        slabs, free_objects = self.class_counts(index)
-        return slabs * self.classes()[index].objects - free_objects - self.cached(index)
+        _, objects, free_objects = self.class_counts(index)
+        return objects - free_objects - self.cached(index)
 
     def mappings(self):
         table = self.number(self.field["address.mappings"])

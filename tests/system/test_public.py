@@ -76,7 +76,8 @@ def page_sums(heap):
             dirty, clean = dirty + pages * (name == "dirty"), clean + pages * (name == "clean")
     free = kinds.get(outside.FREE, 0)
     ours = sum(pages for kind, pages in kinds.items() if kind != outside.ABSENT)
-    slab_pages = sum(heap.classes()[slab.class_index].pages for slab in heap.slabs())
+    slab_pages = sum(-(-slab.objects * heap.classes()[slab.class_index].size //
+                       heap.count("page_bytes")) for slab in heap.slabs())
 
     def counter(name):
         return heap.variable("page_state", name)
@@ -89,16 +90,19 @@ def page_sums(heap):
 
 def slab_faults(heap):
     """What is wrong with slabs and class counters."""
-    shapes, faults, slabs, free = heap.classes(), [], {}, {}
+    shapes, faults, slabs, objects, free = heap.classes(), [], {}, {}, {}
     for slab in heap.slabs():
         shape, index = shapes[slab.class_index], slab.class_index
         bits = sum(word << (64 * i) for i, word in enumerate(slab.words))
-        if bits >> shape.objects or bin(bits).count("1") != slab.free_count:
+        if (bits >> slab.objects or slab.objects > shape.objects or
+                bin(bits).count("1") != slab.free_count):
             faults.append(f"words of {slab}")
         slabs[index] = slabs.get(index, 0) + 1
+        objects[index] = objects.get(index, 0) + slab.objects
         free[index] = free.get(index, 0) + slab.free_count
     for index in range(1, len(shapes)):
-        if heap.class_counts(index) != (slabs.get(index, 0), free.get(index, 0)):
+        if heap.class_counts(index) != (slabs.get(index, 0), objects.get(index, 0),
+                                        free.get(index, 0)):
             faults.append(f"class {index}: {heap.class_counts(index)} but {slabs.get(index)} slabs "
                           f"with {free.get(index)} free objects")
     return faults
@@ -109,7 +113,7 @@ def free_in_slabs(heap, index):
     shape, free, every = heap.classes()[index], set(), set()
     for slab in heap.slabs():
         if slab.class_index == index:
-            for number in range(shape.objects):
+            for number in range(slab.objects):
                 address = slab.base + number * shape.size
                 every.add(address)
                 if slab.words[number // 64] >> (number % 64) & 1:

@@ -45,6 +45,11 @@ static void every_slab_is_within_its_limits(void **state) {
         assert_in_range(class->objects, 8, SLAB_MAX_OBJECTS);
         assert_true(used <= bytes);
         assert_true((bytes - used) * 16 <= bytes); /* INV-CLASS-1 */
+        assert_in_range(class->small_pages, 1, class->pages);
+        assert_in_range(class->small_objects, 1, class->objects);
+        assert_int_equal(sizeclass_pages(class, class->small_objects), class->small_pages);
+        assert_int_equal(sizeclass_pages(class, class->objects), class->pages);
+        assert_true(class->small_objects < class->objects || class->small_pages == class->pages);
     }
 }
 

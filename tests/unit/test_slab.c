@@ -63,6 +63,50 @@ static void batches_come_from_one_slab_in_order(void) {
     must_be_sound();
 }
 
+/* The first slabs of a class have few pages, those after them as many as its others; so it is again when it
+ * was empty. */
+static void a_class_begins_with_small_slabs(void) {
+    enum { SMALL = 3 };
+    static void *out[(SMALL + 1) * SLAB_MAX_OBJECTS];
+    slab_small_most = SMALL;
+    for (unsigned i = 1; i < CLASS_COUNT; i++)
+        for (unsigned again = 0; again < 2; again++) {
+            const struct size_class *shape = &size_classes[i];
+            unsigned count = 0, many = SMALL * shape->small_objects + 1u, culprit;
+            while (count < many)
+                count += slab_take(i, out + count, many - count);
+            slab_count(i, &counts);
+            must(counts.slabs == SMALL + 1);
+            must(counts.objects == (size_t)SMALL * shape->small_objects + shape->objects);
+            must(counts.pages == (size_t)SMALL * shape->small_pages + shape->pages);
+            must(page_live_bytes() == counts.pages << PAGE_SHIFT);
+            must_be_sound();
+            must(slab_give(i, out, count, &culprit) == SLAB_OK);
+            must(page_live_bytes() == 0);
+        }
+    must_be_sound();
+}
+
+/* The end of a small slab is not that of the others of its class. */
+static void the_tail_of_a_small_slab_is_told(void) {
+    slab_small_most = 1;
+    unsigned told = 0;
+    for (unsigned i = 1; i < CLASS_COUNT; i++) {
+        const struct size_class *shape = &size_classes[i];
+        char *object = take_one(i), *base = (char *)slab_of(object)->base;
+        char *tail = base + (size_t)shape->small_objects * shape->size;
+        if (tail < base + shape->small_pages * PAGE_BYTES) {
+            must(give_one(i, tail) == SLAB_TAIL);
+            must(!slab_is_taken((uintptr_t)tail));
+            told++;
+        }
+        must(give_one(i, base + shape->small_pages * PAGE_BYTES) == SLAB_FOREIGN);
+        must(give_one(i, object) == SLAB_OK);
+    }
+    must(told > 10);
+    must_be_sound();
+}
+
 static void a_batch_may_be_larger_than_a_slab(void) {
     enum { MANY = 1000 };
     static void *out[MANY];
@@ -230,7 +274,7 @@ static void lists_and_counters_are_rebuilt_from_bits(void) {
     slab_count(33, &before);
     struct slab_class *class = &slab_classes[33];
     for (struct slab *slab = class->partial; slab; slab = slab->next)
-        slab->free_count = 9999;
+        slab->free_count = 99;
     class->partial->next = NULL;
     class->slabs = 3;
     class->free_objects = 12345;
@@ -305,6 +349,8 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         body_test(batches_come_from_one_slab_in_order),
         body_test(a_slab_that_closes_keeps_its_clean_pages_clean),
+        body_test(a_class_begins_with_small_slabs),
+        body_test(the_tail_of_a_small_slab_is_told),
         body_test(a_batch_may_be_larger_than_a_slab),
         body_test(freed_objects_are_taken_again),
         body_test(wrong_pointers_are_told_apart),
@@ -316,5 +362,6 @@ int main(void) {
         body_test(lists_and_counters_are_rebuilt_from_bits),
         body_test(planted_faults_are_named),
     };
+    slab_small_most = 0; /* but where a test says otherwise */
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -70,10 +70,11 @@ static void check_counts(void) {
     for (unsigned i = 1; i < CLASS_COUNT; i++) {
         struct slab_counts counts;
         slab_count(i, &counts);
-        must(counts.objects == counts.slabs * size_classes[i].objects);
+        must(counts.objects <= counts.slabs * size_classes[i].objects);
+        must(counts.objects >= counts.slabs * size_classes[i].small_objects);
         must(counts.objects - counts.free_objects == live_count[i]);
         must(counts.partial_slabs <= counts.slabs && (live_count[i] || counts.slabs == 0));
-        live_bytes += counts.slabs * size_classes[i].pages * PAGE_BYTES;
+        live_bytes += counts.pages << PAGE_SHIFT;
     }
     must(page_live_bytes() == live_bytes);
 }
@@ -114,8 +115,14 @@ static void random_batches_match_the_model(void) {
     play();
 }
 
+static void random_batches_in_slabs_of_two_sizes(void) {
+    slab_small_most = 2;
+    play();
+}
+
 static void random_batches_where_anything_fails_at_times(void) {
     flaky = true;
+    slab_small_most = 8;
     play();
 }
 
@@ -123,6 +130,7 @@ static void random_batches_in_many_shards(void) {
     while (slab_shard_count < 5)
         slab_shard_waited(slab_home.shard);
     wandering = flaky = true;
+    slab_small_most = 3;
     play();
 }
 
@@ -204,10 +212,10 @@ static void a_trimmed_page_is_zero_and_comes_back(void) {
     void *out[SLAB_MAX_OBJECTS];
     unsigned count = take_slabs(SMALL, 1, out);
     const size_t page = 64; /* objects */
-    must(count == 256);
-    for (unsigned i = 64; i < 128; i++)
+    must(count == 255);
+    for (unsigned i = 63; i < 127; i++)
         give_one(SMALL, out[i]);
-    uintptr_t hole = (uintptr_t)out[127];
+    uintptr_t hole = (uintptr_t)out[126];
     must(hole % PAGE_BYTES == 0 && slab_trim() == PAGE_BYTES && clean_bytes(SMALL) == PAGE_BYTES);
     must(fake_resident_bytes((void *)hole, PAGE_BYTES) == 0);
     must(fake_os.count[FAKE_PURGE] == 1);
@@ -230,7 +238,7 @@ static void a_page_that_is_not_purged_is_not_clean(void) {
     must_be_sound();
     fake_os.fail_kinds = 0;
     must(slab_trim() == 3 * PAGE_BYTES);
-    for (unsigned i = 200; i < 256; i++)
+    for (unsigned i = 200; i < 255; i++)
         give_one(SMALL, out[i]);
     must(page_live_bytes() == 0);
     must_be_sound();
@@ -240,7 +248,7 @@ static void larger_pages_are_left_alone(void) {
     void *out[SLAB_MAX_OBJECTS];
     fake_os.page_bytes = 16 * KIB;
     take_slabs(SMALL, 1, out);
-    for (unsigned i = 0; i < 255; i++)
+    for (unsigned i = 0; i < 254; i++)
         give_one(SMALL, out[i]);
     must(slab_trim() == 0 && fake_os.count[FAKE_PURGE] == 0);
     must_be_sound();
@@ -258,6 +266,7 @@ static void what_was_never_touched_is_not_trimmed(void) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         body_test(random_batches_match_the_model),
+        body_test(random_batches_in_slabs_of_two_sizes),
         body_test(random_batches_where_anything_fails_at_times),
         body_test(random_batches_in_many_shards),
         body_test(random_batches_without_a_window),
@@ -268,5 +277,6 @@ int main(void) {
         body_test(larger_pages_are_left_alone),
         body_test(what_was_never_touched_is_not_trimmed),
     };
+    slab_small_most = 0; /* but where a test says otherwise */
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -13,7 +13,7 @@ from . import elf, memory, procfs
 from .errors import NoQuarry, ToolError
 
 MAGIC = b"QUARRY1\0"
-VERSION = 1
+VERSION = 2
 ABSENT, FREE, RUN, CONT, SLAB = range(5)
 _NAME_BYTES = 32
 _MAX_FIELDS = 4096
@@ -21,11 +21,13 @@ _MAX_FIELDS = 4096
 
 @dataclass
 class Shape:
-    """A size class: bytes per object, objects and pages per slab."""
+    """A size class: bytes per object; objects and pages of its slabs, and of its first, small ones."""
 
     size: int
     objects: int
     pages: int
+    small_objects: int
+    small_pages: int
 
 
 @dataclass
@@ -34,14 +36,19 @@ class ClassCounts:
 
     shape: Shape
     slabs: int
+    objects: int
     free_objects: int
     cached: int
     capacity: int
 
     @property
-    def objects(self) -> int:
-        """All objects of the slabs."""
-        return self.slabs * self.shape.objects
+    def pages(self) -> int:
+        """All pages of the slabs: their number and that of their objects tell how many are small."""
+        shape, small = self.shape, 0
+        if shape.objects > shape.small_objects:
+            missing = self.slabs * shape.objects - self.objects
+            small = min(max(missing // (shape.objects - shape.small_objects), 0), self.slabs)
+        return (self.slabs - small) * shape.pages + small * shape.small_pages
 
     @property
     def live(self) -> int:
@@ -55,8 +62,13 @@ class Slab:
 
     base: int
     class_index: int
+    objects: int
     free: int
     clean_pages: int
+
+    def page_count(self, shape: Shape, page_bytes: int) -> int:
+        """How many pages it has."""
+        return -(-self.objects * shape.size // page_bytes)
 
 
 @dataclass
@@ -163,6 +175,8 @@ class Heap:
                     self._at(data, i * stride, "size_class.size", "I"),
                     self._at(data, i * stride, "size_class.objects", "H"),
                     self._at(data, i * stride, "size_class.pages", "H"),
+                    self._at(data, i * stride, "size_class.small_objects", "H"),
+                    self._at(data, i * stride, "size_class.small_pages", "H"),
                 )
                 for i in range(classes)
             ]
@@ -176,11 +190,12 @@ class Heap:
         """The counts of every class, by index; class 0 is none."""
         shapes = self.shapes()
         stride = self.field["stride.slab_class"]
-        result = [ClassCounts(shape, 0, 0, 0, 0) for shape in shapes]
+        result = [ClassCounts(shape, 0, 0, 0, 0, 0) for shape in shapes]
         for shard in self._shards():
             data = memory.read(self.pid, shard, stride * len(shapes))
             for i, counts in enumerate(result):
                 counts.slabs += self._at(data, i * stride, "slab_class.slabs")
+                counts.objects += self._at(data, i * stride, "slab_class.objects")
                 counts.free_objects += self._at(data, i * stride, "slab_class.free_objects")
         for cache in self._caches():
             for i in range(1, len(shapes)):
@@ -269,6 +284,7 @@ class Heap:
                 yield Slab(
                     base,
                     class_index,
+                    self._at(data, start, "slab.objects", "B"),
                     int.from_bytes(data[word : word + 8 * words], "little"),
                     self._at(data, start, "slab.clean_pages", "I"),
                 )
@@ -331,7 +347,7 @@ class Heap:
         totals.trimmed_ever = self.page_state("trimmed_total") * page
         live = 0
         for counts in self.classes():
-            totals.slabs += counts.slabs * counts.shape.pages * page
+            totals.slabs += counts.pages * page
             totals.free_objects += counts.free_objects * counts.shape.size
             totals.cached += counts.cached * counts.shape.size
             live += counts.live * counts.shape.size

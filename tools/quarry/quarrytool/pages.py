@@ -100,10 +100,11 @@ class HeapPages:
             if not places:
                 places += page_shapes(shape, self.page_bytes)
             cached = self.cached.get(slab.base, 0) & ~slab.free
-            live = ((1 << shape.objects) - 1) & ~slab.free & ~cached
+            live = ((1 << slab.objects) - 1) & ~slab.free & ~cached
             self.live_objects += live.bit_count() * shape.size
+            slab_pages = slab.page_count(shape, self.page_bytes)
             first = (slab.base - region.base) // self.page_bytes
-            for number, place in enumerate(places[: pages - first]):
+            for number, place in enumerate(places[: min(slab_pages, pages - first)]):
                 taken = place.touching & (live | cached)
                 table.codes[first + number] = SLAB_PAGE if taken else HOLE_PAGE
                 if taken:

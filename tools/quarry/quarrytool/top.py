@@ -175,8 +175,10 @@ def class_rows(heap: Heap, sort: str) -> list[Row]:
                     place.touching for place in pages.page_shapes(shapes[index], heap.page_bytes)
                 ]
             returned[index] += slab.clean_pages.bit_count()
-            for page, touching in enumerate(places[index]):
-                if slab.free & touching == touching and not slab.clean_pages >> page & 1:
+            slab_pages = slab.page_count(shapes[index], heap.page_bytes)
+            free = slab.free | -1 << slab.objects  # so is what it does not have
+            for page, touching in enumerate(places[index][:slab_pages]):
+                if free & touching == touching and not slab.clean_pages >> page & 1:
                     holes[index] += 1
     page = heap.page_bytes
     rows = [
@@ -187,7 +189,7 @@ def class_rows(heap: Heap, sort: str) -> list[Row]:
             counts.shape.size,
             counts.slabs,
             counts.shape.objects,
-            counts.slabs * counts.shape.pages * page,
+            counts.pages * page,
             counts.cached * counts.shape.size,
             holes[index] * page,
             returned[index] * page,
