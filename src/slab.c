@@ -15,7 +15,7 @@
  *          of a page:    clean (zero, not resident) -> touched, when one of its objects is taken
  *
  * INVARIANTS
- *   INV-SLAB-1  free_count is the number of bits set in word[], at most the class's objects.
+ *   INV-SLAB-1  free_count is the number of bits set in word[], at most the objects that it has.
  *   INV-SLAB-2  A slab is listed if and only if 0 < free_count; it is closed when all are free, except
  *               a new one from which nothing was taken because others gave objects meanwhile.
  *   INV-SLAB-3  A page marked clean holds no taken object.

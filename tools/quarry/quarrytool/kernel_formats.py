@@ -21,7 +21,8 @@ def add_parser(verbs: Any) -> None:
         help="a heap in the format of /proc/slabinfo",
         description="Prints a process's size classes as the kernel prints its slab caches, in the "
         "format of /proc/slabinfo, version 2.1. Active objects are those that the program holds; "
-        "limit is the depth that a thread's cache has earned, sharedavail the objects in all caches.",
+        "limit is the depth that a thread's cache has earned, sharedavail the objects in all caches; "
+        "objperslab and pagesperslab are of its full slabs, the first ones of a class are smaller.",
     )
     slab.add_argument("pid", type=int, metavar="PID")
     slab.add_argument("--all", action="store_true", help="classes without a slab, too")
