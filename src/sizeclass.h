@@ -41,7 +41,7 @@ unsigned sizeclass_aligned(size_t bytes, size_t align);
 
 /* The pages that so many objects of a slab lie in. */
 static inline unsigned sizeclass_pages(const struct size_class *class, unsigned objects) {
-    return (unsigned)((objects * class->size + PAGE_BYTES - 1) >> PAGE_SHIFT);
+    return (objects * class->size + (unsigned)PAGE_BYTES - 1) >> PAGE_SHIFT;
 }
 
 /* Index of the object that an offset from the start of a slab lies in. */

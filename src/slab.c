@@ -227,7 +227,7 @@ enum slab_status slab_give(unsigned class_index, void *const *objects, unsigned 
     slab_lock(class);
     for (i = 0; i < count; i++) {
         uintptr_t address = (uintptr_t)objects[i];
-        if (address - base >= bytes) {
+        if (address - base >= bytes || !slab) {
             closed |= slab_count_given(class, class_index, slab, given);
             given = 0;
             slab = slab_find(class_index, address);
