@@ -126,9 +126,9 @@ static unsigned take_from_list(struct slab_class *class, unsigned class_index, v
     return max - left;
 }
 
-static bool add_slab(struct slab_class *class, unsigned class_index) {
+static bool add_slab_of(struct slab_class *class, unsigned class_index, bool small) {
     const struct size_class *shape = &size_classes[class_index];
-    bool zero, small = LOAD_RELAXED(class->slabs) < LOAD_RELAXED(slab_small_most);
+    bool zero;
     unsigned pages = small ? shape->small_pages : shape->pages;
     unsigned objects = small ? shape->small_objects : shape->objects;
     if (!limit_admits((size_t)pages << PAGE_SHIFT))
@@ -149,6 +149,13 @@ static bool add_slab(struct slab_class *class, unsigned class_index) {
     if (!slab)
         page_run_give(run);
     return slab != NULL;
+}
+
+/* Where there is no memory for a slab of full size there may be some for a small one. */
+static bool add_slab(struct slab_class *class, unsigned class_index) {
+    bool small = LOAD_RELAXED(class->slabs) < LOAD_RELAXED(slab_small_most);
+    return add_slab_of(class, class_index, small) ||
+           (!small && add_slab_of(class, class_index, true));
 }
 
 /* Where there is no memory for a slab: what other shards have, the slabs that are left to them too. */
