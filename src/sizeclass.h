@@ -21,8 +21,8 @@ struct size_class {
     uint32_t magic;   /* offset * magic >> 32 == offset / size for every offset in a slab */
     uint16_t objects; /* of a slab */
     uint16_t pages;
-    uint16_t small_objects; /* of a small slab: */
-    uint16_t small_pages;   /* while there are few, they have few pages */
+    uint16_t small_objects; /* of a small slab, which the first ones of a class are */
+    uint16_t small_pages;
 };
 
 extern struct size_class size_classes[CLASS_COUNT];

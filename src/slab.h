@@ -30,8 +30,8 @@ struct slab_class {
 
 extern struct slab_class slab_classes[CLASS_COUNT]; /* of shard 0 */
 
-/* A class begins with so many small slabs in each shard: used for a few objects it holds a page.  Tests
- * vary it. */
+/* The number of small slabs that a class begins with in each shard, so that a class of few objects holds
+ * few pages.  It is a variable for the tests, which set 0 where slabs of one size are to be seen. */
 extern uint32_t slab_small_most;
 
 /* slab_shard.c: the classes of each shard.  Those below the count stay for ever. */
