@@ -11,10 +11,11 @@
  *          what was freed last is warm; deep ones take and give less at a time.
  *
  * STATES   of a bin: capacity 0 (cold) -> 8 -> 16 -> 32 -> 64 -> 128 -> ... 2047 -> 0
- *          Up to 64 objects and 32 KiB capacity is earned by slow operations: EARN_FIRST of them for
- *          the first step, EARN_NEXT for each further one.  Beyond, up to 1 MiB, by regret: objects
- *          that were taken back from the slabs after a spill.  A bin whose two sides alternate in
- *          batches grows until a batch fits; one that only fills or only drains does not.  While the
+ *          Up to 64 objects, 128 where there are threads, and 32 KiB capacity is earned by slow operations:
+ *          EARN_FIRST of them for the first step, EARN_NEXT for each further one.  Beyond, up to
+ *          1 MiB, by regret: objects that were taken back from the slabs after a spill.  A bin whose
+ *          two sides alternate in batches grows until a batch fits; one that only fills or only
+ *          drains does not.  While the
  *          capacities of all threads together exceed the budget of max(4 MiB, live/32), or 1 MiB for
  *          each thread while that is less than live/2, each step by use costs EARN_HARD, and there is
  *          none by regret.
@@ -231,12 +232,17 @@ static void grow_bin(struct cache *cache, unsigned class_index, unsigned limit) 
         resize_bin(cache, class_index, (unsigned)min_size(wanted, limit));
 }
 
+/* A batch costs more where other threads may want the lock. */
+static unsigned steady_limit(unsigned class_index) {
+    unsigned count = lock_single_thread() ? CAPACITY_STEADY : 2 * CAPACITY_STEADY;
+    return capacity_limit(class_index, count, CAPACITY_STEADY_BYTES);
+}
+
 static void earn_by_use(struct cache *cache, unsigned class_index) {
     const struct bin_state *state = &cache->state[class_index];
     unsigned price = state->capacity ? EARN_NEXT : EARN_FIRST;
     if (state->slow_ops >= price && (state->slow_ops >= EARN_HARD || !budget_exceeded()))
-        grow_bin(cache, class_index,
-                 capacity_limit(class_index, CAPACITY_STEADY, CAPACITY_STEADY_BYTES));
+        grow_bin(cache, class_index, steady_limit(class_index));
 }
 
 /* count objects came from the slabs.  What had been spilled before need not have been. */
