@@ -11,14 +11,13 @@
  *          what was freed last is warm; deep ones take and give less at a time.
  *
  * STATES   of a bin: capacity 0 (cold) -> 8 -> 16 -> 32 -> 64 -> 128 -> ... 2047 -> 0
- *          Up to 64 objects, 128 where there are threads, and 32 KiB capacity is earned by slow operations:
- *          EARN_FIRST of them for the first step, EARN_NEXT for each further one.  Beyond, up to
- *          1 MiB, by regret: objects that were taken back from the slabs after a spill.  A bin whose
- *          two sides alternate in batches grows until a batch fits; one that only fills or only
- *          drains does not.  While the
- *          capacities of all threads together exceed the budget of max(4 MiB, live/32), or 1 MiB for
- *          each thread while that is less than live/2, each step by use costs EARN_HARD, and there is
- *          none by regret.
+ *          Up to 64 objects, 128 where there are threads, and 32 KiB capacity is earned by slow
+ *          operations: EARN_FIRST of them for the first step, EARN_NEXT for each further one.
+ *          Beyond, up to 1 MiB, by regret: objects that were taken back from the slabs after a
+ *          spill.  A bin whose two sides alternate in batches grows until a batch fits; one that
+ *          only fills or only drains does not.  While the capacities of all threads together exceed
+ *          the budget of max(4 MiB, live/32), or 1 MiB for each thread while that is less than
+ *          live/2, each step by use costs EARN_HARD, and there is none by regret.
  *          Every IDLE_TICKS slow operations of the thread, bins that stand where they stood are
  *          emptied.  So a thread that did a little of everything holds nothing but this table.
  *          of a cache: in use by one thread <-> unused, for the next thread.  The last KEPT_WARM that

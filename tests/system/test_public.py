@@ -24,7 +24,7 @@ FORMS = {
     "static-pie": (".static-pie", None),
 }
 BLOCK_BYTES, BLOCKS, FREED = 200, 10000, 3000
-THREADS, HELD, CAPACITY = 4, 1000, 64
+THREADS, HELD, CAPACITY = 4, 1000, 128
 LOOKS = 40
 
 

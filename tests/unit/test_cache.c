@@ -102,17 +102,33 @@ static void capacity_is_earned_step_by_step(void) {
     must(capacity_of(4) == 64 && capacity_of(5) == 0);
 }
 
-static unsigned steady_capacity(unsigned class_index) {
+static unsigned steady_capacity(unsigned class_index, size_t most) {
     size_t limit = 32 * KIB / size_classes[class_index].size;
-    return (unsigned)(limit < 8 ? 8 : limit > 64 ? 64 : limit);
+    return (unsigned)(limit < 8 ? 8 : limit > most ? most : limit);
+}
+
+static void must_earn_by_use(size_t most) {
+    for (unsigned i = 1; i < CLASS_COUNT; i++) {
+        use_slowly(i, 2000);
+        must(capacity_of(i) == steady_capacity(i, most));
+    }
+    must_be_sound();
 }
 
 static void use_alone_earns_64_objects_and_beyond_8_only_32_kib(void) {
-    for (unsigned i = 1; i < CLASS_COUNT; i++) {
-        use_slowly(i, 2000);
-        must(capacity_of(i) == steady_capacity(i));
-    }
-    must_be_sound();
+    must_earn_by_use(64);
+}
+
+static void *earn_in_a_thread(void *argument) {
+    must_earn_by_use(128);
+    return argument;
+}
+
+static void where_there_are_threads_it_earns_128(void) {
+    pthread_t thread;
+    must(pthread_create(&thread, NULL, earn_in_a_thread, NULL) == 0);
+    must(pthread_join(thread, NULL) == 0);
+    must_cache_nothing();
 }
 
 static size_t free_in_slabs(unsigned class_index) {
@@ -307,7 +323,7 @@ static void a_thread_starts_as_warm_as_another_one_ended(void) {
     must(pthread_join(thread, NULL) == 0);
     must(pthread_create(&thread, NULL, look_at_the_cache, NULL) == 0);
     must(pthread_join(thread, NULL) == 0);
-    must(capacity_at_first == 64);
+    must(capacity_at_first == steady_capacity(19, 128));
     must_cache_nothing();
     must(counts.capacity_bytes == 0);
 }
@@ -467,6 +483,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         body_test(capacity_is_earned_step_by_step),
         body_test(use_alone_earns_64_objects_and_beyond_8_only_32_kib),
+        body_test(where_there_are_threads_it_earns_128),
         body_test(batches_deepen_a_bin_until_they_fit),
         body_test(streams_do_not_deepen_a_bin),
         body_test(the_fast_path_touches_nothing_else),
