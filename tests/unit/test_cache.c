@@ -125,9 +125,7 @@ static void *earn_in_a_thread(void *argument) {
 }
 
 static void where_there_are_threads_it_earns_128(void) {
-    pthread_t thread;
-    must(pthread_create(&thread, NULL, earn_in_a_thread, NULL) == 0);
-    must(pthread_join(thread, NULL) == 0);
+    in_thread(earn_in_a_thread);
     must_cache_nothing();
 }
 
@@ -296,9 +294,7 @@ static size_t registered_caches(void) {
 
 static void a_thread_leaves_nothing_behind(void) {
     for (size_t i = 0; i < 20; i++) {
-        pthread_t thread;
-        must(pthread_create(&thread, NULL, warm_up_in_thread, NULL) == 0);
-        must(pthread_join(thread, NULL) == 0);
+        in_thread(warm_up_in_thread);
         must_cache_nothing();
         must(counts.caches == 0 && counts.capacity_bytes == 0);
         must(page_live_bytes() == 0);
@@ -318,11 +314,8 @@ static void *look_at_the_cache(void *argument) {
 }
 
 static void a_thread_starts_as_warm_as_another_one_ended(void) {
-    pthread_t thread;
-    must(pthread_create(&thread, NULL, warm_up_in_thread, NULL) == 0);
-    must(pthread_join(thread, NULL) == 0);
-    must(pthread_create(&thread, NULL, look_at_the_cache, NULL) == 0);
-    must(pthread_join(thread, NULL) == 0);
+    in_thread(warm_up_in_thread);
+    in_thread(look_at_the_cache);
     must(capacity_at_first == steady_capacity(19, 128));
     must_cache_nothing();
     must(counts.capacity_bytes == 0);

@@ -13,6 +13,7 @@
 #include "slab.h"
 #include "support.h"
 
+#include <pthread.h>
 #include <signal.h>
 
 /* As must(), for functions that return "" or what is wrong. */
@@ -96,6 +97,13 @@ static inline struct outcome run_and_catch(void (*body)(void)) {
 
 static inline bool died_of(struct outcome outcome, int signal_number) {
     return WIFSIGNALED(outcome.status) && WTERMSIG(outcome.status) == signal_number;
+}
+
+/* Runs the body in a thread of its own, to its end. */
+static inline void in_thread(void *(*body)(void *)) {
+    pthread_t thread;
+    must(pthread_create(&thread, NULL, body, NULL) == 0);
+    must(pthread_join(thread, NULL) == 0);
 }
 
 #endif
