@@ -55,6 +55,7 @@
 enum {
     CAPACITY_FIRST = 8,
     CAPACITY_STEADY = 64,
+    CAPACITY_STEADY_THREADS = 128, /* a batch costs more where others may want the lock */
     CAPACITY_STEADY_BYTES = 32 * 1024,
     CAPACITY_MAX = 2047, /* with the sentinel, one block of META_BLOCK_MAX */
     CAPACITY_MAX_BYTES = 1024 * 1024,
@@ -223,17 +224,18 @@ static bool budget_exceeded(void) {
     return LOAD_RELAXED(G.capacity_bytes) > max_size(BUDGET_MIN, budget);
 }
 
-/* The step to the next capacity below a limit. */
+/* The step to the next capacity below a limit.  A bin that has reached it is looked at again when it has
+ * paid the price again. */
 static void grow_bin(struct cache *cache, unsigned class_index, unsigned limit) {
     unsigned capacity = cache->state[class_index].capacity;
     unsigned wanted = capacity ? 2 * capacity : CAPACITY_FIRST;
+    cache->state[class_index].slow_ops = 0;
     if (capacity < limit && LOAD_RELAXED(enabled))
         resize_bin(cache, class_index, (unsigned)min_size(wanted, limit));
 }
 
-/* A batch costs more where other threads may want the lock. */
 static unsigned steady_limit(unsigned class_index) {
-    unsigned count = lock_single_thread() ? CAPACITY_STEADY : 2 * CAPACITY_STEADY;
+    unsigned count = lock_single_thread() ? CAPACITY_STEADY : CAPACITY_STEADY_THREADS;
     return capacity_limit(class_index, count, CAPACITY_STEADY_BYTES);
 }
 

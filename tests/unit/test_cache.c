@@ -125,7 +125,7 @@ static void *earn_in_a_thread(void *argument) {
 }
 
 static void where_there_are_threads_it_earns_128(void) {
-    in_thread(earn_in_a_thread);
+    in_thread(earn_in_a_thread, NULL);
     must_cache_nothing();
 }
 
@@ -294,7 +294,7 @@ static size_t registered_caches(void) {
 
 static void a_thread_leaves_nothing_behind(void) {
     for (size_t i = 0; i < 20; i++) {
-        in_thread(warm_up_in_thread);
+        in_thread(warm_up_in_thread, NULL);
         must_cache_nothing();
         must(counts.caches == 0 && counts.capacity_bytes == 0);
         must(page_live_bytes() == 0);
@@ -314,8 +314,8 @@ static void *look_at_the_cache(void *argument) {
 }
 
 static void a_thread_starts_as_warm_as_another_one_ended(void) {
-    in_thread(warm_up_in_thread);
-    in_thread(look_at_the_cache);
+    in_thread(warm_up_in_thread, NULL);
+    in_thread(look_at_the_cache, NULL);
     must(capacity_at_first == steady_capacity(19, 128));
     must_cache_nothing();
     must(counts.capacity_bytes == 0);

@@ -104,10 +104,8 @@ static void *report_self(void *argument) {
 
 static void every_thread_has_a_word(void) {
     uint64_t of_thread = 0;
-    pthread_t thread;
     must(lock_self() == lock_self() && lock_self() % 2 == 0 && lock_self() != 0);
-    must(pthread_create(&thread, NULL, report_self, &of_thread) == 0);
-    must(pthread_join(thread, NULL) == 0);
+    in_thread(report_self, &of_thread);
     must(of_thread % 2 == 0 && of_thread != 0 && of_thread != lock_self());
     must(!lock_single_thread());
 }
@@ -202,10 +200,8 @@ static void a_lock_of_a_missing_thread_is_broken(void) {
 
 /* A handler's fork: the child goes on under the lock. */
 static void a_lock_of_the_forking_thread_is_not(void) {
-    pthread_t thread;
     uint64_t unused;
-    must(pthread_create(&thread, NULL, report_self, &unused) == 0);
-    must(pthread_join(thread, NULL) == 0);
+    in_thread(report_self, &unused);
     lock_take(&lock);
     pid_t pid = fork();
     if (pid == 0) {

@@ -416,14 +416,12 @@ static void *disable_caches(void *unused) {
 }
 
 static void caches_end_with_the_calls_that_end_them(void) {
-    pthread_t thread;
     must(cached_bytes_after(4) > 0);
     must(option_set(QUARRY_M_CHECK, 1) == 1);
     must(cached_bytes_after(4) == 0);
     must(option_set(QUARRY_M_CHECK, 0) == 1);
     must(cached_bytes_after(4) > 0 && cached_bytes_after(12) > 0);
-    must(pthread_create(&thread, NULL, disable_caches, NULL) == 0);
-    must(pthread_join(thread, NULL) == 0);
+    in_thread(disable_caches, NULL);
     api_free(api_malloc(size_classes[20].size)); /* a slow operation of any class */
     must(cache_tls->state[4].capacity == 0 && cache_tls->state[12].capacity == 0);
     must(cached_bytes_after(4) == 0);

@@ -100,9 +100,9 @@ static inline bool died_of(struct outcome outcome, int signal_number) {
 }
 
 /* Runs the body in a thread of its own, to its end. */
-static inline void in_thread(void *(*body)(void *)) {
+static inline void in_thread(void *(*body)(void *), void *argument) {
     pthread_t thread;
-    must(pthread_create(&thread, NULL, body, NULL) == 0);
+    must(pthread_create(&thread, NULL, body, argument) == 0);
     must(pthread_join(thread, NULL) == 0);
 }
 
