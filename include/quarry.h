@@ -156,7 +156,8 @@ QUARRY_API void quarry_cache_free(struct quarry_cache *cache, void *object);
  * the bytes. */
 QUARRY_API size_t quarry_cache_reap(struct quarry_cache *cache);
 
-/* Destructs all objects and removes the cache; returns 0, or EBUSY where objects are live. */
+/* Destructs all objects and removes the cache; returns 0, or EBUSY where objects are live.  What is no
+ * cache, or no longer, is reported and aborts (EINVAL where M_CHECK_ACTION says otherwise). */
 QUARRY_API int quarry_cache_destroy(struct quarry_cache *cache);
 
 struct quarry_cache_stats {
@@ -189,7 +190,8 @@ QUARRY_API void quarry_heap_free(struct quarry_heap *heap, void *block);
 /* The bytes that the heap holds for blocks, live or free. */
 QUARRY_API size_t quarry_heap_bytes(const struct quarry_heap *heap);
 
-/* Frees all blocks and the heap, which no thread may use any more; NULL is ignored. */
+/* Frees all blocks and the heap, which no thread may use any more; NULL is ignored, what is no heap, or
+ * no longer, is reported and aborts. */
 QUARRY_API void quarry_heap_destroy(struct quarry_heap *heap);
 
 /* ---- Figures ------------------------------------------------------------------------------------

@@ -219,16 +219,27 @@ size_t quarry_heap_bytes(const struct quarry_heap *heap) {
     return bytes;
 }
 
+/* False where there is no such heap. */
+static bool unlink_heap(struct quarry_heap *heap) {
+    lock_take(&list_lock);
+    struct quarry_heap **link = &heaps;
+    while (*link && *link != heap)
+        link = &(*link)->next;
+    bool found = *link != NULL;
+    if (found)
+        STORE_RELEASE(*link, heap->next);
+    lock_drop(&list_lock);
+    return found;
+}
+
 void quarry_heap_destroy(struct quarry_heap *heap) {
     if (!heap)
         return;
     heap_enter();
-    lock_take(&list_lock);
-    struct quarry_heap **link = &heaps;
-    while (*link != heap)
-        link = &(*link)->next;
-    STORE_RELEASE(*link, heap->next);
-    lock_drop(&list_lock);
+    if (!unlink_heap(heap)) {
+        report_unknown("quarry_heap_destroy", heap, "heap");
+        return;
+    }
     for (unsigned i = 0; i < sizeclass_for(LARGE_FROM); i++)
         objects_drop(&heap->cache[i]);
     for (struct large *large = heap->large, *next; large; large = next) {

@@ -285,15 +285,33 @@ size_t quarry_cache_reap(struct quarry_cache *cache) {
     return bytes;
 }
 
+/* Where the list names the cache; the list's lock is held.  What is found there is NULL where there is no
+ * such cache. */
+static struct quarry_cache **link_to(const struct quarry_cache *cache) {
+    struct quarry_cache **link = &caches;
+    while (*link && *link != cache)
+        link = &(*link)->next;
+    return link;
+}
+
+static bool is_known(const struct quarry_cache *cache) {
+    lock_take(&list_lock);
+    bool known = *link_to(cache) != NULL;
+    lock_drop(&list_lock);
+    return known;
+}
+
 int quarry_cache_destroy(struct quarry_cache *cache) {
+    heap_enter();
+    if (!is_known(cache)) {
+        report_unknown("quarry_cache_destroy", cache, "cache");
+        return EINVAL;
+    }
     quarry_cache_reap(cache);
     if (LOAD_RELAXED(cache->live) != 0)
         return EBUSY;
     lock_take(&list_lock);
-    struct quarry_cache **link = &caches;
-    while (*link != cache)
-        link = &(*link)->next;
-    STORE_RELEASE(*link, cache->next);
+    STORE_RELEASE(*link_to(cache), cache->next);
     lock_drop(&list_lock);
     meta_give(cache, sizeof *cache);
     return 0;

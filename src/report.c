@@ -117,6 +117,14 @@ void report_bad_pointer(const char *function, const void *pointer) {
         finish_with(&line, address % PAGE_BYTES == 0 ? "already free" : "never allocated");
 }
 
+void report_unknown(const char *function, const void *pointer, const char *kind) {
+    struct line line;
+    begin(&line, function, pointer);
+    line_text(&line, "there is no such ");
+    line_text(&line, kind);
+    finish_with(&line, "; it may have been destroyed before");
+}
+
 void report_bad_size(const char *function, const void *pointer, size_t size, size_t usable) {
     struct line line;
     begin(&line, function, pointer);

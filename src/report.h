@@ -29,6 +29,9 @@ void report_slab_misuse(const char *function, const void *pointer, enum slab_sta
 /* A pointer that is the start of no block. */
 void report_bad_pointer(const char *function, const void *pointer);
 
+/* A heap or a cache of objects that there is not, or no longer. */
+void report_unknown(const char *function, const void *pointer, const char *kind);
+
 /* A size or an alignment that does not belong to the block. */
 void report_bad_size(const char *function, const void *pointer, size_t size, size_t usable);
 void report_bad_alignment(const char *function, const void *pointer, size_t alignment);

@@ -3,7 +3,8 @@
  * First-class heaps: blocks of all sizes keep their contents, threads share a heap, a fork child goes on
  * with it, it goes as a whole, and what is no block of it is refused.
  *
- * usage: heaps_core [double | double-large | foreign | other | inside | free | realloc]
+ * usage: heaps_core [double | double-large | foreign | other | inside | free | realloc |
+ *        destroyed | no-heap]
  *        with an argument: one wrong call, which aborts
  */
 #include "self_check.h"
@@ -163,6 +164,11 @@ static void misuse(const char *how) {
         quarry_free(large);
     } else if (strcmp(how, "realloc") == 0) {
         small = quarry_heap_realloc(other, large, 10);
+    } else if (strcmp(how, "destroyed") == 0) {
+        quarry_heap_destroy(heap);
+        quarry_heap_destroy(heap);
+    } else if (strcmp(how, "no-heap") == 0) {
+        quarry_heap_destroy((struct quarry_heap *)large);
     }
 }
 

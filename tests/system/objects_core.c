@@ -3,7 +3,8 @@
  * Object caches: constructed once, destructed before their memory goes, told apart from what is no
  * object of theirs.
  *
- * usage: objects_core [double | foreign | inside]    with an argument: a wrong free, which aborts
+ * usage: objects_core [double | foreign | inside | destroyed | no-cache]    with an argument: a wrong call, which
+ *        aborts
  */
 #include "self_check.h"
 
@@ -297,10 +298,14 @@ static void check_double_frees_at_once(void) {
     }
 }
 
-static void free_wrongly(const char *how) {
-    struct quarry_cache *cache = make("wrong");
+static void misuse(const char *how) {
+    struct quarry_cache *cache = make("wrong"), *gone = make("gone");
     char *object = quarry_cache_alloc(cache), other[200];
-    MUST(object);
+    MUST(object && quarry_cache_destroy(gone) == 0);
+    if (strcmp(how, "destroyed") == 0)
+        quarry_cache_destroy(gone);
+    if (strcmp(how, "no-cache") == 0)
+        quarry_cache_destroy(NULL);
     if (strcmp(how, "double") == 0)
         quarry_cache_free(cache, object);
     quarry_cache_free(cache, strcmp(how, "foreign") == 0  ? other
@@ -310,7 +315,7 @@ static void free_wrongly(const char *how) {
 
 int main(int argc, char **argv) {
     if (argc > 1) {
-        free_wrongly(argv[1]);
+        misuse(argv[1]);
         return 0;
     }
     check_life();

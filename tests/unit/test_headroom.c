@@ -45,6 +45,23 @@ static void one_run_brings_it(void) {
     must_have_headroom(12000);
 }
 
+/* What M_TOP_PAD asks for comes with headroom as with every other growth, beyond it and clean. */
+static void a_pad_that_was_set_comes_with_it(void) {
+    size_t pad = 256;
+    page_set_top_pad(pad << PAGE_SHIFT);
+    keep_all();
+    take_dirty(12000);
+    must_have_headroom(12000);
+    must(page_state.clean_pages == pad);
+}
+
+static void without_one_it_is_exact(void) {
+    keep_all();
+    take_dirty(12000);
+    must_have_headroom(12000);
+    must(page_state.clean_pages == 0);
+}
+
 /* Up to the peak there is no call, whatever the lengths. */
 static void below_the_peak_nothing_happens(void) {
     enum { RUNS = 100 };
@@ -216,6 +233,8 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         body_test(there_is_none_by_default),
         body_test(one_run_brings_it),
+        body_test(a_pad_that_was_set_comes_with_it),
+        body_test(without_one_it_is_exact),
         body_test(below_the_peak_nothing_happens),
         body_test(short_runs_bring_it_in_few_calls),
         body_test(a_run_that_is_extended_brings_it),
