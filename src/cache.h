@@ -56,19 +56,28 @@ static ALWAYS_INLINE void bin_move_top(struct cache *cache, size_t class_index, 
 /* An object of the class, or NULL where the bin is empty. */
 static ALWAYS_INLINE void *cache_pop(size_t class_index) {
     struct cache *cache = cache_tls;
+#if defined(__x86_64__)
+    /* What is needed before the object is known stays out of the register that returns it. */
+    __asm__("" : "+d"(cache), "+c"(class_index));
+#endif
     void *object = *cache->top[class_index];
     if (LIKELY(object != NULL))
         bin_move_top(cache, class_index, -1);
     return object;
 }
 
-/* False, and nothing done, where the bin is full.  The slot is written before the top (fork.c). */
+/* False, and nothing done, where the bin is full.  The slot is written before the top (fork.c).
+ *
+ * Nothing is written into a free object, so nothing has brought its first line into the processor's
+ * cache either when the program writes there again, which is soon: what was freed last is taken first.
+ * Hence the prefetch.  It waits for nothing, faults nowhere and copies no page after a fork. */
 static ALWAYS_INLINE bool cache_push(size_t class_index, void *object) {
     struct cache *cache = cache_tls;
     void **top = cache->top[class_index];
     if (UNLIKELY(top == cache->end[class_index]))
         return false;
     STORE_PLAIN(top[1], object);
+    __builtin_prefetch(object, 1);
     bin_move_top(cache, class_index, 1);
     return true;
 }
