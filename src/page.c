@@ -26,13 +26,12 @@
  *          clean blocks would have to be told apart in every search.
  */
 #include "page_internal.h"
-#include "purge.h"
 #include "sizeclass.h"
 
 #include <string.h>
 
 struct page_state page_state = {.lock = LOCK_INITIALISER(LOCK_PAGE),
-                                .credit_ns = BURST_NS,
+                                .credit_ns = CREDIT_FIRST_NS,
                                 .headroom_percent = 17,
                                 .bound_least_pages = BOUND_MIN_PAGES,
                                 .hot_most_bytes = HOT_MAX_PAGES * PAGE_BYTES};

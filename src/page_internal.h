@@ -8,6 +8,7 @@
 
 #include "lock.h"
 #include "page.h"
+#include "purge.h"
 
 /* A stretch of consecutive free pages, [start, end). */
 struct extent {
@@ -56,10 +57,12 @@ struct page_state {
     bool purge_refused;
     size_t budget_pages; /* B: earned by pages that were soon wanted again */
     int64_t credit_ns;   /* time that may be spent; these three are relaxed, outside the lock */
-    uint64_t credited_cpu_ns;  /* CPU time for which credit was given */
-    uint64_t credit_retry_ns;  /* no use looking at the CPU time before */
-    uint64_t budget_ns;        /* when the budget was last halved */
-    size_t purged_outstanding; /* pages purged and not taken again */
+    uint64_t credited_cpu_ns;              /* CPU time for which credit was given */
+    uint64_t credit_retry_ns[PURGE_KINDS]; /* no use looking at the CPU time before */
+    uint64_t growth_ns;                    /* earned by growth so far */
+    size_t swept_live_pages;               /* most in use since the last sweep */
+    uint64_t budget_ns;                    /* when the budget was last halved */
+    size_t purged_outstanding;             /* pages purged and not taken again */
     size_t purged_total, trimmed_total;
 };
 

@@ -18,9 +18,11 @@
  *          by its last frees, a heap that breathes keeps what it will want again, and one that
  *          breathes slowly pays a few percent of the time for giving back.
  *
- * TIME     What the default bound makes us do is paid from a credit: BURST_NS at first, then
- *          SHARE_PERCENT of the CPU time that the process uses.  Calls, pages purged, and the faults
- *          on pages that are wanted again are charged.  While there is no credit, R may exceed T.
+ * TIME     What the default bound makes us do is paid from a credit: CREDIT_FIRST_NS, what growing has
+ *          earned (up to BURST_NS), then SHARE_PERCENT of the CPU time that the process uses.  Calls, pages
+ *          purged, and the faults on pages that are wanted again are charged.  Holes in slabs leave
+ *          RUNS_NS.  While there is no credit, R may exceed T; but each time that what is in use has fallen
+ *          to half, whole stretches of free pages go (a sweep), on a debt of at most BURST_NS.
  *
  * ORDER    The top of the break first (it gives address space back too), then the largest dirty
  *          blocks, highest address first: allocation prefers the lowest.
@@ -31,7 +33,6 @@
  * FAILURE  mlocked pages cannot be purged.  They stay dirty and the bound is suspended until the
  *          next explicit trim, which tries again.
  */
-#include "purge.h"
 #include "lock.h"
 #include "os.h"
 #include "page_internal.h"
@@ -40,7 +41,10 @@
 
 #define BUDGET_HALF_LIFE_NS ((uint64_t)1000 * 1000 * 1000)
 
-enum { SHARE_PERCENT = 3 };
+enum {
+    SHARE_PERCENT = 3,
+    SWEEP_PAGES = 16, /* dirty ones, that are worth a call */
+};
 
 void page_set_trim_threshold(size_t bytes) {
     lock_take(&S.lock);
@@ -77,25 +81,39 @@ void purge_spend_faults(size_t pages) {
     purge_spend(pages * FAULT_NS);
 }
 
-/* Credits what the process has worked since the last time, at most a burst. */
+/* Credits what the process has worked since the last time; nobody has more than a burst. */
 static void earn_credit(void) {
     uint64_t used = os_cpu_ns(),
              last = __atomic_exchange_n(&S.credited_cpu_ns, used, __ATOMIC_RELAXED);
     uint64_t earned = used > last ? (used - last) * SHARE_PERCENT / 100 : 0;
-    __atomic_fetch_add(&S.credit_ns, (int64_t)min_size(earned, BURST_NS), __ATOMIC_RELAXED);
+    int64_t room = (int64_t)BURST_NS - LOAD_RELAXED(S.credit_ns);
+    if (room > 0)
+        __atomic_fetch_add(&S.credit_ns, (int64_t)min_size(earned, (uint64_t)room),
+                           __ATOMIC_RELAXED);
 }
 
-bool purge_affordable(void) {
-    if (LOAD_RELAXED(S.credit_ns) > 0)
+/* A page that is given back once costs less than the fault that brought it.  So a heap of some hundred
+ * megabytes may shrink at once, and a short program with a small one is not made to fault twice. */
+void purge_earn_growth(size_t pages) {
+    uint64_t earned = min_size(pages * GROWTH_NS, BURST_NS - CREDIT_FIRST_NS - S.growth_ns);
+    S.growth_ns += earned;
+    __atomic_fetch_add(&S.credit_ns, (int64_t)earned, __ATOMIC_RELAXED);
+}
+
+bool purge_affordable(enum purge_kind kind) {
+    bool leave =
+        kind == PURGE_HOLES && !LOAD_RELAXED(S.trim_threshold_set); /* else runs cost none */
+    int64_t reserve = leave ? (int64_t)RUNS_NS : 0;
+    if (LOAD_RELAXED(S.credit_ns) > reserve)
         return true;
     uint64_t now = os_clock_ns();
-    if (now < LOAD_RELAXED(S.credit_retry_ns))
+    if (now < LOAD_RELAXED(S.credit_retry_ns[kind]))
         return false;
     earn_credit();
-    int64_t credit = LOAD_RELAXED(S.credit_ns);
-    if (credit <= 0) /* the CPU clock is a system call: not before the debt can be paid */
-        STORE_RELAXED(S.credit_retry_ns, now + (uint64_t)-credit * 100 / SHARE_PERCENT);
-    return credit > 0;
+    int64_t missing = reserve - LOAD_RELAXED(S.credit_ns);
+    if (missing >= 0) /* the CPU clock is a system call: not before the debt can be paid */
+        STORE_RELAXED(S.credit_retry_ns[kind], now + (uint64_t)missing * 100 / SHARE_PERCENT);
+    return missing < 0;
 }
 
 size_t page_trim_bound(void) {
@@ -152,10 +170,10 @@ static bool purge_extent(struct extent extent) {
     struct region *region = pagemap_region(extent.start);
     unsigned page = pagemap_page(region, extent.start);
     uint32_t pages = (uint32_t)((extent.end - extent.start) >> PAGE_SHIFT);
-    extent_remove(extent);
+    size_t dirty_pages = extent_remove(extent);
     pagemap_set_head(region, page, head_make(HEAD_CONT, pages)); /* taken, yet no block */
     lock_drop(&S.lock);
-    purge_spend_calls(1, pages);
+    purge_spend_calls(1, dirty_pages);
     bool gone = os_purge((void *)extent.start, extent.end - extent.start);
     lock_take(&S.lock);
     pagemap_set_head(region, page, head_make(HEAD_FREE, 0));
@@ -163,8 +181,8 @@ static bool purge_extent(struct extent extent) {
     if (!gone)
         S.purge_refused = true;
     else {
-        S.purged_total += pages;
-        S.purged_outstanding += pages;
+        S.purged_total += dirty_pages;
+        S.purged_outstanding += dirty_pages;
     }
     return gone;
 }
@@ -196,11 +214,50 @@ static size_t top_to_keep(size_t excess_pages, size_t *dirty_pages) {
     return at - top.start;
 }
 
+/* The free pages from one on, of either kind and in its region; *dirty_pages tells how many are dirty. */
+static struct extent free_from(const struct region *region, unsigned first, size_t *dirty_pages) {
+    struct fit_extent next;
+    unsigned page = first;
+    *dirty_pages = 0;
+    for (; page < REGION_PAGES && fit_beside(&region->fit, page, &next);
+         page = next.first + next.count)
+        *dirty_pages += next.kind == FIT_DIRTY ? next.count : 0;
+    uintptr_t start = region->base + ((uintptr_t)first << PAGE_SHIFT);
+    return (struct extent){start, start + ((uintptr_t)(page - first) << PAGE_SHIFT)};
+}
+
+/* Purges what is dirty in whole stretches of free pages, over clean ones that lie between: a small part of
+ * the calls that it takes to purge runs as they become free. */
+static void sweep(size_t target_pages) {
+    hot_merge_all();
+    for (uint32_t rank = 0; rank < pagemap_region_count; rank++)
+        for (unsigned page = 0; page < REGION_PAGES && S.dirty_pages > target_pages; page++) {
+            size_t dirty_pages;
+            struct extent stretch = free_from(pagemap_regions[rank], page, &dirty_pages);
+            if (dirty_pages >= SWEEP_PAGES && !purge_extent(stretch))
+                return;
+            page += (unsigned)((stretch.end - stretch.start) >> PAGE_SHIFT);
+        }
+}
+
+/* True each time that what is in use has fallen to half, unless the debt is too high. */
+static bool has_emptied(void) {
+    size_t live_pages = page_live_bytes() >> PAGE_SHIFT;
+    S.swept_live_pages = max_size(S.swept_live_pages, live_pages);
+    if (live_pages > S.swept_live_pages / 2 || LOAD_RELAXED(S.credit_ns) <= -(int64_t)BURST_NS)
+        return false;
+    S.swept_live_pages = live_pages;
+    return true;
+}
+
 void purge_down(void) {
     if (purge_dirty_pages() <= purge_bound_pages() || S.purge_refused)
         return;
-    if (!S.trim_threshold_set && !purge_affordable())
+    if (!S.trim_threshold_set && !purge_affordable(PURGE_RUNS)) {
+        if (os_page_bytes() == PAGE_BYTES && has_emptied())
+            sweep(purge_bound_pages() / 4 * 3);
         return;
+    }
     hot_merge_all();
     age_budget();
     size_t bound = purge_bound_pages(), target = bound / 4 * 3;

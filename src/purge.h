@@ -15,8 +15,13 @@
 #define PURGE_NS ((uint64_t)230)           /* a page purged */
 #define FAULT_NS ((uint64_t)1350)          /* a page touched for the first time */
 
-#define BURST_NS \
-    ((uint64_t)30 * 1000 * 1000) /* the credit at first, and what may be earned at once */
+#define CREDIT_FIRST_NS ((uint64_t)2 * 1000 * 1000)
+#define GROWTH_NS ((uint64_t)800)             /* earned by a page that the heap grows by ... */
+#define BURST_NS ((uint64_t)30 * 1000 * 1000) /* ... up to this; and what may be earned at once */
+
+/* What is to be purged.  Holes leave RUNS_NS for runs: a nanosecond gives back ten times as much there. */
+enum purge_kind { PURGE_RUNS, PURGE_HOLES, PURGE_KINDS };
+#define RUNS_NS ((uint64_t)5 * 1000 * 1000)
 
 void purge_spend(uint64_t ns);
 
@@ -26,7 +31,10 @@ void purge_spend_calls(size_t calls, size_t pages);
 /* Charges pages that were purged and are wanted again. */
 void purge_spend_faults(size_t pages);
 
-/* Whether there is credit left.  Lock-free. */
-bool purge_affordable(void);
+/* Whether there is credit left for this.  Lock-free. */
+bool purge_affordable(enum purge_kind kind);
+
+/* The heap is larger than ever, by so many pages. */
+void purge_earn_growth(size_t pages);
 
 #endif

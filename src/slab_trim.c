@@ -10,8 +10,8 @@
  *
  * WHEN     malloc_trim searches all classes.  By itself a class is searched when its live objects have
  *          fallen to half of their peak since the last search (so searches are few), its free
- *          bytes exceed HOLES_MIN_BYTES or, where the user set it, M_TRIM_THRESHOLD, and there is time
- *          for it (purge.c).
+ *          bytes exceed HOLES_MIN_BYTES or, where the user set it, M_TRIM_THRESHOLD, for as long as
+ *          there is time for it (purge.c).
  *
  * FORK     A cut while the kernel purges leaks the objects of one slab's holes.
  */
@@ -124,8 +124,8 @@ static size_t trim_slab(struct slab *slab, unsigned class_index, size_t *calls) 
     return bytes;
 }
 
-/* Searches the slabs of one class in its shard, or of all (NULL). */
-static size_t trim_slabs(const struct slab_class *only, unsigned only_index, size_t *calls) {
+/* Searches the slabs of one class in its shard while there is time for it, or of all (NULL). */
+static size_t trim_slabs(const struct slab_class *only, unsigned only_index) {
     size_t bytes = 0;
     if (os_page_bytes() != PAGE_BYTES)
         return 0; /* holes are tracked per granule; larger system pages would need all of theirs */
@@ -134,23 +134,27 @@ static size_t trim_slabs(const struct slab_class *only, unsigned only_index, siz
         for (uint32_t slot = 0; slot < LOAD_RELAXED(region->slots_used); slot++) {
             struct slab *slab = &region->slab[slot];
             unsigned class_index = LOAD_RELAXED(slab->class_index);
+            size_t calls = 0, gone = 0;
             if (only ? class_index == only_index && LOAD_RELAXED(slab->shard) == only->shard
                      : class_index != 0)
-                bytes += trim_slab(slab, class_index, calls);
+                gone = trim_slab(slab, class_index, &calls);
+            bytes += gone;
+            if (only && calls) {
+                purge_spend_calls(calls, gone >> PAGE_SHIFT);
+                if (!purge_affordable(PURGE_HOLES))
+                    return bytes;
+            }
         }
     }
     return bytes;
 }
 
 size_t slab_trim(void) {
-    size_t calls = 0;
-    return trim_slabs(NULL, 0, &calls);
+    return trim_slabs(NULL, 0);
 }
 
 size_t slab_trim_class(const struct slab_class *class, unsigned class_index) {
-    size_t calls = 0, bytes = trim_slabs(class, class_index, &calls);
-    purge_spend_calls(calls, bytes >> PAGE_SHIFT);
-    return bytes;
+    return trim_slabs(class, class_index);
 }
 
 void slab_holes_retaken(struct slab_class *class, size_t pages) {
@@ -164,7 +168,7 @@ bool slab_has_fallen(struct slab_class *class, const struct size_class *shape) {
     if (LIKELY(live >= class->high_live / 2))
         return false;
     size_t free_bytes = class->free_objects * shape->size * LOAD_RELAXED(slab_shard_count);
-    if (free_bytes <= page_hole_bound(HOLES_MIN_BYTES) || !purge_affordable())
+    if (free_bytes <= page_hole_bound(HOLES_MIN_BYTES) || !purge_affordable(PURGE_HOLES))
         return false;
     class->high_live = live;
     purge_spend(class->slabs * SEARCH_NS);

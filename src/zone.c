@@ -60,7 +60,10 @@ static bool enter(uintptr_t start, uintptr_t end) {
     }
     extent_insert((struct extent){start, end}, false);
     STORE_RELAXED(S.zone_pages, S.zone_pages + ((end - start) >> PAGE_SHIFT));
-    S.peak_zone_pages = max_size(S.peak_zone_pages, S.zone_pages);
+    if (S.zone_pages > S.peak_zone_pages) {
+        purge_earn_growth(S.zone_pages - S.peak_zone_pages);
+        S.peak_zone_pages = S.zone_pages;
+    }
     return true;
 }
 

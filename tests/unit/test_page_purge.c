@@ -6,6 +6,7 @@
 #include "run_support.h"
 
 #include "page_internal.h"
+#include "purge.h"
 
 static struct page_counts now;
 
@@ -146,6 +147,65 @@ static void giving_back_takes_a_share_of_the_time(void) {
     breathe(1, 8000);
     must(dirty_bytes() <= page_trim_bound());
     must_be_sound();
+}
+
+/* No CPU time passes, and none is left to be credited. */
+static void stop_time(int64_t credit_ns) {
+    fake_os.clock_step_ns = 0;
+    page_state.credited_cpu_ns = UINT64_MAX;
+    page_state.credit_ns = credit_ns;
+}
+
+/* Growing earns what one purge of the pages costs, up to a burst; to shrink and grow again earns nothing. */
+static void growing_earns_time(void) {
+    must(page_state.credit_ns == (int64_t)CREDIT_FIRST_NS);
+    uintptr_t run = take_dirty(1000);
+    page_count(&now);
+    int64_t earned = (int64_t)((now.peak_zone_bytes >> PAGE_SHIFT) * GROWTH_NS);
+    must(page_state.credit_ns == (int64_t)CREDIT_FIRST_NS + earned);
+    must(page_run_give(run));
+    page_trim(0);
+    int64_t credit = page_state.credit_ns;
+    take_dirty(900);
+    must(page_state.credit_ns <= credit);
+    must(page_run_take(60000, PAGE_BYTES, &(bool){false}) != 0);
+    must(page_state.growth_ns == BURST_NS - CREDIT_FIRST_NS);
+    must_be_sound();
+}
+
+static void holes_leave_time_for_runs(void) {
+    stop_time((int64_t)RUNS_NS);
+    must(purge_affordable(PURGE_RUNS) && !purge_affordable(PURGE_HOLES));
+    stop_time((int64_t)RUNS_NS + 1);
+    must(purge_affordable(PURGE_HOLES));
+    stop_time(0);
+    must(!purge_affordable(PURGE_RUNS));
+    page_set_trim_threshold(MIB); /* then runs need none */
+    stop_time(1);
+    must(purge_affordable(PURGE_HOLES));
+}
+
+/* Frees runs of four pages in an order that joins few of them, and tells what stays dirty. */
+static size_t empty_a_heap(int64_t credit_ns) {
+    enum { RUNS = 2000 };
+    static uintptr_t runs[RUNS];
+    for (size_t i = 0; i < RUNS; i++)
+        runs[i] = take_dirty(4);
+    stop_time(credit_ns);
+    for (size_t i = 0; i < RUNS; i++)
+        must(page_run_give(runs[i * 1237 % RUNS]));
+    must_be_sound();
+    return dirty_bytes();
+}
+
+static void a_heap_that_empties_is_swept_on_credit(void) {
+    must(empty_a_heap(0) <= 2 * MIB);
+    must(give_back_calls() <= 500); /* one by one it would be 2 000 */
+}
+
+static void a_debt_ends_the_sweeps(void) {
+    must(empty_a_heap(-(int64_t)BURST_NS) > 30 * MIB);
+    must(give_back_calls() == 0);
 }
 
 /* What the user has set is kept at any price. */
@@ -290,6 +350,10 @@ int main(void) {
         body_test(a_heap_that_breathes_earns_a_budget),
         body_test(a_budget_that_is_not_used_is_lost),
         body_test(giving_back_takes_a_share_of_the_time),
+        body_test(growing_earns_time),
+        body_test(holes_leave_time_for_runs),
+        body_test(a_heap_that_empties_is_swept_on_credit),
+        body_test(a_debt_ends_the_sweeps),
         body_test(a_threshold_is_worth_any_time),
         body_test(a_threshold_is_kept_after_every_operation),
         body_test(purging_leaves_about_three_quarters),
