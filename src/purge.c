@@ -22,7 +22,7 @@
  *          earned (up to BURST_NS), then SHARE_PERCENT of the CPU time that the process uses.  Calls, pages
  *          purged, and the faults on pages that are wanted again are charged.  Holes in slabs leave
  *          RUNS_NS.  While there is no credit, R may exceed T; but each time that what is in use has fallen
- *          to half, whole stretches of free pages go (a sweep), on a debt of at most BURST_NS.
+ *          to half, whole stretches of free pages go (a sweep), up to a debt of BURST_NS.
  *
  * ORDER    The top of the break first (it gives address space back too), then the largest dirty
  *          blocks, highest address first: allocation prefers the lowest.
@@ -43,7 +43,8 @@
 
 enum {
     SHARE_PERCENT = 3,
-    SWEEP_PAGES = 16, /* dirty ones, that are worth a call */
+    SWEEP_LEAST_PAGES = 16, /* dirty ones, that are worth a call */
+    SWEEP_MOST_PAGES = 512,
 };
 
 void page_set_trim_threshold(size_t bytes) {
@@ -214,16 +215,23 @@ static size_t top_to_keep(size_t excess_pages, size_t *dirty_pages) {
     return at - top.start;
 }
 
-/* The free pages from one on, of either kind and in its region; *dirty_pages tells how many are dirty. */
+/* The free pages from one on, of either kind, at most SWEEP_MOST_PAGES of its region: they are nobody's while
+ * they are purged.  *dirty_pages tells how many are dirty. */
 static struct extent free_from(const struct region *region, unsigned first, size_t *dirty_pages) {
     struct fit_extent next;
-    unsigned page = first;
+    unsigned page = first, stop = (unsigned)min_size(REGION_PAGES, first + SWEEP_MOST_PAGES);
     *dirty_pages = 0;
-    for (; page < REGION_PAGES && fit_beside(&region->fit, page, &next);
-         page = next.first + next.count)
-        *dirty_pages += next.kind == FIT_DIRTY ? next.count : 0;
+    while (page < stop && fit_beside(&region->fit, page, &next)) {
+        unsigned end = (unsigned)min_size(next.first + next.count, stop);
+        *dirty_pages += next.kind == FIT_DIRTY ? end - page : 0;
+        page = end;
+    }
     uintptr_t start = region->base + ((uintptr_t)first << PAGE_SHIFT);
     return (struct extent){start, start + ((uintptr_t)(page - first) << PAGE_SHIFT)};
+}
+
+static bool debt_is_bearable(void) {
+    return LOAD_RELAXED(S.credit_ns) > -(int64_t)BURST_NS;
 }
 
 /* Purges what is dirty in whole stretches of free pages, over clean ones that lie between: a small part of
@@ -231,20 +239,21 @@ static struct extent free_from(const struct region *region, unsigned first, size
 static void sweep(size_t target_pages) {
     hot_merge_all();
     for (uint32_t rank = 0; rank < pagemap_region_count; rank++)
-        for (unsigned page = 0; page < REGION_PAGES && S.dirty_pages > target_pages; page++) {
+        for (unsigned page = 0; page < REGION_PAGES && S.dirty_pages > target_pages;) {
             size_t dirty_pages;
             struct extent stretch = free_from(pagemap_regions[rank], page, &dirty_pages);
-            if (dirty_pages >= SWEEP_PAGES && !purge_extent(stretch))
+            bool worth_it = dirty_pages >= SWEEP_LEAST_PAGES;
+            if (worth_it && !(debt_is_bearable() && purge_extent(stretch)))
                 return;
-            page += (unsigned)((stretch.end - stretch.start) >> PAGE_SHIFT);
+            page += (unsigned)max_size((stretch.end - stretch.start) >> PAGE_SHIFT, 1);
         }
 }
 
-/* True each time that what is in use has fallen to half, unless the debt is too high. */
+/* True each time that what is in use has fallen to half. */
 static bool has_emptied(void) {
     size_t live_pages = page_live_bytes() >> PAGE_SHIFT;
     S.swept_live_pages = max_size(S.swept_live_pages, live_pages);
-    if (live_pages > S.swept_live_pages / 2 || LOAD_RELAXED(S.credit_ns) <= -(int64_t)BURST_NS)
+    if (live_pages > S.swept_live_pages / 2 || !debt_is_bearable())
         return false;
     S.swept_live_pages = live_pages;
     return true;

@@ -7,6 +7,7 @@
  *        footprint threads COUNT idle|used   threads that did nothing, or a little of everything
  *        footprint fork                  a child that frees a tenth of its parent's blocks
  *        footprint metadata BYTES        64 MiB of blocks of this size, all written to
+ *        footprint shrink PERCENT        200 MB in two sizes, of which so much is freed in any order
  */
 #include "self_check.h"
 
@@ -164,6 +165,40 @@ static void run_metadata(size_t bytes) {
     }
 }
 
+/* ---- shrink ---- */
+
+enum { SHRINK_BLOCKS = 262144 };
+
+/* The order is the same in each run. */
+static uint32_t random_below(uint32_t limit) {
+    static uint64_t state = 0x9e3779b97f4a7c15;
+    state = state * 6364136223846793005u + 1442695040888963407u;
+    return (uint32_t)((state >> 33) % limit);
+}
+
+static void run_shrink(size_t percent) {
+    static char *blocks[SHRINK_BLOCKS];
+    for (uint32_t i = 0; i < SHRINK_BLOCKS; i++) {
+        size_t bytes = random_below(2) ? 512 : 1024;
+        blocks[i] = malloc(bytes);
+        MUST(blocks[i]);
+        memset(blocks[i], (int)(i % 251), bytes);
+    }
+    say("peak=%zu\n", resident());
+    for (uint32_t i = SHRINK_BLOCKS - 1; i > 0; i--) {
+        uint32_t other = random_below(i + 1);
+        char *block = blocks[i];
+        blocks[i] = blocks[other];
+        blocks[other] = block;
+    }
+    size_t freed = SHRINK_BLOCKS * percent / 100;
+    for (size_t i = 0; i < freed; i++)
+        free(blocks[i]);
+    say("resident=%zu\n", resident());
+    for (size_t i = freed; i < SHRINK_BLOCKS; i++)
+        CHECK(blocks[i][0] == blocks[i][511]);
+}
+
 int main(int argc, char **argv) {
     MUST(argc >= 2);
     if (strcmp(argv[1], "trivial") == 0)
@@ -174,6 +209,8 @@ int main(int argc, char **argv) {
         run_fork();
     else if (strcmp(argv[1], "metadata") == 0)
         run_metadata((size_t)atol(argv[2]));
+    else if (strcmp(argv[1], "shrink") == 0)
+        run_shrink((size_t)atol(argv[2]));
     else
         MUST(!"a known figure");
     return finish();

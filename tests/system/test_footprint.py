@@ -142,9 +142,24 @@ def check_metadata():
                   metadata <= got["resident"] * 2 // 100 + 64 * KIB, got)
 
 
+def check_shrink():
+    """Without a call and without a thread, in whatever order the blocks are freed."""
+    for percent, most in ((95, 75), (100, 10)):
+        libc, got = figures("shrink", str(percent)), figures("shrink", str(percent),
+                                                             preload=tap.LIBRARY)
+        for malloc, of in (("libc", libc), ("Quarry", got)):
+            tell(f"{percent} % of {of.get('peak', 0) / 1e6:.0f} MB freed in random order, on {malloc}: "
+                 f"{of.get('resident', 0) / 1e6:.1f} MB resident")
+        tap.check(f"of 200 MB of which {percent} % are freed at most {most} MB stay",
+                  got.get("peak", 0) > 200e6 and 0 < got["resident"] <= most * 1e6, got)
+        tap.check(f"the same test tells another malloc apart, {percent} %",
+                  libc.get("resident", 0) > 150e6, libc)
+
+
 check_trivial()
 check_mappings()
 check_threads()
 check_fork()
 check_metadata()
+check_shrink()
 tap.done()
