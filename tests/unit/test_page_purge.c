@@ -6,7 +6,6 @@
 #include "run_support.h"
 
 #include "page_internal.h"
-#include "purge.h"
 
 static struct page_counts now;
 
@@ -156,7 +155,7 @@ static void stop_time(int64_t credit_ns) {
     page_state.credit_ns = credit_ns;
 }
 
-/* Growing earns what one purge of the pages costs, up to a burst; to shrink and grow again earns nothing. */
+/* Growing earns time, up to a burst; to shrink and grow again earns nothing. */
 static void growing_earns_time(void) {
     must(page_state.credit_ns == (int64_t)CREDIT_FIRST_NS);
     uintptr_t run = take_dirty(1000);
@@ -206,6 +205,11 @@ static void a_heap_that_empties_is_swept_on_credit(void) {
 static void a_debt_ends_the_sweeps(void) {
     must(empty_a_heap(-(int64_t)BURST_NS) > 30 * MIB);
     must(give_back_calls() == 0);
+}
+
+static void a_debt_ends_a_sweep_that_has_begun(void) {
+    must(empty_a_heap(1 - (int64_t)BURST_NS) > 20 * MIB);
+    must(give_back_calls() == 1);
 }
 
 /* What the user has set is kept at any price. */
@@ -354,6 +358,7 @@ int main(void) {
         body_test(holes_leave_time_for_runs),
         body_test(a_heap_that_empties_is_swept_on_credit),
         body_test(a_debt_ends_the_sweeps),
+        body_test(a_debt_ends_a_sweep_that_has_begun),
         body_test(a_threshold_is_worth_any_time),
         body_test(a_threshold_is_kept_after_every_operation),
         body_test(purging_leaves_about_three_quarters),
