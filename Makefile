@@ -79,9 +79,9 @@ SELDOM := $(patsubst %,src/%.c,option report info stats figures figures_write si
   objects heaps fork os zone headroom meta mapping purge sizeclass cache_repair page_repair slab_repair \
   slab_shard slab_trim)
 # Called often, but not in a loop of its own: without padding.
-DENSE := $(patsubst %,src/%.c,buddy fit extent hot page pagemap slab heap api cache)
+DENSE := $(patsubst %,src/%.c,buddy fit extent hot page pagemap slab heap api cache cache_runs)
 # Never on the way to an abort or to code of the program: debuggers have .debug_frame.
-NO_UNWIND := $(patsubst %,src/%.c,buddy fit extent control ledger limit stats \
+NO_UNWIND := $(patsubst %,src/%.c,buddy fit extent hot sizeclass control ledger limit stats \
   cache_repair page_repair slab_repair slab_shard)
 PRELOAD := $(wildcard preload/*.c)
 # Files named *_support.c (and the fake operating system) are linked into every test of their folder.

@@ -24,7 +24,8 @@ static inline void *api_or_enomem(void *block) {
 }
 
 static NOINLINE void *api_malloc_slow(size_t size) {
-    return api_or_enomem(heap_allocate(size));
+    void *run = heap_pop_run(size);
+    return LIKELY(run != NULL) ? run : api_or_enomem(heap_allocate(size));
 }
 
 static ALWAYS_INLINE void *api_malloc(size_t size) {

@@ -23,6 +23,7 @@
 #define LIKELY(x) __builtin_expect(!!(x), 1)
 #define UNLIKELY(x) __builtin_expect(!!(x), 0)
 #define NOINLINE __attribute__((noinline))
+#define SELDOM __attribute__((noinline, cold)) /* compiled for size, apart from what runs often */
 #define ALWAYS_INLINE inline __attribute__((always_inline))
 
 #ifdef QUARRY_DEBUG

@@ -5,6 +5,9 @@
  * PURPOSE  Serve a malloc or free from the calling thread's own memory: no lock, no atomic
  *          read-modify-write, no system call.
  *
+ * TERMS    An object is one of a slab, or a run whose length has a class (sizeclass.h): the class map says the
+ *          class at its first page, its head stays HEAD_RUN while it is cached.
+ *
  * LAYOUT   slots    [ NULL | o1 | o2 | ... | on |    |    ]
  *                     ^ sentinel             ^ top     ^ end = slots + capacity
  *          An empty bin takes half a stack from the slabs, a full one gives its older half back, for
@@ -18,11 +21,12 @@
  *          only fills or only drains does not.  While the capacities of all threads together exceed
  *          the budget of max(4 MiB, live/32), or 1 MiB for each thread while that is less than
  *          live/2, each step by use costs EARN_HARD, and there is none by regret.
+ *          Runs: 128 KiB or one by use, 512 KiB by regret, see cache_runs.c.
  *          Every IDLE_TICKS slow operations of the thread, bins that stand where they stood are
  *          emptied.  So a thread that did a little of everything holds nothing but this table.
  *          of a cache: in use by one thread <-> unused, for the next thread.  The last KEPT_WARM that
  *          were left keep their capacities (not their objects): threads replace one another.
- *          of cache_tls: &cold_cache (none yet, or left) <-> own cache; left for the third time for good
+ *          of cache_tls: COLD_CACHE (none yet, or left) <-> own cache; left for the third time for good
  *
  * INVARIANTS
  *   INV-CACHE-1  Slots between the sentinel and top hold distinct objects of the class whose bits
@@ -57,8 +61,10 @@ enum {
     CAPACITY_STEADY = 64,
     CAPACITY_STEADY_THREADS = 128, /* a batch costs more where others may want the lock */
     CAPACITY_STEADY_BYTES = 32 * 1024,
-    CAPACITY_MAX = 2047, /* with the sentinel, one block of META_BLOCK_MAX */
+    CAPACITY_STEADY_RUN_BYTES = 128 * 1024, /* or one run */
+    CAPACITY_MAX = 2047,                    /* with the sentinel, one block of META_BLOCK_MAX */
     CAPACITY_MAX_BYTES = 1024 * 1024,
+    CAPACITY_MAX_RUN_BYTES = 512 * 1024,
     BATCH_MAX = 128,
     BATCH_BYTES = 64 * 1024,
     EARN_FIRST = 64, /* what a program does once or twice is checked exactly: see docs/decisions */
@@ -74,24 +80,31 @@ enum {
 
 void *cache_no_slots[1];
 
-#define FIVE(x) x, x, x, x, x
+#define FOUR(x) x, x, x, x
 #define EIGHT(x) x, x, x, x, x, x, x, x
 #define COLD_BINS \
-    { EIGHT(EIGHT(cache_no_slots)), FIVE(cache_no_slots) }
+    { EIGHT(EIGHT(cache_no_slots)), FOUR(EIGHT(cache_no_slots)), cache_no_slots }
 
-_Static_assert(CLASS_COUNT == 8 * 8 + 5, "COLD_BINS has one entry per class");
+_Static_assert(BIN_COUNT == 8 * 8 + 4 * 8 + 1, "COLD_BINS has one entry per class");
 
-static struct cache cold_cache = {.top = COLD_BINS, .end = COLD_BINS};
+/* Of the cache that a thread begins with nothing but the bins is looked at, so there is no more of it. */
+static struct {
+    void **top[BIN_COUNT], **end[BIN_COUNT];
+} cold_bins = {.top = COLD_BINS, .end = COLD_BINS};
 
-__thread struct cache *cache_tls = &cold_cache;
+_Static_assert(offsetof(struct cache, top) == 0, "as in cold_bins");
+_Static_assert(offsetof(struct cache, end) == sizeof cold_bins.top, "as in cold_bins");
+#define COLD_CACHE ((struct cache *)(void *)&cold_bins)
+
+__thread struct cache *cache_tls = COLD_CACHE;
 
 struct cache *cache_registry;
 struct cache_shared cache_shared = {.lock = LOCK_INITIALISER(LOCK_REGISTRY)};
 #define G cache_shared
 
 static bool enabled = true;
-static size_t capacity_max = CAPACITY_MAX, size_max = SMALL_MAX;
-static size_t uncached_from = SIZE_MAX, deep_max = SMALL_MAX;
+static size_t capacity_max = CAPACITY_MAX, size_max = RUN_MAX;
+static size_t uncached_from = SIZE_MAX, deep_max = RUN_MAX;
 static pthread_key_t exit_key;
 static bool exit_key_made;
 static __thread uint8_t leave_calls;
@@ -126,11 +139,11 @@ static void use_again(struct cache *cache) {
     cache->epoch = LOAD_RELAXED(G.epoch);
     cache->in_use = 1;
     STORE_RELAXED(G.in_use, G.in_use + 1);
-    cache_add_capacity(cache_held_by(cache));
+    cache_count_in(cache, true);
 }
 
 /* Without the key nobody would tell us of a thread's end, so there would be no cache. */
-static struct cache *make_cache(void) {
+static SELDOM struct cache *make_cache(void) {
     if (!exit_key_made)
         return NULL;
     lock_take(&G.lock);
@@ -140,8 +153,8 @@ static struct cache *make_cache(void) {
     } else {
         cache = meta_take(sizeof *cache);
         if (cache) {
-            memcpy(cache->top, cold_cache.top, sizeof cache->top);
-            memcpy(cache->end, cold_cache.end, sizeof cache->end);
+            memcpy(cache->top, cold_bins.top, sizeof cache->top);
+            memcpy(cache->end, cold_bins.end, sizeof cache->end);
             cache->epoch = LOAD_RELAXED(G.epoch);
             cache->in_use = 1;
             cache->next = cache_registry;
@@ -160,7 +173,7 @@ static struct cache *make_cache(void) {
 /* The calling thread's cache, if it has one. */
 static struct cache *present_cache(void) {
     struct cache *cache = cache_tls;
-    if (UNLIKELY(cache == &cold_cache))
+    if (UNLIKELY(cache == COLD_CACHE))
         return NULL;
     if (UNLIKELY(cache->epoch != LOAD_RELAXED(G.epoch)))
         cache_adopt_orphans(cache);
@@ -190,7 +203,10 @@ static unsigned capacity_limit(unsigned class_index, size_t count, size_t bytes)
     size_t size = size_classes[class_index].size;
     if (size > LOAD_RELAXED(size_max) || size >= LOAD_RELAXED(uncached_from))
         return 0;
-    size_t objects = min_size(count, max_size(CAPACITY_FIRST, bytes / size));
+    if (sizeclass_is_run(class_index) && page_trim_threshold_set())
+        return 0;
+    size_t least = sizeclass_is_run(class_index) ? 1 : CAPACITY_FIRST;
+    size_t objects = min_size(count, max_size(least, bytes / size));
     return (unsigned)min_size(LOAD_RELAXED(capacity_max), objects);
 }
 
@@ -213,15 +229,17 @@ static bool resize_bin(struct cache *cache, unsigned class_index, unsigned capac
     cache->state[class_index].regret = 0;
     if (old_capacity)
         meta_give(old, slot_bytes(old_capacity));
-    cache_add_capacity(cache_held_bytes(class_index, capacity) -
-                       cache_held_bytes(class_index, old_capacity));
+    cache_add_capacity(class_index, cache_held_bytes(class_index, capacity) -
+                                        cache_held_bytes(class_index, old_capacity));
     return true;
 }
 
-static bool budget_exceeded(void) {
+static bool budget_exceeded(unsigned class_index) {
     size_t live = page_live_bytes(), threads = LOAD_RELAXED(G.in_use);
     size_t budget = max_size(live / 32, min_size(live / 2, threads * BUDGET_PER_THREAD));
-    return LOAD_RELAXED(G.capacity_bytes) > max_size(BUDGET_MIN, budget);
+    bool runs = sizeclass_is_run(class_index);
+    budget = max_size(BUDGET_MIN, budget);
+    return LOAD_RELAXED(G.capacity_bytes[runs]) > (runs ? budget / 2 : budget);
 }
 
 /* The step to the next capacity below a limit.  A bin that has reached it is looked at again when it has
@@ -236,13 +254,15 @@ static void grow_bin(struct cache *cache, unsigned class_index, unsigned limit) 
 
 static unsigned steady_limit(unsigned class_index) {
     unsigned count = lock_single_thread() ? CAPACITY_STEADY : CAPACITY_STEADY_THREADS;
-    return capacity_limit(class_index, count, CAPACITY_STEADY_BYTES);
+    return capacity_limit(class_index, count,
+                          sizeclass_is_run(class_index) ? CAPACITY_STEADY_RUN_BYTES
+                                                        : CAPACITY_STEADY_BYTES);
 }
 
 static void earn_by_use(struct cache *cache, unsigned class_index) {
     const struct bin_state *state = &cache->state[class_index];
     unsigned price = state->capacity ? EARN_NEXT : EARN_FIRST;
-    if (state->slow_ops >= price && (state->slow_ops >= EARN_HARD || !budget_exceeded()))
+    if (state->slow_ops >= price && (state->slow_ops >= EARN_HARD || !budget_exceeded(class_index)))
         grow_bin(cache, class_index, steady_limit(class_index));
 }
 
@@ -252,10 +272,13 @@ static void earn_by_regret(struct cache *cache, unsigned class_index, unsigned c
     unsigned missed = (unsigned)min_size(count, state->spilled);
     state->spilled = (uint16_t)(state->spilled - missed);
     state->regret = (uint16_t)min_size(state->regret + missed, UINT16_MAX);
-    if (size_classes[class_index].size > LOAD_RELAXED(deep_max))
+    if (!state->capacity || size_classes[class_index].size > LOAD_RELAXED(deep_max))
         return;
-    if (state->regret >= EARN_REGRET * state->capacity && !budget_exceeded())
-        grow_bin(cache, class_index, capacity_limit(class_index, CAPACITY_MAX, CAPACITY_MAX_BYTES));
+    if (state->regret >= EARN_REGRET * state->capacity && !budget_exceeded(class_index))
+        grow_bin(cache, class_index,
+                 capacity_limit(class_index, CAPACITY_MAX,
+                                sizeclass_is_run(class_index) ? CAPACITY_MAX_RUN_BYTES
+                                                              : CAPACITY_MAX_BYTES));
 }
 
 /* ---- spilling ------------------------------------------------------------------------------------ */
@@ -272,10 +295,13 @@ static size_t batch_limit(unsigned class_index) {
 static void give_batch(unsigned class_index, void *const *batch, size_t count) {
     while (count > 0) {
         unsigned wrong = 0;
-        enum slab_status status = slab_give(class_index, batch, (unsigned)count, &wrong);
+        enum slab_status status = cache_return(class_index, batch, (unsigned)count, &wrong);
         if (LIKELY(status == SLAB_OK))
             return;
-        report_slab_misuse("free", batch[wrong], status == SLAB_FOREIGN ? SLAB_FREE : status);
+        if (sizeclass_is_run(class_index))
+            report_bad_pointer("free", batch[wrong]);
+        else
+            report_slab_misuse("free", batch[wrong], status == SLAB_FOREIGN ? SLAB_FREE : status);
         batch += wrong + 1;
         count -= wrong + 1;
     }
@@ -307,7 +333,7 @@ static void spill_all(struct cache *cache, unsigned class_index) {
 }
 
 static void flush_cache(struct cache *cache) {
-    for (unsigned i = 1; i < CLASS_COUNT; i++)
+    for (unsigned i = 1; i < BIN_COUNT; i++)
         if (cache->state[i].capacity)
             spill_all(cache, i);
 }
@@ -320,25 +346,28 @@ void cache_flush(void) {
 
 /* Takes the capacity from the bins of all objects of at least so many bytes. */
 static void drop_bins(struct cache *cache, size_t bytes) {
-    for (unsigned i = 1; i < CLASS_COUNT; i++)
+    for (unsigned i = 1; i < BIN_COUNT; i++)
         if (size_classes[i].size >= bytes && cache->state[i].capacity) {
             spill_all(cache, i);
             resize_bin(cache, i, 0);
         }
 }
 
-void cache_set_uncached_from(size_t bytes) {
-    STORE_RELAXED(uncached_from, bytes);
+void cache_drop_from(size_t bytes) {
     struct cache *cache = present_cache();
     if (cache)
         drop_bins(cache, bytes);
 }
 
+void cache_set_uncached_from(size_t bytes) {
+    STORE_RELAXED(uncached_from, bytes);
+    cache_drop_from(bytes);
+}
+
 void cache_set_enabled(bool on) {
     STORE_RELAXED(enabled, on);
-    struct cache *cache = present_cache();
-    if (cache && !on)
-        drop_bins(cache, 0);
+    if (!on)
+        cache_drop_from(0);
 }
 
 void cache_set_deep_limit(size_t bytes) {
@@ -347,7 +376,7 @@ void cache_set_deep_limit(size_t bytes) {
 
 /* Takes the capacity from bins that nobody used since the last look. */
 static void drop_idle(struct cache *cache) {
-    for (unsigned i = 1; i < CLASS_COUNT; i++) {
+    for (unsigned i = 1; i < BIN_COUNT; i++) {
         struct bin_state *state = &cache->state[i];
         if (!state->capacity)
             continue;
@@ -369,14 +398,16 @@ static void attend_enabled(struct cache *cache) {
         drop_bins(cache, 0);
 }
 
-static void count_slow_op(struct cache *cache, unsigned class_index) {
+/* Runs go back one by one, so that to keep them is of use only to who takes such runs as well. */
+static void count_slow_op(struct cache *cache, unsigned class_index, bool earns) {
     struct bin_state *state = &cache->state[class_index];
     if (UNLIKELY(cache->stopped == LOAD_RELAXED(enabled)))
         attend_enabled(cache);
     state->busy = 1;
-    if (state->slow_ops < UINT16_MAX)
+    if (earns && state->slow_ops < UINT16_MAX)
         state->slow_ops++;
-    earn_by_use(cache, class_index);
+    if (earns)
+        earn_by_use(cache, class_index);
     uint32_t ticks = cache->ticks + 1;
     STORE_RELAXED(cache->ticks, ticks);
     if (ticks % IDLE_TICKS == 0)
@@ -390,7 +421,7 @@ void *cache_take(unsigned class_index) {
     void *object = NULL;
     if (cache) {
         slab_enter(&cache->lane);
-        count_slow_op(cache, class_index);
+        count_slow_op(cache, class_index, true);
     }
     if (!cache || cache->state[class_index].capacity < 2)
         return slab_take(class_index, &object, 1) ? object : NULL;
@@ -404,13 +435,26 @@ void *cache_take(unsigned class_index) {
     return cache_pop(class_index);
 }
 
+/* One at a time: what a thread takes many of has pages that nobody has touched yet. */
+void *cache_take_run(unsigned class_index, bool *zero) {
+    struct cache *cache = own_cache();
+    if (cache) {
+        count_slow_op(cache, class_index, true);
+        earn_by_regret(cache, class_index, 1);
+    }
+    uintptr_t run = page_run_take(size_classes[class_index].pages, PAGE_BYTES, zero);
+    if (run)
+        pagemap_set_class(run, 1, class_index);
+    return (void *)run;
+}
+
 enum slab_status cache_give(unsigned class_index, void *object) {
     struct cache *cache = own_cache();
     unsigned wrong;
     if (cache)
-        count_slow_op(cache, class_index);
+        count_slow_op(cache, class_index, !sizeclass_is_run(class_index));
     if (!cache || !cache->state[class_index].capacity)
-        return slab_give(class_index, &object, 1, &wrong);
+        return cache_return(class_index, &object, 1, &wrong);
     if (!cache_push(class_index, object)) {
         unsigned count = spill(cache, class_index);
         struct bin_state *state = &cache->state[class_index];
@@ -423,7 +467,7 @@ enum slab_status cache_give(unsigned class_index, void *object) {
 /* ---- thread exit --------------------------------------------------------------------------------- */
 
 /* Leaves the cache to the next thread, as warm as it is unless there are enough such. */
-static void retire(struct cache *cache) {
+static SELDOM void retire(struct cache *cache) {
     lock_take(&G.lock);
     bool keep = G.unused_warm < KEPT_WARM && LOAD_RELAXED(enabled);
     cache->warm = keep;
@@ -433,7 +477,7 @@ static void retire(struct cache *cache) {
         flush_cache(cache);
     else
         drop_bins(cache, 0);
-    cache_add_capacity(0 - cache_held_by(cache));
+    cache_count_in(cache, false);
     lock_take(&G.lock);
     cache->in_use = 0;
     STORE_RELAXED(G.in_use, G.in_use - 1);
@@ -448,7 +492,7 @@ void cache_leave(void) {
     struct cache *cache = present_cache();
     if (!cache)
         return;
-    cache_tls = &cold_cache;
+    cache_tls = COLD_CACHE;
     leave_calls++;
     retire(cache);
 }

@@ -24,12 +24,12 @@ struct bin_state {
     uint16_t regret;   /* those that were asked for again, since the capacity last changed */
 };
 
-/* Bin 0 stays both empty and full: NULL, foreign and large pointers end up there. */
+/* Of each bin the object pushed last, or the NULL slot; and the last slot.  Written by the owner only.  Bin 0
+ * stays both empty and full: NULL, foreign and large pointers end up there. */
 struct cache {
-    /* The object pushed last, or the NULL slot; and the last slot.  Written by the owner only. */
-    void **top[CLASS_COUNT];
-    void **end[CLASS_COUNT];
-    struct bin_state state[CLASS_COUNT];
+    void **top[BIN_COUNT];
+    void **end[BIN_COUNT];
+    struct bin_state state[BIN_COUNT];
     struct cache *next; /* in the registry of all caches; they are never unmapped */
     uint32_t in_use;    /* guarded by the registry's lock */
     uint32_t epoch;     /* the number of forks when its thread last looked */
@@ -98,12 +98,19 @@ void *cache_take(unsigned class_index);
  * bin spills is reported at once (report.h). */
 enum slab_status cache_give(unsigned class_index, void *object);
 
+/* A run of the class, which is not in the bin, and whether all of it is known to read as zero; NULL where
+ * the kernel refuses memory. */
+void *cache_take_run(unsigned class_index, bool *zero);
+
 /* Empties the calling thread's bins into the slabs. */
 void cache_flush(void);
 
 /* Whether bins may have capacity; false makes every call take the slow, fully checked path.  Threads
  * other than the calling one give up what they have at their next slow operation. */
 void cache_set_enabled(bool enabled);
+
+/* The calling thread's cache gives up what it has of the classes of at least so many bytes. */
+void cache_drop_from(size_t bytes);
 
 /* Limits for capacity earned from now on: objects per bin, and bytes of the largest class. */
 void cache_set_capacity_limit(size_t objects);
@@ -117,9 +124,9 @@ void cache_set_uncached_from(size_t bytes);
 void cache_set_deep_limit(size_t bytes);
 
 struct cache_counts {
-    size_t caches;               /* in use */
-    size_t objects[CLASS_COUNT]; /* in bins; other threads' bins are read while they change */
-    size_t cached_bytes;         /* the same */
+    size_t caches;             /* in use */
+    size_t objects[BIN_COUNT]; /* in bins; other threads' bins are read while they change */
+    size_t cached_bytes;       /* the same */
     size_t capacity_bytes;
 };
 

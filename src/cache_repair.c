@@ -11,11 +11,12 @@
 #define G cache_shared
 
 void cache_count(struct cache_counts *counts) {
-    *counts = (struct cache_counts){.capacity_bytes = LOAD_RELAXED(G.capacity_bytes)};
+    *counts = (struct cache_counts){.capacity_bytes = LOAD_RELAXED(G.capacity_bytes[0]) +
+                                                      LOAD_RELAXED(G.capacity_bytes[1])};
     lock_take(&G.lock);
     for (const struct cache *cache = cache_registry; cache; cache = cache->next) {
         counts->caches += cache->in_use;
-        for (unsigned i = 1; i < CLASS_COUNT && cache->in_use; i++) {
+        for (unsigned i = 1; i < BIN_COUNT && cache->in_use; i++) {
             unsigned capacity = LOAD_RELAXED(cache->state[i].capacity);
             size_t room = (size_t)(LOAD_RELAXED(cache->end[i]) - LOAD_RELAXED(cache->top[i]));
             if (room > capacity)
@@ -30,15 +31,15 @@ void cache_count(struct cache_counts *counts) {
 /* The stacks of a thread that is gone are read downwards to the sentinel: top is authoritative,
  * capacity and end may have been cut between two changes. */
 static void adopt(struct cache *cache) {
-    for (unsigned i = 1; i < CLASS_COUNT; i++) {
+    for (unsigned i = 1; i < BIN_COUNT; i++) {
         void *object;
         unsigned wrong;
         while ((object = *cache->top[i]) != NULL) {
             cache->top[i]--;
-            slab_give(i, &object, 1, &wrong);
+            cache_return(i, &object, 1, &wrong);
         }
         cache->top[i] = cache->end[i] = cache_no_slots;
-        cache_add_capacity(0 - cache_held_bytes(i, cache->state[i].capacity));
+        cache_add_capacity(i, 0 - cache_held_bytes(i, cache->state[i].capacity));
     }
     memset(cache->state, 0, sizeof cache->state);
     G.unused_warm -= cache->warm;
@@ -57,15 +58,16 @@ void cache_adopt_orphans(struct cache *own) {
 }
 
 void cache_repair(void) {
-    size_t bytes = 0;
     if (lock_broken(&G.lock))
         lock_repair(&G.lock); /* a cache is linked by its last store */
     G.unused_warm = G.in_use = 0;
+    G.capacity_bytes[0] = G.capacity_bytes[1] =
+        0; /* a cut between a capacity and its sum would stay */
     for (const struct cache *cache = cache_registry; cache; cache = cache->next) {
-        bytes += cache->in_use ? cache_held_by(cache) : 0;
+        if (cache->in_use)
+            cache_count_in(cache, true);
         G.unused_warm += cache->warm;
         G.in_use += cache->in_use;
     }
-    STORE_RELAXED(G.capacity_bytes, bytes); /* a cut between a capacity and this sum would stay */
     STORE_RELAXED(G.epoch, G.epoch + 1);
 }

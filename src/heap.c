@@ -6,7 +6,7 @@
  *
  * ROUTES   up to SMALL_MAX                an object of a slab, through the thread's cache; a mapping
  *                                         where the threshold says so
- *          above, below the threshold     a run of pages
+ *          above, below the threshold     a run of pages; up to RUN_MAX through the thread's cache
  *          from the mmap threshold on     a mapping of its own; a run where that fails or the
  *                                         number of mappings is at its limit
  *          A route that fails tries the other, and all are tried again after a trim: memory freed
@@ -29,7 +29,6 @@
 #include "limit.h"
 #include "lock.h"
 #include "mapping.h"
-#include "meta.h"
 #include "option.h"
 #include "os.h"
 #include "page.h"
@@ -44,12 +43,11 @@
 #define MMAP_THRESHOLD_MAX ((size_t)32 << 20)
 #define MMAP_MAX_DEFAULT ((size_t)65536)
 #define NO_BREAK_BASE ((uintptr_t)1 << 44) /* where the window lies if there is no break */
-#define TABLES_RESERVED ((size_t)512 << 10)
-#define KEEP_ANYWAY ((size_t)128) /* a block this small is not worth moving to shrink it */
+#define KEEP_ANYWAY ((size_t)128)          /* a block this small is not worth moving to shrink it */
 
 static uint32_t before_init; /* 0: attend */
 uint32_t *heap_state_word = &before_init;
-uint16_t heap_usable_known[CLASS_COUNT];
+uint16_t heap_usable_known[BIN_COUNT];
 
 static struct lock init_lock = LOCK_INITIALISER(LOCK_INIT);
 static bool initialised;
@@ -118,17 +116,22 @@ static bool wants_mapping(size_t size) {
 }
 
 static void *take_run(size_t size, size_t align, bool *zero) {
+    if (size > SMALL_MAX && size <= RUN_MAX && align <= PAGE_BYTES)
+        return cache_take_run(sizeclass_for_run(size), zero);
     return (void *)page_run_take(pages_for(size), max_size(align, PAGE_BYTES), zero);
+}
+
+/* What the heap grows by for a block above SMALL_MAX. */
+static size_t bytes_taken(size_t size) {
+    return wants_mapping(size) ? size : sizeclass_run_pages(size) << PAGE_SHIFT;
 }
 
 static void *try_large(size_t size, size_t align, bool *zero) {
     bool mapping_first = wants_mapping(size);
-    void *block = NULL;
-    if (!limit_admits(size))
+    if (!limit_admits(bytes_taken(size)))
         return NULL;
     *zero = true;
-    if (mapping_first)
-        block = mapping_take(size, align);
+    void *block = mapping_first ? mapping_take(size, align) : NULL;
     if (!block)
         block = take_run(size, align, zero);
     if (!block && !mapping_first && LOAD_RELAXED(mmap_max) != 0) {
@@ -156,7 +159,7 @@ static void *take_large(size_t size, size_t align, bool *zero) {
     if (UNLIKELY(!block) && relieve(size))
         block = try_large(size, align, zero);
     if (UNLIKELY(!block))
-        limit_count_failure(size);
+        limit_count_failure(bytes_taken(size));
     return block;
 }
 
@@ -172,7 +175,9 @@ static void *take_small(unsigned class_index) {
 
 static void *take_pages_once(size_t bytes, size_t align) {
     bool zero;
-    return limit_admits(bytes) ? take_run(bytes, align, &zero) : NULL;
+    if (!limit_admits(bytes))
+        return NULL;
+    return (void *)page_run_take(pages_for(bytes), max_size(align, PAGE_BYTES), &zero);
 }
 
 void *heap_take_pages(size_t bytes, size_t align) {
@@ -193,8 +198,11 @@ static void *take_small_mapping(size_t size) {
 
 /* size is at most PTRDIFF_MAX. */
 static void *take_any(size_t size, bool *zero) {
-    if (size > SMALL_MAX)
-        return take_large(size, 1, zero);
+    if (size > SMALL_MAX) {
+        void *run = heap_pop_run(size);
+        *zero = false;
+        return run ? run : take_large(size, 1, zero);
+    }
     void *block = take_small_mapping(size);
     *zero = block != NULL;
     return block ? block : take_small(sizeclass_for(size));
@@ -227,6 +235,8 @@ void *heap_allocate_aligned(size_t align, size_t size) {
             object = take_small_mapping(size); /* aligned to a page */
         return perturbed(object ? object : take_small(class_index), size);
     }
+    if (size > SMALL_MAX && align <= PAGE_BYTES)
+        return perturbed(take_any(size, &zero), size);
     return perturbed(take_large(max_size(size, 1), align, &zero), size);
 }
 
@@ -236,7 +246,7 @@ void *heap_allocate_aligned(size_t align, size_t size) {
 static unsigned class_of(const void *block) {
     unsigned class_index = pagemap_class(block);
     if (class_index)
-        return class_index;
+        return sizeclass_is_run(class_index) ? 0 : class_index;
     uint32_t head = pagemap_head((uintptr_t)block);
     if (head_kind(head) != HEAD_SLAB)
         return 0;
@@ -307,7 +317,11 @@ static bool fill_freed(void *block, const char *function) {
 
 static void free_object(unsigned class_index, void *block, const char *function) {
     enum slab_status status = cache_give(class_index, block);
-    if (UNLIKELY(status != SLAB_OK))
+    if (LIKELY(status == SLAB_OK))
+        return;
+    if (sizeclass_is_run(class_index))
+        report_bad_pointer(function, block);
+    else
         report_slab_misuse(function, block, status);
 }
 
@@ -342,6 +356,7 @@ static bool size_fits(size_t size, size_t usable, unsigned class_index) {
     if (class_index)
         return usable <= KEEP_ANYWAY || size >= usable / 2;
     return usable - max_size(size, 1) < os_page_bytes() ||
+           sizeclass_run_pages(size) << PAGE_SHIFT == usable ||
            (size <= SMALL_MAX && size >= usable / 2);
 }
 
@@ -379,11 +394,15 @@ static bool admit(size_t more_bytes) {
     return false;
 }
 
+/* While its length changes the run has no class. */
 static bool resize_run(void *block, size_t old_pages, size_t size) {
     uintptr_t address = (uintptr_t)block;
-    size_t pages = pages_for(size);
-    return (pages < old_pages && page_run_shrink(address, pages)) ||
-           (pages > old_pages && page_run_extend(address, pages));
+    size_t pages = sizeclass_run_pages(size);
+    pagemap_set_class(address, 1, 0);
+    bool done = (pages < old_pages && page_run_shrink(address, pages)) ||
+                (pages > old_pages && page_run_extend(address, pages));
+    pagemap_set_class(address, 1, sizeclass_of_run(done ? pages : old_pages));
+    return done;
 }
 
 /* A run or a mapping. */
@@ -451,14 +470,6 @@ size_t heap_trim(size_t pad) {
 
 void heap_set_foreign(size_t policy) {
     STORE_RELAXED(foreign_policy, policy);
-}
-
-/* Enough for the caches of some threads; where it ends, caches stay shallow. */
-void heap_make_tables_resident(void) {
-    os_make_code_resident();
-    pagemap_make_resident();
-    meta_reserve(TABLES_RESERVED);
-    os_make_resident(slab_classes, sizeof slab_classes);
 }
 
 void heap_end_dynamic_threshold(void) {

@@ -10,6 +10,7 @@
 #define QUARRY_HEAP_H
 
 #include "base.h"
+#include "cache.h"
 #include "sizeclass.h"
 
 /* Must be passed before any state is looked at: initialises on the first call of the process and
@@ -27,6 +28,12 @@ void *heap_allocate(size_t size);
 void *heap_allocate_zero(size_t size);
 void *heap_allocate_aligned(size_t align, size_t size); /* align: a power of two */
 
+/* A run for that many bytes from the thread's cache; NULL where it has none, or the size has no class. */
+static ALWAYS_INLINE void *heap_pop_run(size_t size) {
+    bool has_class = size > SMALL_MAX && size <= RUN_MAX;
+    return has_class ? cache_pop(sizeclass_for_run(size)) : NULL;
+}
+
 void heap_free(void *block, const char *function);
 void *heap_resize(void *block, size_t size); /* block is not NULL, size is not 0 */
 size_t heap_usable(const void *block, const char *function);
@@ -36,7 +43,7 @@ void *heap_take_pages(size_t bytes, size_t align);
 
 /* The usable size of an object by its class, where it is known without a look at the block; 0: ask
  * heap_usable.  Under QUARRY_CHECK none is known. */
-extern uint16_t heap_usable_known[CLASS_COUNT] __attribute__((visibility("hidden")));
+extern uint16_t heap_usable_known[BIN_COUNT] __attribute__((visibility("hidden")));
 
 /* Whether a block may have been asked for with this size / alignment; reports it if not. */
 bool heap_check_size(void *block, size_t size, const char *function);
@@ -52,7 +59,6 @@ void heap_set_perturb(unsigned byte);
 void heap_set_check(bool on);
 void heap_set_foreign(size_t policy); /* 0: abort, 1: leak, 2: hand to libc */
 void heap_end_dynamic_threshold(void);
-void heap_make_tables_resident(void); /* see docs/REALTIME.md */
 size_t heap_mmap_threshold(void);
 
 #endif

@@ -13,6 +13,7 @@
 #include "cache.h"
 #include "heap.h"
 #include "limit.h"
+#include "meta.h"
 #include "os.h"
 #include "page.h"
 #include "report.h"
@@ -23,17 +24,28 @@
 #include <quarry.h>
 #include <string.h>
 
+#define TABLES_RESERVED ((size_t)512 << 10)
+
 static bool keeps_all, maps_nothing;
+
+/* Enough for the caches of some threads; where it ends, caches stay shallow. */
+static void make_tables_resident(void) {
+    os_make_code_resident();
+    pagemap_make_resident();
+    meta_reserve(TABLES_RESERVED);
+    os_make_resident(slab_classes, sizeof slab_classes);
+}
 
 /* Who sets both wants no faults: docs/REALTIME.md. */
 static void prepare_realtime(void) {
     if (LOAD_RELAXED(keeps_all) && LOAD_RELAXED(maps_nothing))
-        heap_make_tables_resident();
+        make_tables_resident();
 }
 
 static void set_trim_threshold(size_t value) {
     heap_end_dynamic_threshold();
     page_set_trim_threshold(value);
+    cache_drop_from(SMALL_MAX + 1); /* no more runs are kept */
     STORE_RELAXED(keeps_all, value == SIZE_MAX);
     prepare_realtime();
 }

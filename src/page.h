@@ -54,6 +54,7 @@ void page_set_top_pad(size_t bytes);
 /* Where nothing is given back: of the most pages ever in use. */
 void page_set_headroom(size_t percent);
 size_t page_trim_bound(void);             /* the bound in force now; takes no lock */
+bool page_trim_threshold_set(void);       /* by the user; takes no lock */
 size_t page_hole_bound(size_t otherwise); /* the threshold if the user set it */
 
 struct page_counts {

@@ -123,7 +123,11 @@ static const char *verify_region(struct region *region) {
         bool in_slab = kind == HEAD_SLAB && page >= run_end;
         unsigned expected = in_slab ? pagemap_slab(region, head)->class_index : 0;
         size_t index = (address - pagemap_window.base) >> PAGE_SHIFT;
-        if (index < pagemap_window.limit && pagemap_window.class_map[index] != expected)
+        unsigned class_index =
+            index < pagemap_window.limit ? pagemap_window.class_map[index] : expected;
+        bool of_run = kind == HEAD_RUN && sizeclass_is_run(class_index) &&
+                      class_index == sizeclass_of_run(head_argument(head));
+        if (class_index != expected && !of_run)
             return "INV-MAP-1";
         if (in_slab && !is_page_of_slab(region, page))
             return "INV-MAP-3";

@@ -84,7 +84,8 @@ struct region {
 };
 
 /* The window: the stretch of addresses for which the class map answers.  class_map[i] is the size
- * class of the slab that page i of the window belongs to, 0 if it belongs to none. */
+ * class of the slab that page i of the window belongs to, or that of the run which begins there and may be
+ * cached; else 0. */
 struct window {
     uintptr_t base;
     size_t limit; /* in pages */

@@ -42,6 +42,7 @@ static const struct quarry_public_field fields[] = {
     ADDRESS("meta_chunks", meta_chunk_list),
     ADDRESS("meta_large_bytes", meta_large_total),
     COUNT("classes", CLASS_COUNT),
+    COUNT("bins", BIN_COUNT),
     COUNT("orders", BUDDY_ORDERS),
     COUNT("page_bytes", PAGE_BYTES),
     COUNT("region_pages", REGION_PAGES),

@@ -121,6 +121,10 @@ size_t page_trim_bound(void) {
     return purge_bound_pages() << PAGE_SHIFT;
 }
 
+bool page_trim_threshold_set(void) {
+    return LOAD_RELAXED(S.trim_threshold_set);
+}
+
 size_t page_hole_bound(size_t otherwise) {
     return LOAD_RELAXED(S.trim_threshold_set) ? LOAD_RELAXED(S.trim_threshold_bytes) : otherwise;
 }

@@ -10,6 +10,9 @@
  *          (Four per doubling cost programs with 4.3 KB pages 12 % of their memory; sixteen gain a
  *          few of them 3.5 % and cost others 4 %.)
  *
+ * RUNS     5, 6, ... 16 pages, then 8 lengths per doubling up to RUN_MAX: so that what a thread caches fits
+ *          the next request.  Above, a run is as long as its pages.
+ *
  * SLABS    At least SLAB_MIN_BYTES or SLAB_MAX_OBJECTS objects, at least SLAB_MIN_OBJECTS, at most
  *          SLAB_MAX_PAGES: among the page counts that allow that, the first whose tail is at most
  *          1/64 of the slab, else the one with the smallest share.  1 664 bytes: 4 to 6 pages would
@@ -26,8 +29,9 @@
 
 enum { SLAB_MIN_BYTES = 16384, SLAB_MIN_OBJECTS = 8 };
 
-struct size_class size_classes[CLASS_COUNT];
+struct size_class size_classes[BIN_COUNT];
 uint8_t size_class_of_grain[SMALL_MAX / SIZE_GRAIN + 1];
+uint8_t size_class_of_pages[RUN_MAX_PAGES + 1];
 
 static uint32_t next_size(uint32_t size) {
     if (size < 128)
@@ -67,7 +71,23 @@ static void choose_small_shape(struct size_class *class) {
     class->small_objects = (uint16_t)min_size(objects, class->objects);
 }
 
+static unsigned next_pages(unsigned pages) {
+    return pages < 16 ? pages + 1 : pages + (1u << bit_highest(pages)) / 8;
+}
+
+static void init_runs(void) {
+    unsigned pages = SMALL_MAX >> PAGE_SHIFT, length = pages;
+    for (unsigned index = CLASS_COUNT; index < BIN_COUNT; index++) {
+        length = next_pages(length);
+        size_classes[index] = (struct size_class){
+            .size = length << PAGE_SHIFT, .pages = (uint16_t)length, .objects = 1};
+        while (pages < length)
+            size_class_of_pages[++pages] = (uint8_t)index;
+    }
+}
+
 void sizeclass_init(void) {
+    init_runs();
     unsigned grain = 0;
     uint32_t size = 0;
     for (unsigned index = 1; index < CLASS_COUNT; index++) {
@@ -80,6 +100,11 @@ void sizeclass_init(void) {
         for (; grain * SIZE_GRAIN <= class->size; grain++)
             size_class_of_grain[grain] = (uint8_t)index;
     }
+}
+
+size_t sizeclass_run_pages(size_t bytes) {
+    bool has_class = bytes > SMALL_MAX && bytes <= RUN_MAX;
+    return has_class ? size_classes[sizeclass_for_run(bytes)].pages : pages_for(bytes);
 }
 
 unsigned sizeclass_aligned(size_t bytes, size_t align) {

@@ -2,7 +2,8 @@
  *
  * sizeclass.h: which object size serves a request, and the shape of the slabs of that size.
  *
- * Pure tables, filled once by sizeclass_init and constant from then on.  Class 0 means "none".
+ * Pure tables, filled once by sizeclass_init and constant from then on.  Class 0 means "none"; those from
+ * CLASS_COUNT on are lengths of runs, which are no slabs' but may be cached as objects are.
  */
 #ifndef QUARRY_SIZECLASS_H
 #define QUARRY_SIZECLASS_H
@@ -14,8 +15,12 @@ enum {
     SMALL_MAX = 16384,
     CLASS_COUNT =
         69, /* 1..8: 16..128 in steps of 16; then 8, later 9 per doubling up to SMALL_MAX */
+    RUN_MAX_PAGES = 64,
+    RUN_MAX = RUN_MAX_PAGES * 4096,
+    BIN_COUNT = CLASS_COUNT + 28, /* runs of 5..16 pages, then 8 lengths per doubling */
 };
 
+/* Of a run: size, pages, and one object. */
 struct size_class {
     uint32_t size;    /* bytes per object */
     uint32_t magic;   /* offset * magic >> 32 == offset / size for every offset in a slab */
@@ -25,14 +30,33 @@ struct size_class {
     uint16_t small_pages;
 };
 
-extern struct size_class size_classes[CLASS_COUNT];
+extern struct size_class size_classes[BIN_COUNT];
 extern uint8_t size_class_of_grain[SMALL_MAX / SIZE_GRAIN + 1];
+extern uint8_t size_class_of_pages[RUN_MAX_PAGES + 1];
 
 void sizeclass_init(void);
 
 /* The class for a request of at most SMALL_MAX bytes; 0 bytes are served as 1. */
 static ALWAYS_INLINE unsigned sizeclass_for(size_t bytes) {
     return size_class_of_grain[(bytes + SIZE_GRAIN - 1) / SIZE_GRAIN];
+}
+
+static inline bool sizeclass_is_run(unsigned class_index) {
+    return class_index >= CLASS_COUNT;
+}
+
+/* The class of the run that serves more than SMALL_MAX and at most RUN_MAX bytes. */
+static ALWAYS_INLINE unsigned sizeclass_for_run(size_t bytes) {
+    return size_class_of_pages[pages_for(bytes)];
+}
+
+/* The pages of the run that serves a request above SMALL_MAX, or of any size where it is aligned. */
+size_t sizeclass_run_pages(size_t bytes);
+
+/* The class of the runs of exactly so many pages; 0 if there is none. */
+static inline unsigned sizeclass_of_run(size_t pages) {
+    unsigned class_index = pages <= RUN_MAX_PAGES ? size_class_of_pages[pages] : 0;
+    return class_index && size_classes[class_index].pages == pages ? class_index : 0;
 }
 
 /* The smallest class whose objects are all aligned (to a power of two up to PAGE_BYTES) and hold

@@ -142,6 +142,13 @@ class Heap:
                                 self.member(address, "size_class.pages", "H")))
         return result
 
+    def run_lengths(self):
+        """Bytes of the runs that may be cached, by the index of their bin."""
+        first, start = self.count("classes"), self.field["address.size_classes"]
+        return {index: self.member(start + index * self.field["stride.size_class"],
+                                   "size_class.size", "I")
+                for index in range(first, self.count("bins"))}
+
     def class_counts(self, index):
         """Slabs, their objects, and the free ones of a class, in all shards."""
         shards = self.field["address.slab_shards"]

@@ -11,6 +11,7 @@ PROGRAM = os.path.join(tap.BUILD, "system", "quarry_known")
 ENVIRONMENT = {"QUARRY_LIBRARY": tap.LIBRARY}
 # Of tests/system/quarry_known.c.
 BLOCKS, BLOCK_CLASS, MAPPING, RUN = 5000, 1024, 40 << 20, 100000
+CACHED_RUN = 120 << 10
 
 
 def tool(*words, **options):

@@ -15,7 +15,7 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path[:0] = [os.path.dirname(HERE), HERE]
 import outside
 import tap
-from quarry_tool import (BLOCK_CLASS, BLOCKS, ENVIRONMENT, MAPPING, PROGRAM, RUN, TOOL, Known,
+from quarry_tool import (BLOCK_CLASS, BLOCKS, CACHED_RUN, ENVIRONMENT, MAPPING, PROGRAM, RUN, TOOL, Known,
                          reads, refuses, tool)
 
 COLUMNS = ("name", "active_objs", "num_objs", "objsize", "objperslab", "pagesperslab", "limit",
@@ -101,8 +101,9 @@ def check_why(known):
     within("live_runs", large, 64 << 10)
     # Freed blocks lie beside live ones, or in its cache; all the pages that the blocks took are there.
     tap.check("freed neighbours are free on live pages, or cached",
-              small - (64 << 10) <= line.get("fragments", 0) + line.get("cached", 0)
+              small - (64 << 10) <= line.get("fragments", 0) + line.get("cached", 0) - CACHED_RUN
               <= small + (256 << 10), line)
+    tap.check("a run that is cached is no live one", line.get("cached", 0) >= CACHED_RUN, line)
     tap.check("half of the mapping was never touched", MAPPING // 2 <= account.get(
         "live_not_resident", 0) <= MAPPING // 2 + (64 << 10), account.get("live_not_resident"))
     text = tool("why", known.pid, COLUMNS="60").stdout

@@ -14,7 +14,8 @@
 enum route { OBJECT, RUN, MAPPING };
 
 static enum route route_of(const void *block) {
-    if (pagemap_class(block))
+    unsigned class_index = pagemap_class(block);
+    if (class_index && !sizeclass_is_run(class_index))
         return OBJECT;
     if (page_run_pages((uintptr_t)block))
         return RUN;

@@ -91,13 +91,30 @@ static void what_has_no_aligned_class_gets_none(void **state) {
 
 static void initialising_again_changes_nothing(void **state) {
     (void)state;
-    struct size_class before[CLASS_COUNT];
+    struct size_class before[BIN_COUNT];
     uint8_t grains[sizeof size_class_of_grain];
     memcpy(before, size_classes, sizeof before);
     memcpy(grains, size_class_of_grain, sizeof grains);
     sizeclass_init();
     assert_memory_equal(before, size_classes, sizeof before);
     assert_memory_equal(grains, size_class_of_grain, sizeof grains);
+}
+
+/* Each request gets the shortest run with a class; lengths between two classes have none. */
+static void runs_have_classes_of_their_length(void **state) {
+    (void)state;
+    for (size_t bytes = SMALL_MAX + 1; bytes <= RUN_MAX; bytes += 509) {
+        unsigned index = sizeclass_for_run(bytes);
+        assert_true(sizeclass_is_run(index) && index < BIN_COUNT);
+        assert_true(size_classes[index].size >= bytes);
+        assert_true(index == CLASS_COUNT || size_classes[index - 1].size < bytes);
+        assert_true(size_classes[index].size - pages_for(bytes) * PAGE_BYTES <= bytes / 8);
+        assert_int_equal(sizeclass_of_run(size_classes[index].pages), index);
+    }
+    assert_int_equal(size_classes[BIN_COUNT - 1].size, RUN_MAX);
+    assert_int_equal(sizeclass_of_run(16), sizeclass_for_run(16 * PAGE_BYTES));
+    assert_int_equal(sizeclass_of_run(17), 0);
+    assert_int_equal(sizeclass_of_run(RUN_MAX_PAGES + 1), 0);
 }
 
 int main(void) {
@@ -109,6 +126,7 @@ int main(void) {
         cmocka_unit_test(index_is_exact_for_every_offset),
         cmocka_unit_test(aligned_class_is_the_smallest_that_fits),
         cmocka_unit_test(what_has_no_aligned_class_gets_none),
+        cmocka_unit_test(runs_have_classes_of_their_length),
         cmocka_unit_test(initialising_again_changes_nothing),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

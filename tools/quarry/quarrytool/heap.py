@@ -146,6 +146,7 @@ class Heap:
         )
         self.page_bytes = self.count("page_bytes")
         self._shapes: list[Shape] = []
+        self._run_sizes: dict[int, int] = {}
 
     def count(self, name: str) -> int:
         """A constant of the allocator."""
@@ -235,6 +236,26 @@ class Heap:
                 depth, _, top = self._bin(cache, index)
                 if depth:
                     yield from memory.numbers(self.pid, top - 8 * (depth - 1), f"{depth}Q")
+
+    def run_sizes(self) -> dict[int, int]:
+        """Bytes of the runs that threads cache, by the index of their bin; empty before the first."""
+        if not self._run_sizes:
+            stride, first = self.field["stride.size_class"], self.count("classes")
+            count = self.count("bins") - first
+            start = self.field["address.size_classes"] + first * stride
+            data = memory.read(self.pid, start, stride * count)
+            sizes = [self._at(data, i * stride, "size_class.size", "I") for i in range(count)]
+            self._run_sizes = {first + i: size for i, size in enumerate(sizes) if size}
+        return self._run_sizes
+
+    def cached_runs(self) -> Iterator[tuple[int, int]]:
+        """Address and bytes of each run that lies in a cache."""
+        for cache in self._caches():
+            for index, size in self.run_sizes().items():
+                depth, _, top = self._bin(cache, index)
+                if depth:
+                    slots = memory.numbers(self.pid, top - 8 * (depth - 1), f"{depth}Q")
+                    yield from ((address, size) for address in slots)
 
     # ---- pages ----
 
@@ -354,6 +375,8 @@ class Heap:
         mappings = self.mappings()
         totals.mapping_count = len(mappings)
         totals.mappings = sum(size for _, size in mappings)
-        totals.runs = max(totals.zones - totals.dirty - totals.clean - totals.slabs, 0)
+        runs = sum(size for _, size in self.cached_runs())
+        totals.cached += runs
+        totals.runs = max(totals.zones - totals.dirty - totals.clean - totals.slabs - runs, 0)
         totals.live = live + totals.runs + totals.mappings
         return totals

@@ -104,7 +104,7 @@ def _states(
 def _state(code: int, resident: int) -> str:
     if code == pages.ABSENT_PAGE:
         return "absent"
-    if code in (pages.RUN_PAGE, pages.SLAB_PAGE):
+    if code in (pages.RUN_PAGE, pages.SLAB_PAGE, pages.CACHED_PAGE):
         return "live" if resident else "live_absent"
     if not resident:
         return "clean"

@@ -176,10 +176,10 @@ def _add_stretch(
     """Adds resident pages [start, end) of a region; returns the bytes that were the heap's."""
     low, high = (start - table.base) // page_bytes, (end - table.base) // page_bytes
     codes = table.codes[low:high]
-    count = [codes.count(code) * page_bytes for code in range(6)]
+    count = [codes.count(code) * page_bytes for code in range(pages.CODES)]
     live, cached = sum(table.live[low:high]), sum(table.cached[low:high])
     amounts["live"] += live
-    amounts["cached"] += cached
+    amounts["cached"] += cached + count[pages.CACHED_PAGE]
     amounts["fragments"] += count[pages.SLAB_PAGE] - live - cached
     amounts["live_runs"] += count[pages.RUN_PAGE]
     amounts["holes"] += count[pages.HOLE_PAGE]

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from .heap import CONT, FREE, RUN, SLAB, Heap, Region, Shape
 
 # One code per page.
-ABSENT_PAGE, FREE_PAGE, HOT_PAGE, RUN_PAGE, SLAB_PAGE, HOLE_PAGE = range(6)
+ABSENT_PAGE, FREE_PAGE, HOT_PAGE, RUN_PAGE, SLAB_PAGE, HOLE_PAGE, CACHED_PAGE = range(7)
+CODES = 7
 
 
 @dataclass
@@ -69,6 +70,7 @@ class HeapPages:
         self.left, self.next_base = 0, 0  # of a run that goes on in the next region
         regions = sorted(heap.regions(), key=lambda region: region.base)
         self.cached = self._cached_by_slab(regions)
+        self.cached_runs = {address for address, _ in heap.cached_runs()}
         self.tables = [self._table(region) for region in regions]
 
     def _cached_by_slab(self, regions: list[Region]) -> dict[int, int]:
@@ -123,11 +125,12 @@ class HeapPages:
             if kind in (RUN, CONT):
                 length = max(min(argument, pages - page), 1)
                 is_run = kind == RUN or (page == 0 and goes_on > 0)
-                table.codes[page : page + length] = (
-                    bytes([RUN_PAGE if is_run else HOT_PAGE]) * length
-                )
-                if is_run:
+                cached = region.base + page * self.page_bytes in self.cached_runs
+                code = CACHED_PAGE if cached else RUN_PAGE
+                table.codes[page : page + length] = bytes([code if is_run else HOT_PAGE]) * length
+                if is_run and not cached:
                     self.run_bytes += length * self.page_bytes
+                if is_run:
                     self.left = argument - length
             elif kind == FREE:
                 table.codes[page] = FREE_PAGE

@@ -1,0 +1,37 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * cache_runs: what differs for runs in the threads' caches.
+ *
+ * PURPOSE  Buffers of 20 to 250 kB that come and go take neither the page lock nor a search.
+ *
+ * LAYOUT   A run whose length has a class (sizeclass.h) has that class in the class map, at its first page, as
+ *          long as it is a block or cached; its head is HEAD_RUN all the while.  So free pushes it as it
+ *          pushes an object.  Where its length changes the class goes first and comes back last.
+ *
+ * RULES    Runs come and go one by one, for they are large.  Capacity is earned by taking alone: who only frees
+ *          would fill a cache that nobody takes from.  The budget for runs is half that for objects, and is counted
+ *          apart.  Where the user has set how much may stay dirty (M_TRIM_THRESHOLD) none are kept: what is
+ *          cached is not dirty, and -1 has room for large requests.
+ *
+ * FORK     A cut between the class and the head leaves a run without a class, which is freed by its head.
+ */
+#include "cache_internal.h"
+#include "page.h"
+
+/* What is freed twice is no run any more, or one of another length. */
+static bool return_run(unsigned class_index, uintptr_t address) {
+    if (page_run_pages(address) != size_classes[class_index].pages)
+        return false;
+    pagemap_set_class(address, 1, 0);
+    return page_run_give(address);
+}
+
+enum slab_status cache_return(unsigned class_index, void *const *objects, unsigned count,
+                              unsigned *culprit) {
+    if (!sizeclass_is_run(class_index))
+        return slab_give(class_index, objects, count, culprit);
+    for (*culprit = 0; *culprit < count; ++*culprit)
+        if (!return_run(class_index, (uintptr_t)objects[*culprit]))
+            return SLAB_FOREIGN;
+    return SLAB_OK;
+}
