@@ -230,9 +230,7 @@ void *heap_allocate_aligned(size_t align, size_t size) {
         return NULL;
     unsigned class_index = sizeclass_aligned(size, align);
     if (class_index) {
-        void *object = cache_pop(class_index);
-        if (!object)
-            object = take_small_mapping(size); /* aligned to a page */
+        void *object = take_small_mapping(size); /* aligned to a page */
         return perturbed(object ? object : take_small(class_index), size);
     }
     if (size > SMALL_MAX && align <= PAGE_BYTES)

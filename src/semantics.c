@@ -45,8 +45,11 @@ void api_free_aligned_sized(void *block, size_t alignment, size_t size) {
         heap_free(block, "free_aligned_sized");
 }
 
+/* alignment is a power of two. */
 static void *aligned(size_t alignment, size_t size) {
-    return api_or_enomem(heap_allocate_aligned(alignment, size));
+    void *object = cache_pop(sizeclass_aligned(size, alignment)); /* class 0: bin 0 is empty */
+    return LIKELY(object != NULL) ? object
+                                  : api_or_enomem(heap_allocate_aligned(alignment, size));
 }
 
 void *api_memalign(size_t alignment, size_t size) {

@@ -110,8 +110,9 @@ size_t sizeclass_run_pages(size_t bytes) {
 unsigned sizeclass_aligned(size_t bytes, size_t align) {
     if (bytes > SMALL_MAX || align > PAGE_BYTES)
         return 0;
-    for (unsigned index = sizeclass_for(max_size(bytes, align)); index < CLASS_COUNT; index++)
-        if (size_classes[index].size % align == 0)
+    size_t least = round_up(max_size(bytes, 1), align); /* most are a class's size */
+    for (unsigned index = sizeclass_for(least); index < CLASS_COUNT; index++)
+        if ((size_classes[index].size & (align - 1)) == 0)
             return index;
     return 0;
 }
