@@ -254,16 +254,20 @@ static void grow_bin(struct cache *cache, unsigned class_index, unsigned limit) 
 
 static unsigned steady_limit(unsigned class_index) {
     unsigned count = lock_single_thread() ? CAPACITY_STEADY : CAPACITY_STEADY_THREADS;
+    bool run = sizeclass_is_run(class_index);
     return capacity_limit(class_index, count,
-                          sizeclass_is_run(class_index) ? CAPACITY_STEADY_RUN_BYTES
-                                                        : CAPACITY_STEADY_BYTES);
+                          run ? CAPACITY_STEADY_RUN_BYTES : CAPACITY_STEADY_BYTES);
 }
 
 static void earn_by_use(struct cache *cache, unsigned class_index) {
     const struct bin_state *state = &cache->state[class_index];
     unsigned price = state->capacity ? EARN_NEXT : EARN_FIRST;
-    if (state->slow_ops >= price && (state->slow_ops >= EARN_HARD || !budget_exceeded(class_index)))
-        grow_bin(cache, class_index, steady_limit(class_index));
+    if (state->slow_ops < price)
+        return;
+    bool dear = budget_exceeded(class_index);
+    if (!dear || state->slow_ops >= EARN_HARD)
+        grow_bin(cache, class_index,
+                 dear && sizeclass_is_run(class_index) ? 1 : steady_limit(class_index));
 }
 
 /* count objects came from the slabs.  What had been spilled before need not have been. */
@@ -274,11 +278,9 @@ static void earn_by_regret(struct cache *cache, unsigned class_index, unsigned c
     state->regret = (uint16_t)min_size(state->regret + missed, UINT16_MAX);
     if (!state->capacity || size_classes[class_index].size > LOAD_RELAXED(deep_max))
         return;
+    size_t bytes = sizeclass_is_run(class_index) ? CAPACITY_MAX_RUN_BYTES : CAPACITY_MAX_BYTES;
     if (state->regret >= EARN_REGRET * state->capacity && !budget_exceeded(class_index))
-        grow_bin(cache, class_index,
-                 capacity_limit(class_index, CAPACITY_MAX,
-                                sizeclass_is_run(class_index) ? CAPACITY_MAX_RUN_BYTES
-                                                              : CAPACITY_MAX_BYTES));
+        grow_bin(cache, class_index, capacity_limit(class_index, CAPACITY_MAX, bytes));
 }
 
 /* ---- spilling ------------------------------------------------------------------------------------ */

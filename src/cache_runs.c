@@ -10,7 +10,7 @@
  *
  * RULES    Runs come and go one by one, for they are large.  Capacity is earned by taking alone: who only frees
  *          would fill a cache that nobody takes from.  The budget for runs is half that for objects, and is counted
- *          apart.  Where the user has set how much may stay dirty (M_TRIM_THRESHOLD) none are kept: what is
+ *          apart; beyond it a bin holds one run, which was live a moment ago.  Where the user has set how much may stay dirty (M_TRIM_THRESHOLD) none are kept: what is
  *          cached is not dirty, and -1 has room for large requests.
  *
  * FORK     A cut between the class and the head leaves a run without a class, which is freed by its head.

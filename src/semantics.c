@@ -48,8 +48,7 @@ void api_free_aligned_sized(void *block, size_t alignment, size_t size) {
 /* alignment is a power of two. */
 static void *aligned(size_t alignment, size_t size) {
     void *object = cache_pop(sizeclass_aligned(size, alignment)); /* class 0: bin 0 is empty */
-    return LIKELY(object != NULL) ? object
-                                  : api_or_enomem(heap_allocate_aligned(alignment, size));
+    return LIKELY(object != NULL) ? object : api_or_enomem(heap_allocate_aligned(alignment, size));
 }
 
 void *api_memalign(size_t alignment, size_t size) {
