@@ -8,7 +8,7 @@ from case import BUILT, Case, Place
 
 # Name, what it times, seconds at scale 1 (about the same under any allocator), threads.
 PROGRAMS = (
-    ("pairs", "one block at a time, by size: malloc, calloc, aligned, large and touched", 7.0, 1),
+    ("pairs", "one block at a time, by size or of varied sizes: malloc, calloc, aligned, touched", 9.0, 1),
     (
         "batches",
         "many blocks, freed last first, first first and at random; refill and flush",
