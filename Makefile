@@ -77,11 +77,11 @@ CORE := $(wildcard src/*.c)
 # seldom, or waits for the kernel anyway.
 SELDOM := $(patsubst %,src/%.c,option report info stats figures figures_write sink control ledger limit \
   objects heaps fork os zone headroom meta mapping purge sizeclass cache_repair page_repair slab_repair \
-  slab_shard slab_trim)
+  slab_shard slab_trim cache_runs hot)
 # Called often, but not in a loop of its own: without padding.
-DENSE := $(patsubst %,src/%.c,buddy fit extent hot page pagemap slab heap api cache cache_runs)
+DENSE := $(patsubst %,src/%.c,buddy fit extent page pagemap slab heap resize api cache)
 # Never on the way to an abort or to code of the program: debuggers have .debug_frame.
-NO_UNWIND := $(patsubst %,src/%.c,buddy fit extent hot sizeclass control ledger limit stats \
+NO_UNWIND := $(patsubst %,src/%.c,buddy fit extent hot sizeclass pagemap control ledger limit stats \
   cache_repair page_repair slab_repair slab_shard)
 PRELOAD := $(wildcard preload/*.c)
 # Files named *_support.c (and the fake operating system) are linked into every test of their folder.

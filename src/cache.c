@@ -13,15 +13,14 @@
  *          An empty bin takes half a stack from the slabs, a full one gives its older half back, for
  *          what was freed last is warm; deep ones take and give less at a time.
  *
- * STATES   of a bin: capacity 0 (cold) -> 8 -> 16 -> 32 -> 64 -> 128 -> ... 2047 -> 0
+ * STATES   of a bin: capacity 0 (cold) -> 8 (runs: 1 to 6) -> 16 -> 32 -> 64 -> 128 -> ... 2047 -> 0
  *          Up to 64 objects, 128 where there are threads, and 32 KiB capacity is earned by slow
  *          operations: EARN_FIRST of them for the first step, EARN_NEXT for each further one.
- *          Beyond, up to 1 MiB, by regret: objects that were taken back from the slabs after a
- *          spill.  A bin whose two sides alternate in batches grows until a batch fits; one that
- *          only fills or only drains does not.  While the capacities of all threads together exceed
- *          the budget of max(4 MiB, live/32), or 1 MiB for each thread while that is less than
- *          live/2, each step by use costs EARN_HARD, and there is none by regret.
- *          Runs: 128 KiB or one by use, 512 KiB by regret, see cache_runs.c.
+ *          Beyond, up to 1 MiB, by regret: objects that were taken back from the slabs after a spill.
+ *          A bin whose two sides alternate in batches grows until a batch fits; one that only fills or
+ *          only drains does not.  While the capacities of all threads exceed the budget of max(4 MiB,
+ *          live/32), or 1 MiB for each thread while that is less than live/2, each step by use costs
+ *          EARN_HARD, and there is none by regret.  Runs: see cache_runs.c.
  *          Every IDLE_TICKS slow operations of the thread, bins that stand where they stood are
  *          emptied.  So a thread that did a little of everything holds nothing but this table.
  *          of a cache: in use by one thread <-> unused, for the next thread.  The last KEPT_WARM that
@@ -30,22 +29,20 @@
  *
  * INVARIANTS
  *   INV-CACHE-1  Slots between the sentinel and top hold distinct objects of the class whose bits
- *                in the slabs are 0.
+ *                in the slabs are 0, or runs of its length.
  *   INV-CACHE-2  top changes by one store; an object is in a slot before top covers it and leaves
  *                top's cover before its bit is set (INV-FORK-1).
  *
  * LOCKING  The owner alone writes its bins.  The registry's lock guards in_use and the list.
  *
- * FORK     In a child the caches of the threads that are gone are orphans; their objects go back to
- *          the slabs.  Only the thread that forked can tell its own cache from them, and the child's
- *          first slow operation may be another's, of a thread that it started.  So a repair counts an
- *          epoch; the caches made from then on bear its number, and the one cache of an earlier
- *          epoch whose owner still comes is the forking thread's, which then adopts the others (cache_repair.c).
+ * FORK     In a child the caches of the threads that are gone are orphans; what they hold goes back.  Only the
+ *          thread that forked can tell its own cache from them, and the child's first slow operation may be
+ *          another's, of a thread that it started.  So a repair counts an epoch, which later caches bear; the one
+ *          of an earlier epoch whose owner still comes is the forking thread's, which adopts the others.
  *
  * FAILURE  Without memory for a cache or a stack the thread works through the slabs.
  *
- * WHY NOT  Several stacks exchanged whole through a depot: they save half of the batch cost and
- *          lose the order of addresses; see docs/decisions.
+ * WHY NOT  Stacks exchanged whole through a depot: half the cost of a batch, but addresses in no order.
  */
 #include "cache_internal.h"
 
@@ -103,6 +100,7 @@ struct cache_shared cache_shared = {.lock = LOCK_INITIALISER(LOCK_REGISTRY)};
 #define G cache_shared
 
 static bool enabled = true;
+static uint32_t rules; /* how often what may be cached has changed */
 static size_t capacity_max = CAPACITY_MAX, size_max = RUN_MAX;
 static size_t uncached_from = SIZE_MAX, deep_max = RUN_MAX;
 static pthread_key_t exit_key;
@@ -198,13 +196,18 @@ static size_t slot_bytes(unsigned capacity) {
     return (capacity + 1u) * sizeof(void *);
 }
 
-/* How many objects, at most count and bytes in all, the options allow. */
-static unsigned capacity_limit(unsigned class_index, size_t count, size_t bytes) {
+static bool may_cache(unsigned class_index) {
     size_t size = size_classes[class_index].size;
-    if (size > LOAD_RELAXED(size_max) || size >= LOAD_RELAXED(uncached_from))
+    return LOAD_RELAXED(enabled) && size <= LOAD_RELAXED(size_max) &&
+           size < LOAD_RELAXED(uncached_from) &&
+           !(sizeclass_is_run(class_index) && page_trim_threshold_set());
+}
+
+/* How many objects, at most count and bytes in all, the options allow. */
+static SELDOM unsigned capacity_limit(unsigned class_index, size_t count, size_t bytes) {
+    if (!may_cache(class_index))
         return 0;
-    if (sizeclass_is_run(class_index) && page_trim_threshold_set())
-        return 0;
+    size_t size = size_classes[class_index].size;
     size_t least = sizeclass_is_run(class_index) ? 1 : CAPACITY_FIRST;
     size_t objects = min_size(count, max_size(least, bytes / size));
     return (unsigned)min_size(LOAD_RELAXED(capacity_max), objects);
@@ -244,11 +247,11 @@ static bool budget_exceeded(unsigned class_index) {
 
 /* The step to the next capacity below a limit.  A bin that has reached it is looked at again when it has
  * paid the price again. */
-static void grow_bin(struct cache *cache, unsigned class_index, unsigned limit) {
+static SELDOM void grow_bin(struct cache *cache, unsigned class_index, unsigned limit) {
     unsigned capacity = cache->state[class_index].capacity;
     unsigned wanted = capacity ? 2 * capacity : CAPACITY_FIRST;
     cache->state[class_index].slow_ops = 0;
-    if (capacity < limit && LOAD_RELAXED(enabled))
+    if (capacity < limit)
         resize_bin(cache, class_index, (unsigned)min_size(wanted, limit));
 }
 
@@ -265,9 +268,9 @@ static void earn_by_use(struct cache *cache, unsigned class_index) {
     if (state->slow_ops < price)
         return;
     bool dear = budget_exceeded(class_index);
+    unsigned limit = steady_limit(class_index);
     if (!dear || state->slow_ops >= EARN_HARD)
-        grow_bin(cache, class_index,
-                 dear && sizeclass_is_run(class_index) ? 1 : steady_limit(class_index));
+        grow_bin(cache, class_index, dear && sizeclass_is_run(class_index) && limit ? 1 : limit);
 }
 
 /* count objects came from the slabs.  What had been spilled before need not have been. */
@@ -346,30 +349,35 @@ void cache_flush(void) {
         flush_cache(cache);
 }
 
-/* Takes the capacity from the bins of all objects of at least so many bytes. */
-static void drop_bins(struct cache *cache, size_t bytes) {
-    for (unsigned i = 1; i < BIN_COUNT; i++)
-        if (size_classes[i].size >= bytes && cache->state[i].capacity) {
-            spill_all(cache, i);
-            resize_bin(cache, i, 0);
-        }
+static void drop_bin(struct cache *cache, unsigned class_index) {
+    if (!cache->state[class_index].capacity)
+        return;
+    spill_all(cache, class_index);
+    resize_bin(cache, class_index, 0);
 }
 
-void cache_drop_from(size_t bytes) {
+static SELDOM void drop_forbidden(struct cache *cache) {
+    cache->rules = LOAD_RELAXED(rules);
+    for (unsigned i = 1; i < BIN_COUNT; i++)
+        if (!may_cache(i))
+            drop_bin(cache, i);
+}
+
+void cache_rules_changed(void) {
+    __atomic_fetch_add(&rules, 1, __ATOMIC_RELAXED);
     struct cache *cache = present_cache();
     if (cache)
-        drop_bins(cache, bytes);
+        drop_forbidden(cache);
 }
 
 void cache_set_uncached_from(size_t bytes) {
     STORE_RELAXED(uncached_from, bytes);
-    cache_drop_from(bytes);
+    cache_rules_changed();
 }
 
 void cache_set_enabled(bool on) {
     STORE_RELAXED(enabled, on);
-    if (!on)
-        cache_drop_from(0);
+    cache_rules_changed();
 }
 
 void cache_set_deep_limit(size_t bytes) {
@@ -377,15 +385,14 @@ void cache_set_deep_limit(size_t bytes) {
 }
 
 /* Takes the capacity from bins that nobody used since the last look. */
-static void drop_idle(struct cache *cache) {
+static SELDOM void drop_idle(struct cache *cache) {
     for (unsigned i = 1; i < BIN_COUNT; i++) {
         struct bin_state *state = &cache->state[i];
         if (!state->capacity)
             continue;
         unsigned depth = (unsigned)(cache->top[i] - slots_of(cache, i));
         if (!state->busy && state->seen == depth) {
-            spill_all(cache, i);
-            resize_bin(cache, i, 0);
+            drop_bin(cache, i);
             state->spilled = 0;
         }
         state->seen = (uint16_t)depth;
@@ -393,18 +400,11 @@ static void drop_idle(struct cache *cache) {
     }
 }
 
-/* Follows cache_set_enabled of another thread. */
-static void attend_enabled(struct cache *cache) {
-    cache->stopped = !LOAD_RELAXED(enabled);
-    if (cache->stopped)
-        drop_bins(cache, 0);
-}
-
 /* Runs go back one by one, so that to keep them is of use only to who takes such runs as well. */
 static void count_slow_op(struct cache *cache, unsigned class_index, bool earns) {
     struct bin_state *state = &cache->state[class_index];
-    if (UNLIKELY(cache->stopped == LOAD_RELAXED(enabled)))
-        attend_enabled(cache);
+    if (UNLIKELY(cache->rules != LOAD_RELAXED(rules)))
+        drop_forbidden(cache);
     state->busy = 1;
     if (earns && state->slow_ops < UINT16_MAX)
         state->slow_ops++;
@@ -438,15 +438,15 @@ void *cache_take(unsigned class_index) {
 }
 
 /* One at a time: what a thread takes many of has pages that nobody has touched yet. */
-void *cache_take_run(unsigned class_index, bool *zero) {
+void *cache_take_run(unsigned class_index, size_t pages, bool *zero) {
     struct cache *cache = own_cache();
     if (cache) {
         count_slow_op(cache, class_index, true);
         earn_by_regret(cache, class_index, 1);
     }
-    uintptr_t run = page_run_take(size_classes[class_index].pages, PAGE_BYTES, zero);
+    uintptr_t run = page_run_take(pages, PAGE_BYTES, zero);
     if (run)
-        pagemap_set_class(run, 1, class_index);
+        pagemap_set_class(run, 1, sizeclass_of_run(pages));
     return (void *)run;
 }
 
@@ -477,8 +477,8 @@ static SELDOM void retire(struct cache *cache) {
     lock_drop(&G.lock);
     if (keep)
         flush_cache(cache);
-    else
-        drop_bins(cache, 0);
+    for (unsigned i = 1; i < BIN_COUNT && !keep; i++)
+        drop_bin(cache, i);
     cache_count_in(cache, false);
     lock_take(&G.lock);
     cache->in_use = 0;

@@ -20,12 +20,12 @@ struct bin_state {
     uint16_t slow_ops; /* slow operations since the capacity last changed */
     uint16_t seen;     /* depth at the last look for idle bins */
     uint16_t busy;     /* there was a slow operation since then */
-    uint16_t spilled;  /* objects given to the slabs and not asked for again since */
+    uint16_t spilled;  /* objects given back and not asked for again since */
     uint16_t regret;   /* those that were asked for again, since the capacity last changed */
 };
 
 /* Of each bin the object pushed last, or the NULL slot; and the last slot.  Written by the owner only.  Bin 0
- * stays both empty and full: NULL, foreign and large pointers end up there. */
+ * stays both empty and full: NULL, foreign and most large pointers end up there. */
 struct cache {
     void **top[BIN_COUNT];
     void **end[BIN_COUNT];
@@ -36,7 +36,7 @@ struct cache {
     uint32_t ticks;     /* slow operations, for the look for idle bins */
     uint32_t warm;      /* not in use, but its bins have their capacities; guarded as in_use */
     uint32_t lane;      /* of its thread: slab_shard.c */
-    bool stopped;       /* it has given up its capacities, for caches are disabled */
+    uint32_t rules;     /* the changes of what may be cached that it has followed */
 };
 
 /* Initially a static cache without capacity, so that no path tests for NULL. */
@@ -98,19 +98,23 @@ void *cache_take(unsigned class_index);
  * bin spills is reported at once (report.h). */
 enum slab_status cache_give(unsigned class_index, void *object);
 
-/* A run of the class, which is not in the bin, and whether all of it is known to read as zero; NULL where
- * the kernel refuses memory. */
-void *cache_take_run(unsigned class_index, bool *zero);
+/* A run for a request of the class, which is not in the bin, and whether all of it is known to read as zero; NULL
+ * where the kernel refuses memory.  One that is shorter than the class's has no class. */
+void *cache_take_run(unsigned class_index, size_t pages, bool *zero);
 
-/* Empties the calling thread's bins into the slabs. */
+/* Whether a run of the class lies in the calling thread's bin. */
+bool cache_holds_run(unsigned class_index, const void *run);
+
+/* Empties the calling thread's bins: objects go to the slabs, runs to the page layer. */
 void cache_flush(void);
 
 /* Whether bins may have capacity; false makes every call take the slow, fully checked path.  Threads
  * other than the calling one give up what they have at their next slow operation. */
 void cache_set_enabled(bool enabled);
 
-/* The calling thread's cache gives up what it has of the classes of at least so many bytes. */
-void cache_drop_from(size_t bytes);
+/* What may be cached has changed: the calling thread's cache gives up now what it may not have any more,
+ * others do at their next slow operation. */
+void cache_rules_changed(void);
 
 /* Limits for capacity earned from now on: objects per bin, and bytes of the largest class. */
 void cache_set_capacity_limit(size_t objects);
@@ -127,6 +131,7 @@ struct cache_counts {
     size_t caches;             /* in use */
     size_t objects[BIN_COUNT]; /* in bins; other threads' bins are read while they change */
     size_t cached_bytes;       /* the same */
+    size_t run_bytes;          /* of these, in runs */
     size_t capacity_bytes;
 };
 

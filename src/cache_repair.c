@@ -22,7 +22,9 @@ void cache_count(struct cache_counts *counts) {
             if (room > capacity)
                 continue;
             counts->objects[i] += capacity - room;
-            counts->cached_bytes += (capacity - room) * size_classes[i].size;
+            size_t bytes = (capacity - room) * size_classes[i].size;
+            counts->cached_bytes += bytes;
+            counts->run_bytes += sizeclass_is_run(i) ? bytes : 0;
         }
     }
     lock_drop(&G.lock);

@@ -10,8 +10,9 @@
  *
  * RULES    Runs come and go one by one, for they are large.  Capacity is earned by taking alone: who only frees
  *          would fill a cache that nobody takes from.  The budget for runs is half that for objects, and is counted
- *          apart; beyond it a bin holds one run, which was live a moment ago.  Where the user has set how much may stay dirty (M_TRIM_THRESHOLD) none are kept: what is
- *          cached is not dirty, and -1 has room for large requests.
+ *          apart: 128 KiB or one run of each length by use, 512 KiB by regret; beyond the budget one run, which was
+ *          live a moment ago.  Where the user has set how much may stay dirty (M_TRIM_THRESHOLD) none are
+ *          kept: what is cached is not dirty, and -1 has room for large requests.
  *
  * FORK     A cut between the class and the head leaves a run without a class, which is freed by its head.
  */
@@ -34,4 +35,13 @@ enum slab_status cache_return(unsigned class_index, void *const *objects, unsign
         if (!return_run(class_index, (uintptr_t)objects[*culprit]))
             return SLAB_FOREIGN;
     return SLAB_OK;
+}
+
+bool cache_holds_run(unsigned class_index, const void *run) {
+    if (!sizeclass_is_run(class_index))
+        return false;
+    for (void **slot = cache_tls->top[class_index]; *slot; slot--)
+        if (*slot == run)
+            return true;
+    return false;
 }

@@ -21,7 +21,7 @@ const struct figure figure_table[] = {
     FIGURE(heap_bytes, FIGURE_BYTES, "obtained for the zones: the break and mapped zones"),
     FIGURE(heap_peak_bytes, FIGURE_BYTES, "the most that this has been"),
     FIGURE(live_bytes, FIGURE_BYTES, "of the heap, held by the program, with rounding"),
-    FIGURE(cached_bytes, FIGURE_BYTES, "of the heap, objects in threads' caches"),
+    FIGURE(cached_bytes, FIGURE_BYTES, "of the heap, objects and runs in threads' caches"),
     FIGURE(free_object_bytes, FIGURE_BYTES, "of the heap, free objects in slabs"),
     FIGURE(dirty_bytes, FIGURE_BYTES, "of the heap, free pages that were used before"),
     FIGURE(clean_bytes, FIGURE_BYTES, "of the heap, free pages that are not resident"),
@@ -38,7 +38,7 @@ const struct figure figure_table[] = {
     FIGURE(trimmed_bytes, FIGURE_BYTES_EVER, "given back by lowering the break since the start"),
     FIGURE(purge_refused, FIGURE_COUNT, "1: the kernel keeps pages (mlock), the bound is void"),
     FIGURE(resident_live_bytes, FIGURE_BYTES, "resident, held by the program"),
-    FIGURE(resident_cached_bytes, FIGURE_BYTES, "resident, objects in threads' caches"),
+    FIGURE(resident_cached_bytes, FIGURE_BYTES, "resident, objects and runs in threads' caches"),
     FIGURE(resident_free_bytes, FIGURE_BYTES, "resident, free beside what is held on the page"),
     FIGURE(resident_dirty_bytes, FIGURE_BYTES, "resident, whole pages that nobody holds"),
     FIGURE(resident_metadata_bytes, FIGURE_BYTES, "resident, the allocator's tables"),
@@ -81,17 +81,26 @@ static void fill_heap(struct quarry_stats *out, const struct stats *stats) {
     out->purge_refused = stats->page.purge_refused;
 }
 
+/* The share of all runs that is not resident, of the cached ones. */
+static size_t absent_of(const struct ledger *ledger, size_t cached_runs) {
+    size_t absent = ledger->runs_untouched >> PAGE_SHIFT;
+    size_t all = (ledger->runs_resident >> PAGE_SHIFT) + absent;
+    return all ? ((cached_runs >> PAGE_SHIFT) * absent / all) << PAGE_SHIFT : 0;
+}
+
 /* That a cached object is resident is an estimate, and a good one: it was used a moment ago. */
-static void fill_ledger(struct quarry_stats *out) {
+static void fill_ledger(struct quarry_stats *out, size_t cached_runs) {
     struct ledger ledger;
     ledger_read(&ledger);
-    out->resident_cached_bytes = min_size(out->cached_bytes, ledger.live);
+    cached_runs = min_size(cached_runs, out->cached_bytes);
+    size_t absent = absent_of(&ledger, cached_runs);
+    out->resident_cached_bytes = min_size(out->cached_bytes - absent, ledger.live);
     out->resident_live_bytes = ledger.live - out->resident_cached_bytes;
     out->resident_free_bytes = ledger.free;
     out->resident_dirty_bytes = ledger.dirty;
     out->resident_metadata_bytes = ledger.metadata;
     out->resident_bytes = ledger.live + ledger.free + ledger.dirty + ledger.metadata;
-    out->untouched_bytes = ledger.untouched;
+    out->untouched_bytes = ledger.untouched - min_size(absent, ledger.untouched);
 }
 
 void figures_read(struct quarry_stats *out, struct stats *stats, struct shard_stats *shards,
@@ -100,7 +109,7 @@ void figures_read(struct quarry_stats *out, struct stats *stats, struct shard_st
     *out = (struct quarry_stats){.version = QUARRY_STATS_VERSION, .bytes = sizeof *out};
     stats_read_shards(stats, shards, count);
     fill_heap(out, stats);
-    fill_ledger(out);
+    fill_ledger(out, stats->cache.run_bytes);
 }
 
 size_t quarry_stats(struct quarry_stats *stats, size_t bytes) {

@@ -22,7 +22,7 @@
  *            registry   the list                       -
  *            objects    the lists of slabs, their bits counters, lists of partial slabs
  *            heaps      the lists, by next             previous, sums
- *          What threads that are gone had cached goes back to the slabs later (cache.c).
+ *          What threads that are gone had cached goes back to slabs and page layer later (cache.c).
  *          Any thread of the child may be the one that repairs: fork, pthread_create and what goes
  *          by the fast paths do not come by here.
  *

@@ -22,7 +22,7 @@
  *
  * FAILURE  NULL; nothing that lives is touched.
  */
-#include "heap.h"
+#include "heap_internal.h"
 
 #include "cache.h"
 #include "fork.h"
@@ -115,20 +115,31 @@ static bool wants_mapping(size_t size) {
     return size >= LOAD_RELAXED(mmap_threshold) && mapping_live() < LOAD_RELAXED(mmap_max);
 }
 
+static bool has_class(size_t size, size_t align) {
+    return size > SMALL_MAX && size <= RUN_MAX && align <= PAGE_BYTES;
+}
+
+size_t heap_run_pages(size_t size, size_t align) {
+    bool exact =
+        !has_class(size, align) || page_trim_threshold_set(); /* no caches keep runs then */
+    return exact ? pages_for(size) : sizeclass_run_pages(size);
+}
+
 static void *take_run(size_t size, size_t align, bool *zero) {
-    if (size > SMALL_MAX && size <= RUN_MAX && align <= PAGE_BYTES)
-        return cache_take_run(sizeclass_for_run(size), zero);
-    return (void *)page_run_take(pages_for(size), max_size(align, PAGE_BYTES), zero);
+    size_t pages = heap_run_pages(size, align);
+    if (has_class(size, align))
+        return cache_take_run(sizeclass_for_run(size), pages, zero);
+    return (void *)page_run_take(pages, max_size(align, PAGE_BYTES), zero);
 }
 
 /* What the heap grows by for a block above SMALL_MAX. */
-static size_t bytes_taken(size_t size) {
-    return wants_mapping(size) ? size : sizeclass_run_pages(size) << PAGE_SHIFT;
+static size_t bytes_taken(size_t size, size_t align) {
+    return wants_mapping(size) ? size : heap_run_pages(size, align) << PAGE_SHIFT;
 }
 
 static void *try_large(size_t size, size_t align, bool *zero) {
     bool mapping_first = wants_mapping(size);
-    if (!limit_admits(bytes_taken(size)))
+    if (!limit_admits(bytes_taken(size, align)))
         return NULL;
     *zero = true;
     void *block = mapping_first ? mapping_take(size, align) : NULL;
@@ -143,7 +154,7 @@ static void *try_large(size_t size, size_t align, bool *zero) {
 
 /* What can be done where the kernel refuses memory: cached objects may keep whole runs from serving
  * other sizes, and free pages at the top of the break keep their address space from a mapping. */
-static bool relieve(size_t size) {
+SELDOM bool heap_relieve(size_t size) {
     if (size > limit_get())
         return false;
     cache_flush();
@@ -156,17 +167,17 @@ static bool relieve(size_t size) {
 /* A block above SMALL_MAX, or of any size where its alignment has no class. */
 static void *take_large(size_t size, size_t align, bool *zero) {
     void *block = try_large(size, align, zero);
-    if (UNLIKELY(!block) && relieve(size))
+    if (UNLIKELY(!block) && heap_relieve(size))
         block = try_large(size, align, zero);
     if (UNLIKELY(!block))
-        limit_count_failure(bytes_taken(size));
+        limit_count_failure(bytes_taken(size, align));
     return block;
 }
 
 static void *take_small(unsigned class_index) {
     const struct size_class *shape = &size_classes[class_index];
     void *object = cache_take(class_index);
-    if (UNLIKELY(!object) && relieve(shape->size))
+    if (UNLIKELY(!object) && heap_relieve(shape->size))
         object = cache_take(class_index);
     if (UNLIKELY(!object))
         limit_count_failure((size_t)shape->pages << PAGE_SHIFT);
@@ -182,7 +193,7 @@ static void *take_pages_once(size_t bytes, size_t align) {
 
 void *heap_take_pages(size_t bytes, size_t align) {
     void *run = take_pages_once(bytes, align);
-    if (UNLIKELY(!run) && relieve(bytes))
+    if (UNLIKELY(!run) && heap_relieve(bytes))
         run = take_pages_once(bytes, align);
     if (UNLIKELY(!run))
         limit_count_failure(bytes);
@@ -240,8 +251,7 @@ void *heap_allocate_aligned(size_t align, size_t size) {
 
 /* ---- what a pointer is --------------------------------------------------------------------------- */
 
-/* The class of the slab that an address lies in, wherever its zone is; else 0. */
-static unsigned class_of(const void *block) {
+unsigned heap_class_of(const void *block) {
     unsigned class_index = pagemap_class(block);
     if (class_index)
         return sizeclass_is_run(class_index) ? 0 : class_index;
@@ -258,8 +268,7 @@ static NOINLINE void report_object(const void *block, const char *function) {
     report_slab_misuse(function, block, object == (uintptr_t)block ? SLAB_FREE : SLAB_INTERIOR);
 }
 
-/* Whether a pointer is the start of an object that may be live; reports it if not. */
-static bool check_object(const void *block, const char *function) {
+bool heap_check_object(const void *block, const char *function) {
     bool taken = slab_is_taken((uintptr_t)block);
     if (UNLIKELY(!taken))
         report_object(block, function);
@@ -268,9 +277,9 @@ static bool check_object(const void *block, const char *function) {
 
 size_t heap_usable(const void *block, const char *function) {
     heap_enter();
-    unsigned class_index = class_of(block);
+    unsigned class_index = heap_class_of(block);
     if (class_index)
-        return check_object(block, function) ? size_classes[class_index].size : 0;
+        return heap_check_object(block, function) ? size_classes[class_index].size : 0;
     size_t pages = page_run_pages((uintptr_t)block);
     size_t bytes = pages ? pages << PAGE_SHIFT : mapping_bytes(block);
     if (!bytes)
@@ -306,7 +315,7 @@ static void free_foreign(void *block, const char *function) {
 
 /* False, and reported, where the block is none. */
 static bool fill_freed(void *block, const char *function) {
-    if (!class_of(block) && !page_run_pages((uintptr_t)block))
+    if (!heap_class_of(block) && !page_run_pages((uintptr_t)block))
         return true;
     size_t bytes = heap_usable(block, function);
     memset(block, LOAD_RELAXED(perturb), bytes);
@@ -333,7 +342,7 @@ void heap_free(void *block, const char *function) {
     bool is_page = (uintptr_t)block % PAGE_BYTES == 0;
     if (!class_index && is_page && page_run_give((uintptr_t)block))
         return;
-    if (class_index || (class_index = class_of(block)) != 0) {
+    if (class_index || (class_index = heap_class_of(block)) != 0) {
         free_object(class_index, block, function);
         return;
     }
@@ -342,119 +351,6 @@ void heap_free(void *block, const char *function) {
         learn_threshold(bytes);
     else
         free_foreign(block, function);
-}
-
-/* ---- resizing ------------------------------------------------------------------------------------ */
-
-/* Whether a block of usable bytes is a good home for size bytes: the rule by which realloc leaves
- * a block in place, and so also the rule for the sizes that free_sized accepts. */
-static bool size_fits(size_t size, size_t usable, unsigned class_index) {
-    if (size > usable)
-        return false;
-    if (class_index)
-        return usable <= KEEP_ANYWAY || size >= usable / 2;
-    return usable - max_size(size, 1) < os_page_bytes() ||
-           sizeclass_run_pages(size) << PAGE_SHIFT == usable ||
-           (size <= SMALL_MAX && size >= usable / 2);
-}
-
-static void *take_copy(const void *block, size_t old, size_t size) {
-    void *fresh = size <= SMALL_MAX ? cache_pop(sizeclass_for(size)) : NULL;
-    if (!fresh)
-        fresh = heap_allocate(size);
-    return fresh ? memcpy(fresh, block, min_size(old, size)) : NULL;
-}
-
-static void *resize_object(unsigned class_index, void *block, size_t size) {
-    size_t usable = size_classes[class_index].size;
-    if (!check_object(block, "realloc"))
-        return NULL;
-    if (size_fits(size, usable, class_index))
-        return block;
-    void *fresh = take_copy(block, usable, size);
-    if (fresh && !cache_push(class_index, block))
-        heap_free(block, "realloc");
-    return fresh;
-}
-
-static void *move(void *block, size_t old, size_t size) {
-    void *fresh = take_copy(block, old, size);
-    if (fresh)
-        heap_free(block, "realloc");
-    return fresh;
-}
-
-/* Whether a block may grow by so many bytes. */
-static bool admit(size_t more_bytes) {
-    if (LIKELY(limit_admits(more_bytes)) || (relieve(more_bytes) && limit_admits(more_bytes)))
-        return true;
-    limit_count_failure(more_bytes);
-    return false;
-}
-
-/* While its length changes the run has no class. */
-static bool resize_run(void *block, size_t old_pages, size_t size) {
-    uintptr_t address = (uintptr_t)block;
-    size_t pages = sizeclass_run_pages(size);
-    pagemap_set_class(address, 1, 0);
-    bool done = (pages < old_pages && page_run_shrink(address, pages)) ||
-                (pages > old_pages && page_run_extend(address, pages));
-    pagemap_set_class(address, 1, sizeclass_of_run(done ? pages : old_pages));
-    return done;
-}
-
-/* A run or a mapping. */
-static void *resize_large(void *block, size_t size) {
-    size_t usable = heap_usable(block, "realloc"), pages = page_run_pages((uintptr_t)block);
-    if (!usable)
-        return NULL;
-    if (size_fits(size, usable, 0))
-        return block;
-    if (size > SMALL_MAX) {
-        if (size > usable && !admit(size - usable))
-            return NULL;
-        if (pages && resize_run(block, pages, size))
-            return block;
-        void *moved = pages ? NULL : mapping_resize(block, size);
-        if (moved)
-            return moved;
-    }
-    return move(block, usable, size);
-}
-
-void *heap_resize(void *block, size_t size) {
-    heap_enter();
-    unsigned class_index = class_of(block);
-    if (UNLIKELY(size > PTRDIFF_MAX)) {
-        heap_usable(block, "realloc");
-        return NULL;
-    }
-    return class_index ? resize_object(class_index, block, size) : resize_large(block, size);
-}
-
-/* ---- checks of C23's sized frees ----------------------------------------------------------------- */
-
-bool heap_check_size(void *block, size_t size, const char *function) {
-    size_t usable = heap_usable(block, function);
-    unsigned class_index = class_of(block);
-    bool own_class = class_index && size <= SMALL_MAX && sizeclass_for(size) == class_index;
-    if (usable && (own_class || size_fits(size, usable, class_index)))
-        return true;
-    if (usable)
-        report_bad_size(function, block, size, usable);
-    return false;
-}
-
-bool heap_check_alignment(void *block, size_t align, size_t size, const char *function) {
-    size_t usable = heap_usable(block, function);
-    bool aligned = is_power_of_two(align) && (uintptr_t)block % align == 0;
-    if (usable && aligned && size <= usable)
-        return true;
-    if (usable && !aligned)
-        report_bad_alignment(function, block, align);
-    else if (usable)
-        report_bad_size(function, block, size, usable);
-    return false;
 }
 
 /* ---- control ------------------------------------------------------------------------------------- */

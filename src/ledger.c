@@ -108,11 +108,14 @@ static void read_region(struct ledger *ledger, struct window_seen *seen, struct 
     uintptr_t limit = region->base + REGION_BYTES;
     for (unsigned page = 0; page < REGION_PAGES;) {
         size_t live;
-        bool absent = head_kind(LOAD_ACQUIRE(region->head[page])) == HEAD_ABSENT;
+        enum head_kind kind = head_kind(LOAD_ACQUIRE(region->head[page]));
         unsigned pages = read_head(region, page, &live);
-        for (unsigned i = page; i < page + pages && !absent; i++)
-            add_page(ledger, is_resident(seen, region->base + ((uintptr_t)i << PAGE_SHIFT), limit),
-                     live);
+        for (unsigned i = page; i < page + pages && kind != HEAD_ABSENT; i++) {
+            bool resident = is_resident(seen, region->base + ((uintptr_t)i << PAGE_SHIFT), limit);
+            add_page(ledger, resident, live);
+            if (kind == HEAD_RUN)
+                *(resident ? &ledger->runs_resident : &ledger->runs_untouched) += PAGE_BYTES;
+        }
         page += pages;
     }
 }

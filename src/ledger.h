@@ -14,6 +14,7 @@ struct ledger {
     size_t dirty;     /* pages that nobody uses */
     size_t metadata;  /* the allocator's own tables */
     size_t untouched; /* live and not resident */
+    size_t runs_resident, runs_untouched; /* what of these two is on pages of runs */
 };
 
 /* Asks the kernel about every page of the heap.  Takes no lock for longer than it copies a few

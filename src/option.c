@@ -45,7 +45,7 @@ static void prepare_realtime(void) {
 static void set_trim_threshold(size_t value) {
     heap_end_dynamic_threshold();
     page_set_trim_threshold(value);
-    cache_drop_from(SMALL_MAX + 1); /* no more runs are kept */
+    cache_rules_changed(); /* no more runs are cached */
     STORE_RELAXED(keeps_all, value == SIZE_MAX);
     prepare_realtime();
 }

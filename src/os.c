@@ -111,11 +111,25 @@ bool os_break_shrink(void *top, size_t bytes) {
     return move_break(-(intptr_t)bytes) != NULL;
 }
 
+/* ThreadSanitizer does not see these calls.  The kernel orders what was done with an address before it was
+ * unmapped before what is done with it when it is mapped again. */
+#ifdef __SANITIZE_THREAD__
+void __tsan_acquire(void *address);
+void __tsan_release(void *address);
+static char addresses;
+#define NOTE_MAPPED() __tsan_acquire(&addresses)
+#define NOTE_UNMAPPING() __tsan_release(&addresses)
+#else
+#define NOTE_MAPPED() ((void)0)
+#define NOTE_UNMAPPING() ((void)0)
+#endif
+
 static void *map(void *hint, size_t bytes, int flags) {
     long at = call(SYS_mmap, (long)hint, (long)bytes, PROT_READ | PROT_WRITE,
                    MAP_PRIVATE | MAP_ANONYMOUS | flags, -1, 0);
     if (at == -1)
         return NULL;
+    NOTE_MAPPED();
     if (bytes >= HUGE_MIN)
         advise_huge((uintptr_t)at, bytes);
     return (void *)at;
@@ -135,14 +149,17 @@ void *os_map_at(void *address, size_t bytes) {
 }
 
 bool os_unmap(void *address, size_t bytes) {
+    NOTE_UNMAPPING();
     return call(SYS_munmap, (long)address, (long)bytes, 0, 0, 0, 0) == 0;
 }
 
 void *os_remap(void *address, size_t old_bytes, size_t new_bytes, bool may_move) {
+    NOTE_UNMAPPING(); /* where it moves */
     long at = call(SYS_mremap, (long)address, (long)old_bytes, (long)new_bytes,
                    may_move ? MREMAP_MAYMOVE : 0, 0, 0);
     if (at == -1)
         return NULL;
+    NOTE_MAPPED();
     if (new_bytes >= HUGE_MIN && old_bytes < HUGE_MIN)
         advise_huge((uintptr_t)at, new_bytes);
     return (void *)at;

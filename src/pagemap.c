@@ -88,7 +88,7 @@ void pagemap_set_class(uintptr_t address, size_t pages, unsigned class_index) {
     size_t page = (address - pagemap_window.base) >> PAGE_SHIFT;
     size_t limit = LOAD_RELAXED(pagemap_window.limit);
     for (size_t i = page; i < page + pages && i < limit; i++)
-        STORE_RELAXED(pagemap_window.class_map[i], (uint8_t)class_index);
+        STORE_RELEASE(pagemap_window.class_map[i], (uint8_t)class_index); /* after the head */
 }
 
 static bool add_region(uintptr_t base) {

@@ -99,7 +99,7 @@ extern uint32_t pagemap_region_count;
 /* Places the window; called once, before any other function. */
 void pagemap_init(uintptr_t base);
 
-/* The size class of the slab that holds an address of the window, else 0. */
+/* What the class map says of an address of the window: the class of its slab or run, else 0. */
 static ALWAYS_INLINE unsigned pagemap_class(const void *address) {
     size_t page = ((uintptr_t)address - LOAD_PLAIN(pagemap_window.base)) >> PAGE_SHIFT;
     if (UNLIKELY(page >= LOAD_PLAIN(pagemap_window.limit)))

@@ -50,7 +50,7 @@ static ALWAYS_INLINE unsigned sizeclass_for_run(size_t bytes) {
     return size_class_of_pages[pages_for(bytes)];
 }
 
-/* The pages of the run that serves a request above SMALL_MAX, or of any size where it is aligned. */
+/* The pages of the run that serves so many bytes, with a class if there is one. */
 size_t sizeclass_run_pages(size_t bytes);
 
 /* The class of the runs of exactly so many pages; 0 if there is none. */

@@ -97,6 +97,23 @@ static void trim(void) {
 }
 #endif
 
+/* Of a cached run only what was written to is resident, and nobody holds the rest. */
+static void cache_a_run_in_child(void) {
+#ifndef TEST_LIBC
+    struct quarry_stats stats;
+    for (int i = 0; i < 100; i++) {
+        char *block = t_malloc(120000);
+        must(block != NULL);
+        *block = 1;
+        t_free(block);
+    }
+    must(quarry_stats(&stats, sizeof stats) == sizeof stats);
+    must(stats.cached_bytes >= 120000);
+    must(stats.resident_cached_bytes + 100000 <= stats.cached_bytes);
+    must(stats.resident_live_bytes + stats.untouched_bytes < 100000);
+#endif
+}
+
 static void read_while_threads_run(void) {
     pthread_t threads[THREADS];
     for (uintptr_t i = 0; i < THREADS; i++)
@@ -119,8 +136,14 @@ static void figures_are_read_while_threads_run(void **state) {
     assert_child_succeeds(read_while_threads_run);
 }
 
+static void a_cached_run_is_not_all_resident(void **state) {
+    (void)state;
+    assert_child_succeeds(cache_a_run_in_child);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_cached_run_is_not_all_resident),
         cmocka_unit_test(figures_are_read_while_threads_run),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

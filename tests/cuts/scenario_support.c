@@ -178,6 +178,28 @@ static void run_resize(unsigned first) {
         ledger_resize(first + 3, size[i]);
 }
 
+static void warm_cached(unsigned first) {
+    warm_cache(first);
+    for (unsigned i = 0; i < 70; i++) { /* 64 earn a place for six */
+        ledger_take(first, 20000);
+        ledger_give(first);
+    }
+}
+
+/* They are cached, spill, are taken, change their class, and are dropped where none may be cached any more. */
+static void run_cached(unsigned first) {
+    ledger_take_many(first, 9, 20000);
+    ledger_give_many(first, 9, 1);
+    ledger_take_many(first, 4, 20000);
+    ledger_resize(first, 40000);
+    ledger_resize(first, 18000);
+    ledger_give_many(first, 4, 1);
+    cache_rules_changed();
+    cache_set_size_limit(16384);
+    cache_rules_changed();
+    ledger_take(first, 20000);
+}
+
 static void warm_hot(unsigned first) {
     warm_cache(first);
     ledger_take_many(first, 40, 20000);
@@ -431,6 +453,7 @@ const struct scenario scenarios[] = {
     {"idle bins lose their capacity", setup_mix, warm_idle, run_idle, false, 64, KEPT},
     {"a thread ends", setup_mix, warm_exit, nothing_first, true, 200, KEPT},
     {"runs are taken, given and merged", setup_mix, warm_runs, run_merge, false, 30000, KEPT},
+    {"runs are cached, and spill", setup_mix, warm_cached, run_cached, false, 20000, KEPT},
     {"runs are hot, and no longer", setup_runs_only, warm_hot, run_hot, false, 20000,
      KEPT + 304 * KIB},
     {"a run is extended and cut", setup_runs_only, warm_runs, run_resize, false, 60000,

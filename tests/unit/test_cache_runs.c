@@ -161,7 +161,7 @@ static void calloc_of_fresh_pages_touches_none(void) {
     void *dirty = api_malloc(20 * KIB), *fresh = NULL;
     bool zero = false;
     while (!zero)
-        must((fresh = cache_take_run(bin_of(20 * KIB), &zero)) != NULL);
+        must((fresh = cache_take_run(bin_of(20 * KIB), 5, &zero)) != NULL);
     must(all_zero(fresh, 20 * KIB) && dirty != fresh);
     must_be_sound();
 }
@@ -209,6 +209,73 @@ static void with_a_threshold_nothing_is_kept(void) {
     must_be_sound();
 }
 
+static sem_t warm, go, finish;
+
+static void *use_before_and_after(void *argument) {
+    use(32 * KIB, PAIRS);
+    must(cached(32 * KIB) == 1);
+    sem_post(&warm);
+    sem_wait(&go);
+    use(40 * KIB, 1); /* a slow operation: it follows */
+    must(cached(32 * KIB) == 0 && capacity_of(32 * KIB) == 0);
+    use(32 * KIB, PAIRS);
+    must(cached(32 * KIB) == 0);
+    return argument;
+}
+
+static void *use_what_was_left(void *argument) {
+    use(32 * KIB, 4);
+    must(cached(32 * KIB) == 0 && capacity_of(32 * KIB) == 0);
+    return argument;
+}
+
+/* Those that run, and those that get a cache which another thread left warm. */
+static void other_threads_follow_a_threshold(void) {
+    pthread_t thread;
+    sem_init(&warm, 0, 0);
+    sem_init(&go, 0, 0);
+    must(pthread_create(&thread, NULL, use_before_and_after, NULL) == 0);
+    sem_wait(&warm);
+    must(api_mallopt(M_TRIM_THRESHOLD, 1 << 20) == 1);
+    sem_post(&go);
+    must(pthread_join(thread, NULL) == 0);
+    in_thread(use_what_was_left, NULL);
+    must_be_sound();
+}
+
+static void *warm_up(void *argument) {
+    use(32 * KIB, PAIRS);
+    return argument;
+}
+
+static void a_warm_cache_follows_a_threshold(void) {
+    in_thread(warm_up, NULL);
+    must(api_mallopt(M_TRIM_THRESHOLD, 1 << 20) == 1);
+    in_thread(use_what_was_left, NULL);
+    must_be_sound();
+}
+
+static void with_a_threshold_runs_are_as_short_as_may_be(void) {
+    char *rounded = api_malloc(65 * KIB);
+    must(api_malloc_usable_size(rounded) == 72 * KIB);
+    must(api_mallopt(M_TRIM_THRESHOLD, 1 << 20) == 1);
+    must(api_malloc_usable_size(api_malloc(65 * KIB)) == 68 * KIB);
+    api_free_sized(rounded, 65 * KIB);
+    must_be_sound();
+}
+
+/* The step beyond the budget obeys them, too. */
+static void limits_hold_beyond_the_budget(void) {
+    heap_set_mmap_threshold(MIB);
+    cache_set_size_limit(128 * KIB);
+    for (unsigned bin = CLASS_COUNT; bin < BIN_COUNT; bin++) {
+        size_t bytes = size_classes[bin].size;
+        use(bytes, 1000);
+        must((capacity_of(bytes) > 0) == (bytes <= 128 * KIB));
+    }
+    must_be_sound();
+}
+
 static void a_size_limit_counts_for_runs(void) {
     cache_set_size_limit(20 * KIB);
     use(20 * KIB, PAIRS);
@@ -249,6 +316,13 @@ static void free_twice_while_kept(void) {
     cache_flush();
 }
 
+static void resize_what_is_free(void) {
+    use(32 * KIB, PAIRS);
+    void *block = api_malloc(32 * KIB);
+    api_free(block);
+    api_realloc(block, 20 * KIB);
+}
+
 static char *inside;
 
 static void free_inside_the_first_page(void) {
@@ -276,6 +350,8 @@ static void wrong_pointers_are_named(void **state) {
     (void)state;
     must_die_with(free_twice_while_cold, "): already free\n");
     must_die_with(free_twice_while_kept, "): already free\n");
+    must_die_with(resize_what_is_free, "quarry: realloc(");
+    must_die_with(resize_what_is_free, "): already free\n");
     must_die_with(free_inside_the_first_page, "): inside a block of 32768 bytes that starts at ");
     must_die_with(free_inside_another_page, "): inside a block of 32768 bytes that starts at ");
 }
@@ -292,8 +368,6 @@ static void a_wrong_pointer_is_refused(void) {
 }
 
 /* ---- fork ---------------------------------------------------------------------------------------- */
-
-static sem_t warm, finish;
 
 static void *hold_runs(void *argument) {
     use(32 * KIB, PAIRS);
@@ -384,6 +458,10 @@ int main(void) {
         body_test(the_class_follows_the_length),
         body_test(a_size_of_the_same_class_stays_in_place),
         body_test(with_a_threshold_nothing_is_kept),
+        body_test(other_threads_follow_a_threshold),
+        body_test(a_warm_cache_follows_a_threshold),
+        body_test(with_a_threshold_runs_are_as_short_as_may_be),
+        body_test(limits_hold_beyond_the_budget),
         body_test(a_size_limit_counts_for_runs),
         body_test(what_is_to_be_mapped_is_not_kept),
         cmocka_unit_test(wrong_pointers_are_named),

@@ -1,0 +1,142 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * resize: realloc, and what a size that the program gives back may be.
+ *
+ * PURPOSE  Leave a block where it is as long as it is a good home; else let it grow or shrink in place, or by
+ *          mremap; move it last.
+ *
+ * RULE     free_sized accepts just the sizes for which realloc would have left the block in place.
+ */
+#include "cache.h"
+#include "heap_internal.h"
+#include "limit.h"
+#include "mapping.h"
+#include "os.h"
+#include "page.h"
+#include "report.h"
+
+#include <string.h>
+
+#define KEEP_ANYWAY ((size_t)128) /* a block this small is not worth moving to shrink it */
+
+/* ---- resizing ------------------------------------------------------------------------------------ */
+
+/* Whether a block of usable bytes is a good home for size bytes: the rule by which realloc leaves
+ * a block in place, and so also the rule for the sizes that free_sized accepts. */
+static bool size_fits(size_t size, size_t usable, unsigned class_index) {
+    if (size > usable)
+        return false;
+    if (class_index)
+        return usable <= KEEP_ANYWAY || size >= usable / 2;
+    return usable - max_size(size, 1) < os_page_bytes() ||
+           sizeclass_run_pages(size) << PAGE_SHIFT == usable ||
+           (size <= SMALL_MAX && size >= usable / 2);
+}
+
+static void *take_copy(const void *block, size_t old, size_t size) {
+    void *fresh = size <= SMALL_MAX ? cache_pop(sizeclass_for(size)) : NULL;
+    if (!fresh)
+        fresh = heap_allocate(size);
+    return fresh ? memcpy(fresh, block, min_size(old, size)) : NULL;
+}
+
+static void *resize_object(unsigned class_index, void *block, size_t size) {
+    size_t usable = size_classes[class_index].size;
+    if (!heap_check_object(block, "realloc"))
+        return NULL;
+    if (size_fits(size, usable, class_index))
+        return block;
+    void *fresh = take_copy(block, usable, size);
+    if (fresh && !cache_push(class_index, block))
+        heap_free(block, "realloc");
+    return fresh;
+}
+
+static void *move(void *block, size_t old, size_t size) {
+    void *fresh = take_copy(block, old, size);
+    if (fresh)
+        heap_free(block, "realloc");
+    return fresh;
+}
+
+/* Whether a block may grow by so many bytes. */
+static bool admit(size_t more_bytes) {
+    if (LIKELY(limit_admits(more_bytes)) || (heap_relieve(more_bytes) && limit_admits(more_bytes)))
+        return true;
+    limit_count_failure(more_bytes);
+    return false;
+}
+
+/* While its length changes the run has no class. */
+static bool resize_run(void *block, size_t old_pages, size_t size) {
+    uintptr_t address = (uintptr_t)block;
+    size_t pages = heap_run_pages(size, 1);
+    pagemap_set_class(address, 1, 0);
+    bool done = (pages < old_pages && page_run_shrink(address, pages)) ||
+                (pages > old_pages && page_run_extend(address, pages));
+    pagemap_set_class(address, 1, sizeclass_of_run(done ? pages : old_pages));
+    return done;
+}
+
+/* One that lies in the thread's cache must not change its length.  Reports it. */
+static bool check_run(const void *block) {
+    bool cached = cache_holds_run(pagemap_class(block), block);
+    if (UNLIKELY(cached))
+        report_slab_misuse("realloc", block, SLAB_FREE);
+    return !cached;
+}
+
+/* A run or a mapping. */
+static void *resize_large(void *block, size_t size) {
+    size_t usable = heap_usable(block, "realloc"), pages = page_run_pages((uintptr_t)block);
+    if (!usable || (pages && !check_run(block)))
+        return NULL;
+    if (size_fits(size, usable, 0))
+        return block;
+    if (size > SMALL_MAX) {
+        size_t needed = pages ? heap_run_pages(size, 1) << PAGE_SHIFT : size;
+        if (needed > usable && !admit(needed - usable))
+            return NULL;
+        if (pages && resize_run(block, pages, size))
+            return block;
+        void *moved = pages ? NULL : mapping_resize(block, size);
+        if (moved)
+            return moved;
+    }
+    return move(block, usable, size);
+}
+
+void *heap_resize(void *block, size_t size) {
+    heap_enter();
+    unsigned class_index = heap_class_of(block);
+    if (UNLIKELY(size > PTRDIFF_MAX)) {
+        heap_usable(block, "realloc");
+        return NULL;
+    }
+    return class_index ? resize_object(class_index, block, size) : resize_large(block, size);
+}
+
+/* ---- checks of C23's sized frees ----------------------------------------------------------------- */
+
+bool heap_check_size(void *block, size_t size, const char *function) {
+    size_t usable = heap_usable(block, function);
+    unsigned class_index = heap_class_of(block);
+    bool own_class = class_index && size <= SMALL_MAX && sizeclass_for(size) == class_index;
+    if (usable && (own_class || size_fits(size, usable, class_index)))
+        return true;
+    if (usable)
+        report_bad_size(function, block, size, usable);
+    return false;
+}
+
+bool heap_check_alignment(void *block, size_t align, size_t size, const char *function) {
+    size_t usable = heap_usable(block, function);
+    bool aligned = is_power_of_two(align) && (uintptr_t)block % align == 0;
+    if (usable && aligned && size <= usable)
+        return true;
+    if (usable && !aligned)
+        report_bad_alignment(function, block, align);
+    else if (usable)
+        report_bad_size(function, block, size, usable);
+    return false;
+}
