@@ -120,8 +120,7 @@ void cache_rules_changed(void);
 void cache_set_capacity_limit(size_t objects);
 void cache_set_size_limit(size_t bytes);
 
-/* Classes of at least so many bytes are not cached; the calling thread's cache gives up what it has of
- * them, others keep what they have earned. */
+/* Classes of at least so many bytes are not cached; a change of the rules, as above. */
 void cache_set_uncached_from(size_t bytes);
 
 /* The largest objects of which a bin may hold more than use alone earns. */

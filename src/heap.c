@@ -116,7 +116,7 @@ static bool wants_mapping(size_t size) {
 }
 
 static bool has_class(size_t size, size_t align) {
-    return size > SMALL_MAX && size <= RUN_MAX && align <= PAGE_BYTES;
+    return sizeclass_has_run(size) && align <= PAGE_BYTES;
 }
 
 size_t heap_run_pages(size_t size, size_t align) {

@@ -30,8 +30,7 @@ void *heap_allocate_aligned(size_t align, size_t size); /* align: a power of two
 
 /* A run for that many bytes from the thread's cache; NULL where it has none, or the size has no class. */
 static ALWAYS_INLINE void *heap_pop_run(size_t size) {
-    bool has_class = size > SMALL_MAX && size <= RUN_MAX;
-    return has_class ? cache_pop(sizeclass_for_run(size)) : NULL;
+    return sizeclass_has_run(size) ? cache_pop(sizeclass_for_run(size)) : NULL;
 }
 
 void heap_free(void *block, const char *function);

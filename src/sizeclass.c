@@ -103,8 +103,8 @@ void sizeclass_init(void) {
 }
 
 size_t sizeclass_run_pages(size_t bytes) {
-    bool has_class = bytes > SMALL_MAX && bytes <= RUN_MAX;
-    return has_class ? size_classes[sizeclass_for_run(bytes)].pages : pages_for(bytes);
+    return sizeclass_has_run(bytes) ? size_classes[sizeclass_for_run(bytes)].pages
+                                    : pages_for(bytes);
 }
 
 unsigned sizeclass_aligned(size_t bytes, size_t align) {

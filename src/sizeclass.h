@@ -45,7 +45,12 @@ static inline bool sizeclass_is_run(unsigned class_index) {
     return class_index >= CLASS_COUNT;
 }
 
-/* The class of the run that serves more than SMALL_MAX and at most RUN_MAX bytes. */
+/* Whether a request is for a run of a length that has a class. */
+static ALWAYS_INLINE bool sizeclass_has_run(size_t bytes) {
+    return bytes > SMALL_MAX && bytes <= RUN_MAX;
+}
+
+/* The class of the run that serves such a request. */
 static ALWAYS_INLINE unsigned sizeclass_for_run(size_t bytes) {
     return size_class_of_pages[pages_for(bytes)];
 }

@@ -9,7 +9,7 @@ from .heap import CONT, FREE, RUN, SLAB, Heap, Region, Shape
 
 # One code per page.
 ABSENT_PAGE, FREE_PAGE, HOT_PAGE, RUN_PAGE, SLAB_PAGE, HOLE_PAGE, CACHED_PAGE = range(7)
-CODES = 7
+CODES = CACHED_PAGE + 1
 
 
 @dataclass
