@@ -52,11 +52,14 @@ QUARRY_API void *quarry_calloc(size_t count, size_t size) QUARRY_ATTR(malloc, al
 
 /* Resizes a block and keeps its content up to the smaller size; the address may change.
  * realloc(NULL, n) is malloc(n).  realloc(p, 0) frees p and returns NULL, errno unchanged, as glibc
- * does.  On failure the old block is untouched.  Growing within malloc_usable_size never moves. */
+ * does.  On failure the old block is untouched.  Growing a block of malloc, calloc or realloc within its
+ * malloc_usable_size never moves it. */
 QUARRY_API void *quarry_realloc(void *block, size_t size) QUARRY_ATTR(alloc_size(2));
 
 /* Frees a block; NULL is ignored; errno is preserved (POSIX.1-2024).  A pointer that is not a live
- * block of this allocator is reported in one line on stderr and the process is aborted. */
+ * block of this allocator is reported in one line on stderr and the process is aborted: at once, or where
+ * the thread uses the size a lot when its cache spills, unless the block was handed out again meanwhile.
+ * QUARRY_CHECK=1 makes it at once for all; M_CHECK_ACTION may leave out the line or the abort. */
 QUARRY_API void quarry_free(void *block);
 
 /* C23: free with the size the block was asked for.  The size is checked, never trusted: one that

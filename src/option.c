@@ -116,7 +116,7 @@ const struct option option_table[] = {
     {"perturb", "MALLOC_PERTURB_", "perturb", M_PERTURB, ANY, NULL, set_perturb,
      "fill freed memory with this byte and allocated memory with its complement; 0: do not", 0},
     {"mxfast", NULL, "mxfast", M_MXFAST, 0, 160, NULL, cache_set_deep_limit,
-     "size in bytes of the largest objects of which a thread may cache more than 64", OPTION_BYTES},
+     "size in bytes of the largest objects of which a thread may cache more than 64 (128 where there are threads)", OPTION_BYTES},
     {"arena_test", "MALLOC_ARENA_TEST", "arena_test", M_ARENA_TEST, ANY, NULL, slab_set_shard_test,
      "lock shards that are made without counting processors", 0},
     {"arena_max", "MALLOC_ARENA_MAX", "arena_max", M_ARENA_MAX, ANY, NULL, slab_set_shard_max,

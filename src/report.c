@@ -9,6 +9,7 @@
  *   never allocated
  *   size N does not fit a block of M bytes
  *   alignment N does not fit this block
+ *   there is no such cache (or heap); it may have been destroyed before
  */
 #include "report.h"
 

@@ -21,7 +21,7 @@ from . import (
     top,
     why,
 )
-from .errors import ToolError
+from .errors import ToolError, UsageError
 
 VERBS = (
     run,
@@ -50,7 +50,8 @@ def parser() -> argparse.ArgumentParser:
         prog="quarry",
         description="Where a process's memory is, and what the kernel does lazily.",
         epilog="'quarry VERB --help' tells of each verb; every verb has --json. Exit status: 0, or 1 "
-        "where something could not be done, 2 for a wrong command line; that of the command for 'run'.",
+        "where something could not be done, 2 for a wrong command line, 130 after Ctrl-C; that of the command "
+        "for 'run'.",
     )
     verbs = result.add_subparsers(dest="verb", metavar="VERB", required=True)
     for module in VERBS:
@@ -80,7 +81,7 @@ def _run(words: list[str]) -> int:
         return arguments.run(arguments)
     except ToolError as error:
         print(f"quarry: {error}", file=sys.stderr)
-        return 1
+        return 2 if isinstance(error, UsageError) else 1
     finally:
         if sys.stdout:
             sys.stdout.flush()  # here, for at the interpreter's end an error is a traceback

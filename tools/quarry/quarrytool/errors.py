@@ -6,5 +6,9 @@ class ToolError(Exception):
     """A failure whose message is one line: the culprit, and what to do about it."""
 
 
+class UsageError(ToolError):
+    """A command line that argparse takes and that makes no sense: exit status 2, as argparse's own."""
+
+
 class NoQuarry(ToolError):
     """The process runs, and does not use Quarry."""

@@ -5,7 +5,7 @@ from collections import Counter
 from typing import Any
 
 from . import pages, procfs, show
-from .errors import ToolError
+from .errors import UsageError
 from .heap import Heap
 
 # From the page table and pagemap: what is there, resident or not. A group is drawn as the first of
@@ -47,7 +47,7 @@ def add_parser(verbs: Any) -> None:
 def main(arguments: argparse.Namespace) -> int:
     """The verb."""
     if arguments.pages is not None and arguments.pages < 1:
-        raise ToolError("map: --pages has to be above 0")
+        raise UsageError("map: --pages has to be above 0")
     heap = Heap(arguments.pid)
     counts: Counter[str] = Counter()
     regions = []

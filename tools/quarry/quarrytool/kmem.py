@@ -6,7 +6,7 @@ from collections import defaultdict
 from typing import Any
 
 from . import procfs, show
-from .errors import ToolError
+from .errors import ToolError, UsageError
 
 # The same questions for each allocator: Linux, Documentation/core-api/memory-allocation.rst.
 COMPARISON = (
@@ -141,7 +141,7 @@ def areas() -> list[dict[str, Any]] | None:
 def main(arguments: argparse.Namespace) -> int:
     """The verb."""
     if arguments.count < 1:
-        raise ToolError("kmem: --count has to be above 0")
+        raise UsageError("kmem: --count has to be above 0")
     known_zones, known_caches, known_areas = zones(), caches(), areas()
     if not known_zones:
         raise ToolError("kmem: /proc/zoneinfo cannot be read; is /proc mounted?")

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from . import oomdemo, oomgroup, pagelab, procfs, show
-from .errors import ToolError
+from .errors import ToolError, UsageError
 
 MIB = 1 << 20
 DEMO_ROOM, DEMO_BLOCK = 64 * MIB, 8 * MIB
@@ -57,9 +57,9 @@ def add_parser(verbs: Any) -> None:
 def main(arguments: argparse.Namespace) -> int:
     """The verb."""
     if arguments.count < 1:
-        raise ToolError("oom: --count has to be above 0")
+        raise UsageError("oom: --count has to be above 0")
     if arguments.no_group and not arguments.demo:
-        raise ToolError("oom: --no-group goes with --demo")
+        raise UsageError("oom: --no-group goes with --demo")
     if arguments.demo:
         return _demo(arguments.json, arguments.no_group)
     found = candidates()

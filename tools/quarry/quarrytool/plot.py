@@ -7,7 +7,7 @@ import os
 from typing import Any
 
 from . import recording, show
-from .errors import ToolError
+from .errors import ToolError, UsageError
 from .recording import Recording
 
 _MIB = 1 << 20
@@ -77,7 +77,7 @@ def main(arguments: argparse.Namespace) -> int:
         return 0
     output = arguments.output or os.path.splitext(arguments.recording)[0] + ".html"
     if not output.endswith((".html", ".svg")):
-        raise ToolError(f"{output}: the ending has to be .html or .svg")
+        raise UsageError(f"{output}: the ending has to be .html or .svg")
     picture = draw(data)
     text = page(data, picture) if output.endswith(".html") else picture
     try:

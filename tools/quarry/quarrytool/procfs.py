@@ -64,8 +64,8 @@ def yama_hint() -> str:
     if scope == 0:
         return ""
     return (
-        f"; Yama refuses, too (kernel.yama.ptrace_scope is {scope}): run this as root, or start "
-        "the program by 'quarry run', or set it to 0 by 'sysctl kernel.yama.ptrace_scope=0'"
+        f"; Yama refuses, too (kernel.yama.ptrace_scope is {scope}): run this as root, or set it to 0 "
+        "by 'sysctl kernel.yama.ptrace_scope=0'"
     )
 
 

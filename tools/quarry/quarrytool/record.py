@@ -10,7 +10,7 @@ from collections import Counter
 from typing import Any, TextIO
 
 from . import procfs, recording, run, show
-from .errors import ToolError
+from .errors import ToolError, UsageError
 from .heap import Heap, Totals
 
 _EVENT_BYTES = 64 << 10  # less given back is added to what comes next
@@ -134,7 +134,7 @@ class Sampler:
 def main(arguments: argparse.Namespace) -> int:
     """The verb."""
     if arguments.interval <= 0:
-        raise ToolError("record: the interval has to be above 0")
+        raise UsageError("record: the interval has to be above 0")
     words = arguments.command
     child = None
     if len(words) == 1 and words[0].isdigit():

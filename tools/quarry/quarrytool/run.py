@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from . import heap, show
-from .errors import ToolError
+from .errors import ToolError, UsageError
 from .tracer import Outcome, Tracer
 
 # Flag, variable or tunable, metavar, what it does: docs/OPTIONS.md.
@@ -126,12 +126,14 @@ def add_parser(verbs: Any) -> None:
 
 
 def command_of(arguments: argparse.Namespace) -> list[str]:
-    """The command behind the options."""
+    """The command behind the options; none is a wrong command line."""
     command = arguments.command
     if command[:1] == ["--"]:
         command = command[1:]
     if not command:
-        raise ToolError("no command given; usage: quarry run [OPTIONS] -- COMMAND [ARGUMENT ...]")
+        raise UsageError(
+            f"{arguments.verb}: no command given; usage: quarry {arguments.verb} [OPTIONS] -- COMMAND [ARGUMENT ...]"
+        )
     return list(command)
 
 

@@ -17,7 +17,7 @@ from rich.live import Live
 from rich.text import Text
 
 from . import pages, procfs, show
-from .errors import ToolError
+from .errors import ToolError, UsageError
 from .heap import Heap, Totals
 
 SORTS = {
@@ -81,7 +81,7 @@ def add_parser(verbs: Any) -> None:
 def main(arguments: argparse.Namespace) -> int:
     """The verb."""
     if arguments.delay <= 0 or (arguments.count or 1) < 1:
-        raise ToolError("top: the delay and the number of views have to be above 0")
+        raise UsageError("top: the delay and the number of views have to be above 0")
     heap = Heap(arguments.pid) if arguments.pid else None
     if arguments.json:
         show.print_json(_as_json(heap, arguments.sort))
