@@ -53,7 +53,7 @@ QUARRY_API void *quarry_calloc(size_t count, size_t size) QUARRY_ATTR(malloc, al
 /* Resizes a block and keeps its content up to the smaller size; the address may change.
  * realloc(NULL, n) is malloc(n).  realloc(p, 0) frees p and returns NULL, errno unchanged, as glibc
  * does.  On failure the old block is untouched.  Growing a block of malloc, calloc or realloc within its
- * malloc_usable_size never moves it. */
+ * malloc_usable_size never moves it (one of memalign may: docs/COMPAT.md). */
 QUARRY_API void *quarry_realloc(void *block, size_t size) QUARRY_ATTR(alloc_size(2));
 
 /* Frees a block; NULL is ignored; errno is preserved (POSIX.1-2024).  A pointer that is not a live

@@ -63,6 +63,11 @@ static inline bool is_power_of_two(size_t n) {
     return n != 0 && (n & (n - 1)) == 0;
 }
 
+/* n if it is one; n is at most SIZE_MAX / 2 + 1 and not 0. */
+static inline size_t power_of_two_from(size_t n) {
+    return (size_t)1 << (63 - (unsigned)__builtin_clzll(n) + !is_power_of_two(n));
+}
+
 /* Pages that hold n bytes; n is at most PTRDIFF_MAX. */
 static inline size_t pages_for(size_t bytes) {
     return (bytes + PAGE_BYTES - 1) >> PAGE_SHIFT;

@@ -10,19 +10,16 @@
  *
  * LAYOUT   slots    [ NULL | o1 | o2 | ... | on |    |    ]
  *                     ^ sentinel             ^ top     ^ end = slots + capacity
- *          An empty bin takes half a stack from the slabs, a full one gives its older half back, for
- *          what was freed last is warm; deep ones take and give less at a time.
+ *          An empty bin takes half a stack from the slabs, a full one gives its older half back, deep ones less.
  *
  * STATES   of a bin: capacity 0 (cold) -> 8 (runs: 1 to 6) -> 16 -> 32 -> 64 -> 128 -> ... 2047 -> 0
  *          Up to 64 objects, 128 where there are threads, and 32 KiB capacity is earned by slow
  *          operations: EARN_FIRST of them for the first step, EARN_NEXT for each further one.
  *          Beyond, up to 1 MiB, by regret: objects that were taken back from the slabs after a spill.
- *          A bin whose two sides alternate in batches grows until a batch fits; one that only fills or
- *          only drains does not.  While the capacities of all threads exceed the budget of max(4 MiB,
+ *          One that only fills or only drains does not grow.  While the capacities of all threads exceed the budget of max(4 MiB,
  *          live/32), or 1 MiB for each thread while that is less than live/2, each step by use costs
  *          EARN_HARD, and there is none by regret.  Runs: see cache_runs.c.
- *          Every IDLE_TICKS slow operations of the thread, bins that stand where they stood are
- *          emptied.  So a thread that did a little of everything holds nothing but this table.
+ *          Every IDLE_TICKS slow operations of the thread, bins that stand where they stood are emptied.
  *          of a cache: in use by one thread <-> unused, for the next thread.  The last KEPT_WARM that
  *          were left keep their capacities (not their objects): threads replace one another.
  *          of cache_tls: COLD_CACHE (none yet, or left) <-> own cache; left for the third time for good
@@ -37,8 +34,9 @@
  *
  * FORK     In a child the caches of the threads that are gone are orphans; what they hold goes back.  Only the
  *          thread that forked can tell its own cache from them, and the child's first slow operation may be
- *          another's, of a thread that it started.  So a repair counts an epoch, which later caches bear; the one
- *          of an earlier epoch whose owner still comes is the forking thread's, which adopts the others.
+ *          another's.  So a repair counts an epoch, which later caches bear; the one of an earlier epoch whose
+ *          owner still comes is the forking thread's, which adopts the others.  If it had none it does when it
+ *          makes one: it is the first of the child's threads.
  *
  * FAILURE  Without memory for a cache or a stack the thread works through the slabs.
  *
@@ -47,6 +45,7 @@
 #include "cache_internal.h"
 
 #include "meta.h"
+#include "os.h"
 #include "page.h"
 #include "report.h"
 
@@ -165,6 +164,8 @@ static SELDOM struct cache *make_cache(void) {
         return NULL;
     cache_tls = cache; /* first, for setspecific may allocate */
     pthread_setspecific(exit_key, cache);
+    if (cache->epoch != 0 && os_is_first_thread())
+        cache_adopt_orphans(cache);
     return cache;
 }
 
@@ -213,8 +214,7 @@ static SELDOM unsigned capacity_limit(unsigned class_index, size_t count, size_t
     return (unsigned)min_size(LOAD_RELAXED(capacity_max), objects);
 }
 
-/* Moves the objects of a bin to a stack of another capacity that can hold them.  While they move
- * the bin is empty, so that a cut loses them rather than having them twice. */
+/* Moves the objects of a bin to a stack that can hold them.  Meanwhile it is empty: a cut loses them. */
 static bool resize_bin(struct cache *cache, unsigned class_index, unsigned capacity) {
     void ***bin_top = &cache->top[class_index];
     unsigned old_capacity = cache->state[class_index].capacity;
@@ -245,8 +245,7 @@ static bool budget_exceeded(unsigned class_index) {
     return LOAD_RELAXED(G.capacity_bytes[runs]) > (runs ? budget / 2 : budget);
 }
 
-/* The step to the next capacity below a limit.  A bin that has reached it is looked at again when it has
- * paid the price again. */
+/* The step to the next capacity below a limit; a bin that has reached it pays the price again and again. */
 static SELDOM void grow_bin(struct cache *cache, unsigned class_index, unsigned limit) {
     unsigned capacity = cache->state[class_index].capacity;
     unsigned wanted = capacity ? 2 * capacity : CAPACITY_FIRST;
@@ -273,7 +272,7 @@ static void earn_by_use(struct cache *cache, unsigned class_index) {
         grow_bin(cache, class_index, dear && sizeclass_is_run(class_index) && limit ? 1 : limit);
 }
 
-/* count objects came from the slabs.  What had been spilled before need not have been. */
+/* count objects came from the slabs; those that had been spilled need not have been. */
 static void earn_by_regret(struct cache *cache, unsigned class_index, unsigned count) {
     struct bin_state *state = &cache->state[class_index];
     unsigned missed = (unsigned)min_size(count, state->spilled);
@@ -312,8 +311,7 @@ static void give_batch(unsigned class_index, void *const *batch, size_t count) {
     }
 }
 
-/* Gives the oldest objects of a full bin to the slabs.  While the others move down the bin is empty:
- * a cut loses objects rather than having them twice. */
+/* Gives the oldest objects, the coldest ones, of a full bin to the slabs.  The others move down as above. */
 static unsigned spill(struct cache *cache, unsigned class_index) {
     void *batch[BATCH_MAX];
     void **slots = slots_of(cache, class_index);
@@ -437,7 +435,7 @@ void *cache_take(unsigned class_index) {
     return cache_pop(class_index);
 }
 
-/* One at a time: what a thread takes many of has pages that nobody has touched yet. */
+/* One at a time: of many, nobody has touched the pages yet. */
 void *cache_take_run(unsigned class_index, size_t pages, bool *zero) {
     struct cache *cache = own_cache();
     if (cache) {
@@ -450,8 +448,10 @@ void *cache_take_run(unsigned class_index, size_t pages, bool *zero) {
     return (void *)run;
 }
 
+/* After a thread's destructors libc frees what it kept for the thread: that makes no cache, for nobody would
+ * tell us when to leave it. */
 enum slab_status cache_give(unsigned class_index, void *object) {
-    struct cache *cache = own_cache();
+    struct cache *cache = leave_calls ? present_cache() : own_cache();
     unsigned wrong;
     if (cache)
         count_slow_op(cache, class_index, !sizeclass_is_run(class_index));
@@ -486,8 +486,8 @@ static SELDOM void retire(struct cache *cache) {
     lock_drop(&G.lock);
 }
 
-/* Called in each round of destructors in which the thread has a cache.  Later destructors allocate and
- * free: they get a cache again, which arms the key for the next round.  There are four rounds; from
+/* Called in each round of destructors in which the thread has a cache.  Later destructors that allocate
+ * get a cache again, which arms the key for the next round.  There are four rounds; from
  * the third call on there may be no next one, so the thread goes on without a cache.  The key's value
  * is not trusted (programs overwrite keys they do not own); the thread's own pointer is. */
 void cache_leave(void) {

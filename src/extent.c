@@ -18,6 +18,9 @@
  *          Runs that may cross regions also look across their borders in 1 and 3.
  *          Where nothing is ever given back, 2 has no limit either: see docs/decisions.
  *
+ * INVARIANT
+ *   INV-EXTENT-1  extent_longest says of each region what its longest extent of each kind is.
+ *
  * LOCKING  Everything here runs under the page lock.
  */
 #include "page_internal.h"
@@ -27,6 +30,17 @@
 #define S page_state
 
 enum { GATHER_TRIES = 8 };
+
+uint8_t extent_longest[REGION_MAX][2];
+
+static void note_longest(const struct region *region, enum fit_kind kind) {
+    extent_longest[region->rank][kind] = (uint8_t)fit_longest(&region->fit, kind);
+}
+
+void extent_forget(const struct region *region) {
+    note_longest(region, FIT_DIRTY);
+    note_longest(region, FIT_CLEAN);
+}
 
 /* ---- by address ---------------------------------------------------------------------------------- */
 
@@ -64,7 +78,8 @@ bool extent_clean(struct extent *extent) {
     for (uint32_t rank = 0; rank < pagemap_region_count; rank++) {
         struct fit_walk walk = {0, 0};
         struct fit_extent found;
-        if (!fit_next(&pagemap_regions[rank]->fit, FIT_CLEAN, &walk, &found))
+        if (!extent_longest[rank][FIT_CLEAN] ||
+            !fit_next(&pagemap_regions[rank]->fit, FIT_CLEAN, &walk, &found))
             continue;
         *extent = to_extent(pagemap_regions[rank], found);
         return true;
@@ -116,6 +131,7 @@ void extent_insert(struct extent extent, bool dirty) {
         unsigned first = pagemap_page(region, at), count = (unsigned)((stop - at) >> PAGE_SHIFT);
         buddy_insert(set_of(region, kind), first, count);
         fit_insert(&region->fit, kind, first, count);
+        note_longest(region, kind);
         size_t *total = dirty ? &S.dirty_pages : &S.clean_pages;
         STORE_RELAXED(*total, *total + count);
         at = stop;
@@ -133,6 +149,7 @@ size_t extent_remove(struct extent extent) {
         unsigned count = (unsigned)((stop - at) >> PAGE_SHIFT);
         buddy_remove(set_of(region, held.kind), first, count);
         fit_remove(&region->fit, held, first, count);
+        note_longest(region, held.kind);
         size_t *total = held.kind == FIT_DIRTY ? &S.dirty_pages : &S.clean_pages;
         STORE_RELAXED(*total, *total - count);
         dirty_pages += held.kind == FIT_DIRTY ? count : 0;
@@ -173,9 +190,16 @@ static bool find_in(struct region *region, size_t bytes, size_t align, enum fit_
            fits(to_extent(region, found), bytes, align, place);
 }
 
+/* Extents of lists before this one are too short. */
+static unsigned list_for(size_t bytes) {
+    return fit_list_for((unsigned)min_size(bytes >> PAGE_SHIFT, REGION_PAGES));
+}
+
 static bool find(size_t bytes, size_t align, enum fit_kind kind, struct extent *place) {
+    unsigned least = list_for(bytes);
     for (uint32_t rank = 0; rank < pagemap_region_count; rank++)
-        if (find_in(pagemap_regions[rank], bytes, align, kind, place))
+        if (extent_longest[rank][kind] >= least &&
+            find_in(pagemap_regions[rank], bytes, align, kind, place))
             return true;
     return false;
 }
@@ -185,7 +209,13 @@ static bool find(size_t bytes, size_t align, enum fit_kind kind, struct extent *
 static bool gather(size_t bytes, size_t align, enum fit_kind kind, bool same_kind, int tries,
                    struct extent *place) {
     bool one_region = !run_may_cross(bytes);
+    enum fit_kind other = kind == FIT_DIRTY ? FIT_CLEAN : FIT_DIRTY;
+    unsigned least = list_for(bytes);
     for (uint32_t rank = 0; rank < pagemap_region_count; rank++) {
+        unsigned longest = extent_longest[rank][kind];
+        bool alone = one_region && !same_kind && !extent_longest[rank][other];
+        if (longest == 0 || (alone && longest < least))
+            continue;
         const struct region *region = pagemap_regions[rank];
         struct fit_walk walk = {0, 0};
         struct fit_extent found;

@@ -53,6 +53,11 @@ void fit_remove(struct fit *fit, struct fit_extent extent, unsigned first, unsig
  * none. */
 bool fit_find(const struct fit *fit, enum fit_kind kind, unsigned pages, struct fit_extent *found);
 
+/* The list that an extent of so many pages, 1 .. BUDDY_PAGES, is in, from 1 on; and the list of the longest
+ * extent of a kind, 0 if there is none.  An extent is never shorter than those of the lists before its own. */
+unsigned fit_list_for(unsigned pages);
+unsigned fit_longest(const struct fit *fit, enum fit_kind kind);
+
 /* The extent that begins or ends with the page; false if none does. */
 bool fit_beside(const struct fit *fit, unsigned page, struct fit_extent *found);
 

@@ -115,6 +115,10 @@ static bool wants_mapping(size_t size) {
     return size >= LOAD_RELAXED(mmap_threshold) && mapping_live() < LOAD_RELAXED(mmap_max);
 }
 
+bool heap_must_map(size_t size) {
+    return LOAD_RELAXED(threshold_fixed) && wants_mapping(size);
+}
+
 static bool has_class(size_t size, size_t align) {
     return sizeclass_has_run(size) && align <= PAGE_BYTES;
 }
@@ -297,17 +301,22 @@ static void learn_threshold(size_t bytes) {
         STORE_RELAXED(mmap_threshold, bytes + 1);
 }
 
+bool heap_passes_on(const void *block) {
+    size_t extent;
+    heap_enter();
+    return LOAD_RELAXED(foreign_policy) != FOREIGN_ABORT &&
+           head_kind(pagemap_head((uintptr_t)block)) == HEAD_ABSENT &&
+           mapping_around((uintptr_t)block, &extent) == 0;
+}
+
 /* A pointer that is no part of this heap: programs with modules that bind to libc's malloc. */
 static void free_foreign(void *block, const char *function) {
-    size_t policy = LOAD_RELAXED(foreign_policy), extent;
-    bool ours = head_kind(pagemap_head((uintptr_t)block)) != HEAD_ABSENT ||
-                mapping_around((uintptr_t)block, &extent) != 0;
-    if (ours || policy == FOREIGN_ABORT) {
+    if (!heap_passes_on(block)) {
         report_bad_pointer(function, block);
         return;
     }
     void (*libc_free)(void *) = NULL;
-    if (policy == FOREIGN_LIBC && &dlsym != NULL)
+    if (LOAD_RELAXED(foreign_policy) == FOREIGN_LIBC && &dlsym != NULL)
         libc_free = (void (*)(void *))(uintptr_t)dlsym(RTLD_NEXT, "free");
     if (libc_free)
         libc_free(block);

@@ -44,6 +44,9 @@ void *heap_take_pages(size_t bytes, size_t align);
  * heap_usable.  Under QUARRY_CHECK none is known. */
 extern uint16_t heap_usable_known[BIN_COUNT] __attribute__((visibility("hidden")));
 
+/* Whether QUARRY_FOREIGN has free take a pointer that is no part of this heap. */
+bool heap_passes_on(const void *block);
+
 /* Whether a block may have been asked for with this size / alignment; reports it if not. */
 bool heap_check_size(void *block, size_t size, const char *function);
 bool heap_check_alignment(void *block, size_t align, size_t size, const char *function);

@@ -166,15 +166,17 @@ void *mapping_resize(void *block, size_t bytes) {
 }
 
 uintptr_t mapping_around(uintptr_t address, size_t *bytes) {
-    for (size_t i = 0; mapping_table && i < mapping_table->slots; i++) {
+    uintptr_t found = 0;
+    lock_take(&lock);
+    for (size_t i = 0; mapping_table && i < mapping_table->slots && !found; i++) {
         struct mapping_entry entry = mapping_table->entry[i];
-        if (entry.address > GONE && address >= entry.address &&
-            address - entry.address < entry.bytes) {
+        if (entry.address > GONE && address - entry.address < entry.bytes) {
             *bytes = entry.bytes;
-            return entry.address;
+            found = entry.address;
         }
     }
-    return 0;
+    lock_drop(&lock);
+    return found;
 }
 
 size_t mapping_copy(size_t *slot, struct mapping_entry *out, size_t max) {

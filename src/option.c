@@ -68,7 +68,7 @@ static void set_mmap_max(size_t value) {
 }
 
 static void set_perturb(size_t value) {
-    heap_set_perturb(value & 0xff);
+    heap_set_perturb((unsigned)value);
 }
 
 static void set_limit(size_t value) {
@@ -107,20 +107,24 @@ const struct option option_table[] = {
      OPTION_BYTES},
     {"mmap_threshold", "MALLOC_MMAP_THRESHOLD_", "mmap_threshold", M_MMAP_THRESHOLD, ANY, NULL,
      set_mmap_threshold, "bytes from which on a block is a mapping of its own", OPTION_BYTES},
-    {"mmap_max", "MALLOC_MMAP_MAX_", "mmap_max", M_MMAP_MAX, ANY, NULL, set_mmap_max,
-     "number of such mappings at most; 0: none", 0},
+    {"mmap_max", "MALLOC_MMAP_MAX_", "mmap_max", M_MMAP_MAX, 0, LONG_MAX, NULL, set_mmap_max,
+     "number of such mappings at most; 0: none", OPTION_AT_LEAST},
     {"headroom", "QUARRY_HEADROOM", NULL, QUARRY_M_HEADROOM, 0, 100, NULL, page_set_headroom,
      "where trim_threshold is -1: percent of the most memory ever in use to keep resident beside "
      "it",
      0},
-    {"perturb", "MALLOC_PERTURB_", "perturb", M_PERTURB, ANY, NULL, set_perturb,
-     "fill freed memory with this byte and allocated memory with its complement; 0: do not", 0},
+    {"perturb", "MALLOC_PERTURB_", "perturb", M_PERTURB, 0, 255, NULL, set_perturb,
+     "fill freed memory with this byte and allocated memory with its complement; 0: do not",
+     OPTION_LOW_BITS},
     {"mxfast", NULL, "mxfast", M_MXFAST, 0, 160, NULL, cache_set_deep_limit,
-     "size in bytes of the largest objects of which a thread may cache more than 64 (128 where there are threads)", OPTION_BYTES},
-    {"arena_test", "MALLOC_ARENA_TEST", "arena_test", M_ARENA_TEST, ANY, NULL, slab_set_shard_test,
-     "lock shards that are made without counting processors", 0},
-    {"arena_max", "MALLOC_ARENA_MAX", "arena_max", M_ARENA_MAX, ANY, NULL, slab_set_shard_max,
-     "lock shards of the size classes at most, up to 64; 0: 8 a processor", 0},
+     "size in bytes of the largest objects of which a thread may cache more than 64 (128 where "
+     "there are threads)",
+     OPTION_BYTES},
+    {"arena_test", "MALLOC_ARENA_TEST", "arena_test", M_ARENA_TEST, 1, LONG_MAX, NULL,
+     slab_set_shard_test, "lock shards that are made without counting processors", OPTION_PASSES},
+    {"arena_max", "MALLOC_ARENA_MAX", "arena_max", M_ARENA_MAX, 1, LONG_MAX, NULL,
+     slab_set_shard_max,
+     "lock shards of the size classes at most, up to 64; if not set, 8 a processor", OPTION_PASSES},
     {"tcache_count", NULL, "tcache_count", QUARRY_M_TCACHE_COUNT, 0, 65535, NULL,
      cache_set_capacity_limit, "objects that a thread caches of one size at most", 0},
     {"tcache_max", NULL, "tcache_max", QUARRY_M_TCACHE_MAX, 0, LONG_MAX, NULL, cache_set_size_limit,
@@ -133,11 +137,11 @@ const struct option option_table[] = {
      OPTION_BYTES},
     {"check", "QUARRY_CHECK", NULL, QUARRY_M_CHECK, 0, 1, NULL, set_check,
      "1: no caches, so that every wrong free is reported at once", 0},
-    {"check_action", "MALLOC_CHECK_", "check", M_CHECK_ACTION, ANY, NULL, set_check_action,
+    {"check_action", "MALLOC_CHECK_", "check", M_CHECK_ACTION, 0, 3, NULL, set_check_action,
      "check as above, and what a wrong pointer does, the sum of 1: print a line, 2: abort; without "
      "2 the "
      "call does nothing",
-     0},
+     OPTION_LOW_BITS},
     {"foreign", "QUARRY_FOREIGN", NULL, QUARRY_M_FOREIGN, 0, 2, "abort|leak|libc", heap_set_foreign,
      "what free does with a pointer of another allocator: report and abort, ignore it, hand it to "
      "libc",
@@ -284,11 +288,15 @@ static void report_malformed(const struct option *option, const char *prefix, co
     os_write_error(line.text, line.length);
 }
 
+static bool in_range(const struct option *option, long number) {
+    return number >= option->minimum && number <= option->maximum;
+}
+
 static bool parse_value(const struct option *option, const char *text, const char *end,
                         long *number) {
     return parse_word(option->words, text, end, number) ||
            (parse_number(text, end, option->flags & OPTION_BYTES, number) &&
-            *number >= option->minimum && *number <= option->maximum);
+            in_range(option, *number));
 }
 
 static void apply_text(const struct option *option, const char *prefix, const char *name,
@@ -348,14 +356,27 @@ void option_late(void) {
         read_environment();
 }
 
+/* What glibc's mallopt makes of a number that it takes and a variable may not have; false if it takes none. */
+static bool come_into_range(const struct option *option, long *number) {
+    if (option->flags & OPTION_LOW_BITS)
+        *number &= option->maximum;
+    else if (option->flags & OPTION_AT_LEAST)
+        *number = option->minimum;
+    else
+        return false;
+    return true;
+}
+
 int option_set(int number, int value) {
     for (unsigned i = 0; i < option_count; i++) {
         const struct option *option = &option_table[i];
+        long wanted = value;
         if (option->number == 0 || option->number != number)
             continue;
-        if (value < option->minimum || value > option->maximum)
-            return 0;
-        apply(option, value);
+        if (in_range(option, wanted) || come_into_range(option, &wanted))
+            apply(option, wanted);
+        else
+            return (option->flags & OPTION_PASSES) != 0;
     }
     return 1;
 }

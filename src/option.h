@@ -10,6 +10,10 @@
 enum {
     OPTION_BYTES = 1,    /* numbers may end with K, M, G or T */
     OPTION_AT_START = 2, /* read once; later it is too late */
+    /* What mallopt does with a number that is out of range, as glibc: else it refuses it. */
+    OPTION_LOW_BITS = 4, /* takes its bits that are in maximum */
+    OPTION_AT_LEAST = 8, /* takes minimum, for what is below it */
+    OPTION_PASSES = 16,  /* says yes and does nothing */
 };
 
 struct option {
@@ -59,7 +63,7 @@ bool option_verbose(void);
 /* As if the user had not set it, for those who report it. */
 void option_forget(const struct option *option);
 
-/* mallopt: 1 if accepted (unknown parameters are, as in glibc), 0 if the value is out of range. */
+/* mallopt: 1 if accepted (unknown parameters are, as in glibc), 0 if the value is refused. */
 int option_set(int number, int value);
 
 #endif

@@ -228,19 +228,22 @@ unsigned os_processors(void) {
     return count;
 }
 
-static uint64_t read_clock(clockid_t clock) {
-    struct timespec now;
-    if (clock_gettime(clock, &now) != 0)
-        return 0;
-    return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+static uint64_t nanoseconds(const struct timespec *time) {
+    return (uint64_t)time->tv_sec * 1000000000u + (uint64_t)time->tv_nsec;
 }
 
+/* Through libc, which needs no system call for this clock, so that it cannot be refused either. */
 uint64_t os_clock_ns(void) {
-    return read_clock(CLOCK_MONOTONIC_COARSE);
+    struct timespec now = {0, 0};
+    clock_gettime(CLOCK_MONOTONIC_COARSE, &now);
+    return nanoseconds(&now);
 }
 
+/* This one may be refused, and free has to leave errno alone. */
 uint64_t os_cpu_ns(void) {
-    return read_clock(CLOCK_PROCESS_CPUTIME_ID);
+    struct timespec now = {0, 0};
+    call(SYS_clock_gettime, CLOCK_PROCESS_CPUTIME_ID, (long)&now, 0, 0, 0, 0);
+    return nanoseconds(&now);
 }
 
 const char *os_environment(const char *name, bool *ready) {
@@ -280,6 +283,10 @@ enum { PORT_DESCRIPTOR_MIN = 512 };
 
 unsigned os_process(void) {
     return (unsigned)call(SYS_getpid, 0, 0, 0, 0, 0, 0);
+}
+
+bool os_is_first_thread(void) {
+    return (unsigned)call(SYS_gettid, 0, 0, 0, 0, 0, 0) == os_process();
 }
 
 /* A thread that has ended has no memory to read from.  Unlike /proc this needs no descriptor. */

@@ -98,6 +98,9 @@ _Noreturn void os_abort(void);
 /* The number of this process, as it sees itself. */
 unsigned os_process(void);
 
+/* Whether the calling thread is the process's first: in a fork child the one that forked. */
+bool os_is_first_thread(void);
+
 /* False while the main thread runs; true when it has ended, or where that cannot be told. */
 bool os_main_may_have_ended(void);
 

@@ -25,6 +25,7 @@
  * WHY NOT  Powers of two as run lengths: 25 % of the memory on average.  One set with a dirty bit:
  *          clean blocks would have to be told apart in every search.
  */
+#include "os.h"
 #include "page_internal.h"
 #include "sizeclass.h"
 
@@ -36,6 +37,9 @@ struct page_state page_state = {.lock = LOCK_INITIALISER(LOCK_PAGE),
                                 .bound_least_pages = BOUND_MIN_PAGES,
                                 .hot_most_bytes = HOT_MAX_PAGES * PAGE_BYTES};
 #define S page_state
+
+/* What another thread purges comes back: a few milliseconds for the largest. */
+enum { HELD_YIELDS = 10000 };
 
 /* ---- runs ---------------------------------------------------------------------------------------- */
 
@@ -95,6 +99,12 @@ uintptr_t page_run_take(size_t pages, size_t align_bytes, bool *zero) {
         return 0;
     lock_take(&S.lock);
     bool found = take_locked(pages, align_bytes, &place, zero);
+    for (int i = 0; UNLIKELY(!found) && S.held_pages > 0 && i < HELD_YIELDS; i++) {
+        lock_drop(&S.lock);
+        os_yield();
+        lock_take(&S.lock);
+        found = take_locked(pages, align_bytes, &place, zero);
+    }
     if (found)
         run_set_heads(place, HEAD_RUN);
     lock_drop(&S.lock);
@@ -138,13 +148,20 @@ bool page_run_give(uintptr_t address) {
     return pages != 0;
 }
 
+/* Whether a run may have this length there: short ones lie in one region (a slab has to). */
+static bool may_lie_at(uintptr_t address, size_t pages) {
+    size_t bytes = pages << PAGE_SHIFT;
+    return run_may_cross(bytes) ||
+           round_down(address, REGION_BYTES) == round_down(address + bytes - 1, REGION_BYTES);
+}
+
 /* Both resizes change the run by one store to its head; a run that crosses a region keeps the
  * words in later regions right as well, before it grows and after it shrinks. */
 bool page_run_shrink(uintptr_t address, size_t pages) {
     lock_take(&S.lock);
     size_t old = page_run_pages(address);
     uintptr_t cut = address + (pages << PAGE_SHIFT), end = address + (old << PAGE_SHIFT);
-    bool possible = pages != 0 && pages < old;
+    bool possible = pages != 0 && pages < old && may_lie_at(address, pages);
     if (possible) {
         struct region *region = pagemap_region(address);
         pagemap_set_head(region, pagemap_page(region, address),
@@ -174,10 +191,7 @@ bool page_run_extend(uintptr_t address, size_t pages) {
     size_t old = page_run_pages(address);
     uintptr_t end = address + (old << PAGE_SHIFT);
     size_t want = (pages - old) << PAGE_SHIFT;
-    bool possible = old != 0 && pages > old && pages <= PAGE_RUN_MAX;
-    if (possible && !run_may_cross(pages << PAGE_SHIFT))
-        possible = round_down(address, REGION_BYTES) ==
-                   round_down(address + (pages << PAGE_SHIFT) - 1, REGION_BYTES);
+    bool possible = old != 0 && pages > old && pages <= PAGE_RUN_MAX && may_lie_at(address, pages);
     if (possible && !better_elsewhere(end, want, pages)) {
         struct extent next = extent_around(end, want, false, false);
         if (next.end - end < want && head_kind(pagemap_head(next.end)) == HEAD_CONT &&
@@ -237,6 +251,7 @@ struct slab *page_slab_open(uintptr_t address, size_t pages, unsigned class_inde
     STORE_RELEASE(slab->class_index, (uint8_t)class_index); /* who sees it sees the shard */
     uint32_t head = head_make(HEAD_SLAB, (uint32_t)(slab - region->slab));
     unsigned first = pagemap_page(region, address);
+    quarry_assert(first + pages <= REGION_PAGES);
     for (size_t i = pages; i-- > 0;) /* the first page last: it is the one that decides */
         pagemap_set_head(region, first + (unsigned)i, head);
     pagemap_set_class(address, pages, class_index);

@@ -31,6 +31,7 @@ struct page_state {
     struct lock lock;
     size_t zone_pages, peak_zone_pages; /* pages that are ours, free or not */
     size_t dirty_pages, clean_pages;    /* in the buddy sets */
+    size_t held_pages;                  /* free, in no set while the kernel purges */
 
     /* hot.c */
     struct extent hot[HOT_RUNS];        /* start 0: no entry */
@@ -69,6 +70,12 @@ struct page_state {
 extern struct page_state page_state;
 
 /* extent.c: the free pages by address.  They end at the ends of regions. */
+
+/* By the rank of a region and fit_kind: fit_longest() of its extents, so that a search in a heap of many
+ * regions reads a byte for each that has nothing for it. */
+extern uint8_t extent_longest[REGION_MAX][2];
+void extent_forget(const struct region *region); /* its extents were cleared */
+
 /* The free pages of one kind that begin or end with the page of an address. */
 bool extent_beside(uintptr_t address, bool *dirty, struct extent *extent);
 struct extent extent_holding(uintptr_t address); /* those that a free page lies in */

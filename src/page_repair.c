@@ -35,7 +35,8 @@ void page_count(struct page_counts *counts) {
 }
 
 size_t page_free_bytes(void) {
-    return (purge_dirty_pages() + LOAD_RELAXED(S.clean_pages)) << PAGE_SHIFT;
+    size_t pages = purge_dirty_pages() + LOAD_RELAXED(S.clean_pages) + LOAD_RELAXED(S.held_pages);
+    return pages << PAGE_SHIFT;
 }
 
 size_t page_dirty_bytes(void) {
@@ -53,6 +54,7 @@ static size_t rebuild_region(struct region *region) {
     memset(&region->dirty, 0, sizeof region->dirty);
     memset(&region->clean, 0, sizeof region->clean);
     fit_clear(&region->fit);
+    extent_forget(region);
     for (unsigned page = 0; page < REGION_PAGES;) {
         uint32_t head = region->head[page];
         enum head_kind kind = head_kind(head);
@@ -74,6 +76,7 @@ static size_t rebuild_region(struct region *region) {
 }
 
 void page_repair(void) {
+    S.held_pages = 0; /* who had them is gone, and they leak */
     if (!lock_broken(&S.lock))
         return;
     pagemap_repair_regions();
@@ -150,6 +153,9 @@ const char *page_verify(void) {
             broken = verify_region(region);
         if (!*broken)
             broken = fit_verify(&region->fit, &region->dirty, &region->clean);
+        for (unsigned kind = 0; kind < 2 && !*broken; kind++)
+            if (extent_longest[rank][kind] != fit_longest(&region->fit, (enum fit_kind)kind))
+                broken = "INV-EXTENT-1";
     }
     if (!*broken && (dirty != S.dirty_pages || clean != S.clean_pages))
         broken = "INV-BUDDY-3";

@@ -16,7 +16,11 @@ enum {
     REGION_PAGES = BUDDY_PAGES,
     REGION_SHIFT = PAGE_SHIFT + BUDDY_MAX_ORDER, /* 32 MiB */
     REGION_MAX = 16384,                          /* 512 GiB of heap */
+#ifdef __x86_64__
     ADDRESS_BITS = 47,
+#else
+    ADDRESS_BITS = 48,
+#endif
 };
 
 #define REGION_BYTES ((size_t)1 << REGION_SHIFT)

@@ -39,12 +39,14 @@
 
 #define S page_state
 
+#define TOP_STEP_BYTES ((size_t)128 << 20)
 #define BUDGET_HALF_LIFE_NS ((uint64_t)1000 * 1000 * 1000)
 
 enum {
     SHARE_PERCENT = 3,
     SWEEP_LEAST_PAGES = 16, /* dirty ones, that are worth a call */
     SWEEP_MOST_PAGES = 512,
+    PAD_PIECES = 8,
 };
 
 void page_set_trim_threshold(size_t bytes) {
@@ -102,10 +104,8 @@ void purge_earn_growth(size_t pages) {
 }
 
 bool purge_affordable(enum purge_kind kind) {
-    bool leave =
-        kind == PURGE_HOLES && !LOAD_RELAXED(S.trim_threshold_set); /* else runs cost none */
-    int64_t reserve = leave ? (int64_t)RUNS_NS : 0;
-    if (LOAD_RELAXED(S.credit_ns) > reserve)
+    int64_t reserve = kind == PURGE_HOLES ? (int64_t)RUNS_NS : 0;
+    if (LOAD_RELAXED(S.trim_threshold_set) || LOAD_RELAXED(S.credit_ns) > reserve)
         return true;
     uint64_t now = os_clock_ns();
     if (now < LOAD_RELAXED(S.credit_retry_ns[kind]))
@@ -153,6 +153,8 @@ static bool pick_dirty(size_t limit_bytes, struct extent *extent) {
     struct region *best = NULL;
     unsigned best_order = 0;
     for (uint32_t rank = 0; rank < pagemap_region_count; rank++) {
+        if (!extent_longest[rank][FIT_DIRTY])
+            continue;
         uint32_t orders = pagemap_regions[rank]->dirty.orders >> min_order << min_order;
         if (orders && (!best || bit_highest(orders) >= best_order)) {
             best = pagemap_regions[rank];
@@ -170,19 +172,31 @@ static bool pick_dirty(size_t limit_bytes, struct extent *extent) {
     return true;
 }
 
-/* Purges one extent; the lock is dropped meanwhile.  False if the kernel refuses. */
-static bool purge_extent(struct extent extent) {
+/* Free pages are taken, yet no block, while the lock is dropped; returns how many of them are dirty. */
+static size_t hold(struct extent extent) {
     struct region *region = pagemap_region(extent.start);
-    unsigned page = pagemap_page(region, extent.start);
     uint32_t pages = (uint32_t)((extent.end - extent.start) >> PAGE_SHIFT);
     size_t dirty_pages = extent_remove(extent);
-    pagemap_set_head(region, page, head_make(HEAD_CONT, pages)); /* taken, yet no block */
+    pagemap_set_head(region, pagemap_page(region, extent.start), head_make(HEAD_CONT, pages));
+    STORE_RELAXED(S.held_pages, S.held_pages + pages);
+    return dirty_pages;
+}
+
+static void let_go(struct extent extent, bool dirty) {
+    struct region *region = pagemap_region(extent.start);
+    pagemap_set_head(region, pagemap_page(region, extent.start), head_make(HEAD_FREE, 0));
+    STORE_RELAXED(S.held_pages, S.held_pages - ((extent.end - extent.start) >> PAGE_SHIFT));
+    extent_insert(extent, dirty);
+}
+
+/* Purges one extent; the lock is dropped meanwhile.  False if the kernel refuses. */
+static bool purge_extent(struct extent extent) {
+    size_t dirty_pages = hold(extent);
     lock_drop(&S.lock);
     purge_spend_calls(1, dirty_pages);
     bool gone = os_purge((void *)extent.start, extent.end - extent.start);
     lock_take(&S.lock);
-    pagemap_set_head(region, page, head_make(HEAD_FREE, 0));
-    extent_insert(extent, !gone);
+    let_go(extent, !gone);
     if (!gone)
         S.purge_refused = true;
     else {
@@ -203,13 +217,15 @@ static size_t purge_down_to(size_t target_pages) {
 }
 
 /* How many free bytes at the top of the break stay if no more dirty pages of it go than there are
- * too many: what lies below is wanted again as it is.  *dirty_pages tells how many go. */
+ * too many: what lies below is wanted again as it is.  *dirty_pages tells how many go.  The kernel lowers the
+ * break under our lock, so that no more than TOP_STEP_BYTES go at once; others are purged without it. */
 static size_t top_to_keep(size_t excess_pages, size_t *dirty_pages) {
     struct extent top = zone_top(), block;
     uintptr_t at = top.end;
     bool dirty;
     *dirty_pages = 0;
-    while (at > top.start && *dirty_pages < excess_pages && extent_beside(at - 1, &dirty, &block)) {
+    while (at > top.start && *dirty_pages < excess_pages && top.end - at < TOP_STEP_BYTES &&
+           extent_beside(at - 1, &dirty, &block)) { /* of at most a region */
         size_t pages = (at - block.start) >> PAGE_SHIFT;
         if (dirty)
             pages = min_size(pages, excess_pages - *dirty_pages);
@@ -243,7 +259,8 @@ static bool debt_is_bearable(void) {
 static void sweep(size_t target_pages) {
     hot_merge_all();
     for (uint32_t rank = 0; rank < pagemap_region_count; rank++)
-        for (unsigned page = 0; page < REGION_PAGES && S.dirty_pages > target_pages;) {
+        for (unsigned page = 0; extent_longest[rank][FIT_DIRTY] && page < REGION_PAGES &&
+                                S.dirty_pages > target_pages;) {
             size_t dirty_pages;
             struct extent stretch = free_from(pagemap_regions[rank], page, &dirty_pages);
             bool worth_it = dirty_pages >= SWEEP_LEAST_PAGES;
@@ -266,7 +283,7 @@ static bool has_emptied(void) {
 void purge_down(void) {
     if (purge_dirty_pages() <= purge_bound_pages() || S.purge_refused)
         return;
-    if (!S.trim_threshold_set && !purge_affordable(PURGE_RUNS)) {
+    if (!purge_affordable(PURGE_RUNS)) {
         if (os_page_bytes() == PAGE_BYTES && has_emptied())
             sweep(purge_bound_pages() / 4 * 3);
         return;
@@ -298,11 +315,32 @@ void page_purge(size_t bytes) {
     lock_drop(&S.lock);
 }
 
+/* Purges all but the pad at the top of the break, of which at most PAD_PIECES are told apart. */
+static size_t purge_below(size_t pad_bytes) {
+    struct extent top = zone_top(), held[PAD_PIECES], piece;
+    uintptr_t low = round_down(top.end - min_size(pad_bytes, top.end - top.start), PAGE_BYTES);
+    unsigned count = 0;
+    bool dirty;
+    for (uintptr_t at = top.end; at > low && count < PAD_PIECES; at = piece.start) {
+        if (!extent_beside(at - 1, &dirty, &piece))
+            break;
+        piece.start = max_size(piece.start, low);
+        if (dirty) {
+            hold(piece);
+            held[count++] = piece;
+        }
+    }
+    size_t bytes = purge_all();
+    while (count > 0)
+        let_go(held[--count], true);
+    return bytes;
+}
+
 size_t page_trim(size_t pad_bytes) {
     lock_take(&S.lock);
     hot_merge_all();
     size_t bytes = zone_trim_top(pad_bytes);
-    bytes += purge_all();
+    bytes += purge_below(pad_bytes);
     headroom_forget();
     lock_drop(&S.lock);
     return bytes;

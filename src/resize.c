@@ -93,17 +93,21 @@ static void *resize_large(void *block, size_t size) {
         return NULL;
     if (size_fits(size, usable, 0))
         return block;
+    bool must_map = false;
     if (size > SMALL_MAX) {
         size_t needed = pages ? heap_run_pages(size, 1) << PAGE_SHIFT : size;
         if (needed > usable && !admit(needed - usable))
             return NULL;
-        if (pages && resize_run(block, pages, size))
+        must_map = pages && needed > usable && heap_must_map(size);
+        if (pages && !must_map && resize_run(block, pages, size))
             return block;
         void *moved = pages ? NULL : mapping_resize(block, size);
         if (moved)
             return moved;
     }
-    return move(block, usable, size);
+    void *fresh = move(block, usable, size);
+    bool stays = !fresh && must_map && resize_run(block, pages, size);
+    return stays ? block : fresh;
 }
 
 void *heap_resize(void *block, size_t size) {
@@ -129,9 +133,11 @@ bool heap_check_size(void *block, size_t size, const char *function) {
     return false;
 }
 
+/* Any alignment that memalign takes, which rounds it up. */
 bool heap_check_alignment(void *block, size_t align, size_t size, const char *function) {
     size_t usable = heap_usable(block, function);
-    bool aligned = is_power_of_two(align) && (uintptr_t)block % align == 0;
+    bool possible = align <= SIZE_MAX / 2 + 1;
+    bool aligned = possible && (uintptr_t)block % power_of_two_from(max_size(align, 1)) == 0;
     if (usable && aligned && size <= usable)
         return true;
     if (usable && !aligned)

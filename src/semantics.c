@@ -36,12 +36,13 @@ void *api_realloc(void *block, size_t size) {
 }
 
 void api_free_sized(void *block, size_t size) {
-    if (block && heap_check_size(block, size, "free_sized"))
+    if (block && (heap_passes_on(block) || heap_check_size(block, size, "free_sized")))
         heap_free(block, "free_sized");
 }
 
 void api_free_aligned_sized(void *block, size_t alignment, size_t size) {
-    if (block && heap_check_alignment(block, alignment, size, "free_aligned_sized"))
+    if (block && (heap_passes_on(block) ||
+                  heap_check_alignment(block, alignment, size, "free_aligned_sized")))
         heap_free(block, "free_aligned_sized");
 }
 
@@ -58,9 +59,7 @@ void *api_memalign(size_t alignment, size_t size) {
     }
     if (alignment <= SIZE_GRAIN)
         return api_malloc(size);
-    if (!is_power_of_two(alignment))
-        alignment = (size_t)1 << (bit_highest(alignment) + 1);
-    return aligned(alignment, size);
+    return aligned(power_of_two_from(alignment), size);
 }
 
 int api_posix_memalign(void **out, size_t alignment, size_t size) {

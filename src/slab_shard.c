@@ -183,9 +183,9 @@ void slab_lock_contended(struct slab_class *class) {
 
 struct slab_class *slab_lock_shard_of(const struct slab *slab, unsigned class_index) {
     for (;;) {
-        struct slab_class *class = slab_class_in(LOAD_RELAXED(slab->shard), class_index);
+        struct slab_class *class = slab_class_in(LOAD_ACQUIRE(slab->shard), class_index);
         lock_take(&class->lock);
-        if (LIKELY(LOAD_RELAXED(slab->shard) == class->shard))
+        if (LIKELY(LOAD_ACQUIRE(slab->shard) == class->shard))
             return class;
         lock_drop(&class->lock);
     }

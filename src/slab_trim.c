@@ -9,9 +9,9 @@
  *          marked clean.  Meanwhile nobody waits for the kernel.
  *
  * WHEN     malloc_trim searches all classes.  By itself a class is searched when its live objects have
- *          fallen to half of their peak since the last search (so searches are few), its free
- *          bytes exceed HOLES_MIN_BYTES or, where the user set it, M_TRIM_THRESHOLD, for as long as
- *          there is time for it (purge.c).
+ *          fallen to half of their peak since the last search (so searches are few) and its free
+ *          bytes exceed HOLES_MIN_BYTES, for as long as there is time for it (purge.c).  Where the user
+ *          set M_TRIM_THRESHOLD: when what has become free since exceeds that and a 64th of what is in use.
  *
  * FORK     A cut while the kernel purges leaks the objects of one slab's holes.
  */
@@ -22,6 +22,7 @@
 
 #define HOLES_MIN_BYTES ((size_t)256 << 10)
 #define SEARCH_NS ((uint64_t)100) /* a slab searched */
+#define LOOK_NS ((uint64_t)10)    /* one of another class passed over */
 
 bool slab_page_is_free(const struct slab *slab, const struct size_class *shape, unsigned page) {
     unsigned first = sizeclass_index(shape, (size_t)page << PAGE_SHIFT);
@@ -131,6 +132,8 @@ static size_t trim_slabs(const struct slab_class *only, unsigned only_index) {
         return 0; /* holes are tracked per granule; larger system pages would need all of theirs */
     for (uint32_t rank = 0; rank < LOAD_ACQUIRE(pagemap_region_count); rank++) {
         struct region *region = pagemap_regions[rank];
+        if (only)
+            purge_spend(LOAD_RELAXED(region->slots_used) * LOOK_NS);
         for (uint32_t slot = 0; slot < LOAD_RELAXED(region->slots_used); slot++) {
             struct slab *slab = &region->slab[slot];
             unsigned class_index = LOAD_RELAXED(slab->class_index);
@@ -164,11 +167,15 @@ void slab_holes_retaken(struct slab_class *class, size_t pages) {
 }
 
 bool slab_has_fallen(struct slab_class *class, const struct size_class *shape) {
-    size_t live = slab_live(class);
-    if (LIKELY(live >= class->high_live / 2))
+    size_t live = slab_live(class), high = class->high_live;
+    bool threshold_set = page_trim_threshold_set();
+    if (LIKELY(live >= high / 2 && !threshold_set))
+        return false;
+    size_t bound = page_hole_bound(HOLES_MIN_BYTES);
+    if (threshold_set && (high - live) * shape->size <= max_size(bound, page_live_bytes() / 64))
         return false;
     size_t free_bytes = class->free_objects * shape->size * LOAD_RELAXED(slab_shard_count);
-    if (free_bytes <= page_hole_bound(HOLES_MIN_BYTES) || !purge_affordable(PURGE_HOLES))
+    if (free_bytes <= bound || !purge_affordable(PURGE_HOLES))
         return false;
     class->high_live = live;
     purge_spend(class->slabs * SEARCH_NS);

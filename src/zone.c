@@ -83,7 +83,7 @@ static bool raise_break(size_t more_bytes) {
         S.break_shared = true;
     if (start < expected)
         start = expected; /* the break was lowered into our pages: never enter a page twice */
-    if (start >= end || !enter(start, end)) {
+    if (start >= end || end >> ADDRESS_BITS || !enter(start, end)) {
         os_break_shrink((void *)(old + bytes), bytes);
         return false;
     }

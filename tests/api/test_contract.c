@@ -253,6 +253,8 @@ static void sized_frees_accept_the_size_asked_for(void **state) {
         t_free_sized(t_realloc(NULL, size), size);
         for (size_t alignment = 1; alignment <= 65536; alignment *= 8)
             t_free_aligned_sized(t_aligned_alloc(alignment, size), alignment, size);
+        for (size_t odd = 0; odd <= 5000; odd = odd * 3 + 3) /* COMPAT-1 */
+            t_free_aligned_sized(t_memalign(odd, size), odd, size);
     }
     for (size_t size = 8 * MIB; size <= 128 * MIB; size *= 4) {
         t_free_sized(t_malloc(size), size);

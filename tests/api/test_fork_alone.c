@@ -181,15 +181,8 @@ static void *fill_cache(void *argument) {
 }
 
 /* Those threads do not exist in the child, so nothing of theirs may count as in use any more. */
-static void run_orphaned_caches(void) {
-    pthread_t threads[CACHING_THREADS];
-    void **held = map_table(HELD_BLOCKS * sizeof *held);
-    for (size_t i = 0; i < HELD_BLOCKS; i++) /* caches may be as large as the heap warrants */
-        held[i] = filled(1000, i);
-    for (size_t i = 0; i < CACHING_THREADS; i++)
-        threads[i] = start(fill_cache, NULL);
-    while (atomic_load(&caches_filled) < CACHING_THREADS)
-        usleep(1000);
+static void *fork_and_free(void *held_blocks) {
+    void **held = held_blocks;
     pid_t pid = fork();
     must(pid >= 0);
     if (pid == 0) {
@@ -204,6 +197,20 @@ static void run_orphaned_caches(void) {
         _exit(0);
     }
     must(wait_for(pid) == 0);
+    return NULL;
+}
+
+static void run_orphaned_caches(void) {
+    pthread_t threads[CACHING_THREADS];
+    void **held = map_table(HELD_BLOCKS * sizeof *held);
+    for (size_t i = 0; i < HELD_BLOCKS; i++) /* caches may be as large as the heap warrants */
+        held[i] = filled(1000, i);
+    for (size_t i = 0; i < CACHING_THREADS; i++)
+        threads[i] = start(fill_cache, NULL);
+    while (atomic_load(&caches_filled) < CACHING_THREADS)
+        usleep(1000);
+    fork_and_free(held);
+    join(start(fork_and_free, held)); /* by a thread that has no cache of its own */
     atomic_store(&stop_churning, true);
     for (size_t i = 0; i < CACHING_THREADS; i++)
         join(threads[i]);

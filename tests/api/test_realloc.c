@@ -197,6 +197,28 @@ static void shrinking_gives_memory_back(void **state) {
         t_free(blocks[i]);
 }
 
+/* Who sets the threshold expects that what is freed above it goes back at once, however it grew. */
+static void run_across_the_threshold(void) {
+    must(t_mallopt(M_MMAP_THRESHOLD, 128 * KIB) == 1);
+    size_t before = t_mallinfo2().hblks;
+    unsigned char *block = t_malloc(100000);
+    must(block != NULL && t_mallinfo2().hblks == before);
+    pattern_fill(block, 100000, 1);
+    block = t_realloc(block, 4 * MIB);
+    must(t_mallinfo2().hblks == before + 1);
+    must(pattern_intact(block, 100000, 1, 100000));
+    block = t_realloc(block, 8 * MIB);
+    must(t_mallinfo2().hblks == before + 1);
+    must(pattern_intact(block, 100000, 1, 100000));
+    t_free(block);
+    must(t_mallinfo2().hblks == before);
+}
+
+static void growing_across_a_threshold_maps(void **state) {
+    (void)state;
+    assert_child_succeeds(run_across_the_threshold);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(content_survives_between_all_sizes),
@@ -210,6 +232,7 @@ int main(void) {
         cmocka_unit_test(all_usable_bytes_survive_a_move),
         cmocka_unit_test(aligned_blocks_can_be_resized),
         cmocka_unit_test(shrinking_gives_memory_back),
+        cmocka_unit_test(growing_across_a_threshold_maps),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

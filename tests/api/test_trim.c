@@ -259,9 +259,25 @@ static void run_holes_with_threshold(void) {
     empty_heap();
 }
 
+/* A quarter of the pages: searched for when an eighth of what was live is free. */
+static void run_few_holes_with_threshold(void) {
+    must(t_mallopt(M_TRIM_THRESHOLD, 64 << 10) == 1);
+    fill_heap(40 * MIB, equal_size);
+    for (size_t i = 0; i < heap.count; i++)
+        if (i / (PAGE / 512) % 4 == 0) {
+            t_free(heap.blocks[i]);
+            heap.blocks[i] = NULL;
+        }
+    size_t live = live_page_bytes(512);
+    must(live < 33 * MIB);
+    expect_resident("with few holes and a small threshold", live, live + live / 8 + MIB);
+    empty_heap();
+}
+
 static void a_small_threshold_returns_holes_on_free(void **state) {
     (void)state;
     assert_child_succeeds(run_holes_with_threshold);
+    assert_child_succeeds(run_few_holes_with_threshold);
 }
 
 static void run_late_threshold(void) {

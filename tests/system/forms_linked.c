@@ -6,6 +6,7 @@
 #include "self_check.h"
 
 #include <dirent.h>
+#include <dlfcn.h>
 #include <errno.h>
 #include <malloc.h>
 #include <pthread.h>
@@ -17,6 +18,7 @@
 #pragma weak quarry_version
 #pragma weak quarry_malloc_usable_size
 #pragma weak quarry_mallinfo2
+#pragma weak quarry_stats
 #pragma weak free_sized
 #pragma weak free_aligned_sized
 void free_sized(void *block, size_t size);
@@ -25,7 +27,12 @@ void *__libc_malloc(size_t size);
 void *__libc_calloc(size_t count, size_t size);
 void *__libc_realloc(void *block, size_t size);
 void *__libc_memalign(size_t alignment, size_t size);
+void *__libc_valloc(size_t size);
+void *__libc_pvalloc(size_t size);
+int __libc_mallopt(int parameter, int value);
+struct mallinfo __libc_mallinfo(void);
 void __libc_free(void *block);
+void cfree(void *block);
 
 /* Quarry aborts when it is asked about a block of another allocator. */
 static int is_quarrys(void *block) {
@@ -91,7 +98,23 @@ static void test_aliases(void) {
     release(__libc_calloc(3, 10));
     release(__libc_realloc(malloc(5), 20));
     release(__libc_memalign(64, 10));
+    void *of_valloc = __libc_valloc(10), *of_pvalloc = __libc_pvalloc(5000);
+    CHECK((uintptr_t)of_valloc % 4096 == 0 && malloc_usable_size(of_pvalloc) >= 8192);
+    release(of_valloc);
+    release(of_pvalloc);
     __libc_free(malloc(10));
+    CHECK(__libc_mallopt(M_MXFAST, 64) == 1 && __libc_mallopt(M_MXFAST, -1) == 0);
+    CHECK(__libc_mallinfo().arena > 0);
+}
+
+/* Libraries that are linked to today have no such name for new programs. */
+#pragma weak cfree
+static void test_cfree(void) {
+    void (*old)(void *) = cfree ? cfree : (void (*)(void *))(uintptr_t)dlsym(RTLD_DEFAULT, "cfree");
+    CHECK(old != NULL);
+    void *block = malloc(100);
+    old(block);
+    old(NULL);
 }
 
 static void test_control(void) {
@@ -192,6 +215,25 @@ static void test_threads(void) {
     }
 }
 
+/* libc frees what strerror keeps for a thread after the thread's destructors, when its cache is left. */
+static void *end_late(void *unused) {
+    free(malloc(100));
+    CHECK(strlen(strerror(99999)) > 0);
+    return unused;
+}
+
+static void test_thread_ends(void) {
+    struct quarry_stats before, after;
+    quarry_stats(&before, sizeof before);
+    for (int i = 0; i < THREADS; i++) {
+        pthread_t thread;
+        MUST(pthread_create(&thread, NULL, end_late, NULL) == 0);
+        MUST(pthread_join(thread, NULL) == 0);
+    }
+    quarry_stats(&after, sizeof after);
+    CHECK(after.caches == before.caches);
+}
+
 static void test_fork(void) {
     char *block = malloc(5000);
     fill(block, 5000, 9);
@@ -218,10 +260,12 @@ int main(void) {
     test_allocation();
     test_alignment();
     test_aliases();
+    test_cfree();
     test_control();
     test_malloc_info();
     test_libc();
     test_threads();
+    test_thread_ends();
     test_fork();
     test_allocation();
     return finish();

@@ -87,6 +87,10 @@ for limit in (1, 4):
     check_count(f"glibc.malloc.arena_max={limit}", limit, **tunable("arena_max", limit))
     check_count(f"mallopt(M_ARENA_MAX, {limit})", limit, (MAX, limit))
 check_count("mallopt wins over the variable", 3, (MAX, 3), MALLOC_ARENA_MAX="1")
+for wrong in (0, -1):
+    check_count(f"mallopt(M_ARENA_MAX, {wrong}) is ignored", 3, (MAX, 3), (MAX, wrong))
+    check_count(f"MALLOC_ARENA_MAX={wrong} is ignored", 8, MALLOC_ARENA_MAX=str(wrong))
+    check_count(f"mallopt(M_ARENA_TEST, {wrong}) is ignored", 10, (TEST, 10), (TEST, wrong))
 check_count("MALLOC_ARENA_TEST=10", 10, MALLOC_ARENA_TEST="10")
 check_count("glibc.malloc.arena_test=10", 10, **tunable("arena_test", 10))
 check_count("mallopt(M_ARENA_TEST, 10)", 10, (TEST, 10))

@@ -356,6 +356,8 @@ void os_yield(void) {
         fprintf(stderr, "# fake_os: a loop that does not end\n");
         abort();
     }
+    if (fake_os.on_yield)
+        fake_os.on_yield();
     syscall(SYS_sched_yield);
 }
 
@@ -407,6 +409,10 @@ void os_abort(void) {
 
 unsigned os_process(void) {
     return 1;
+}
+
+bool os_is_first_thread(void) {
+    return syscall(SYS_gettid) == getpid();
 }
 
 bool os_main_may_have_ended(void) {

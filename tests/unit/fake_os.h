@@ -54,6 +54,7 @@ struct fake_os {
     bool environment_missing;                /* it is not there yet */
     unsigned processors;                     /* 4 */
     uint64_t clock_ns, clock_step_ns;        /* what the clock shows; each look adds a step */
+    void (*on_yield)(void);                  /* what another thread does meanwhile */
 
     /* What has happened. */
     uint64_t calls; /* that may fail, from 1 */

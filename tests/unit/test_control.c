@@ -107,7 +107,7 @@ static void what_is_wrong_is_refused(void) {
     must(refuses("set a 1", "'a' is no option; one of: trim_threshold, top_pad, "));
     must(refuses("set control 0", "when the program starts"));
     must(refuses("set mxfast 161", "'161' is not one of: 0 .. 160"));
-    must(refuses("set mmap_max 1K", "'1K' is not one of: any number")); /* no bytes */
+    must(refuses("set mmap_max 1K", "'1K' is not one of: 0 or more")); /* no bytes */
     must(refuses("set foreign leaks", "'leaks' is not one of: abort, leak, libc"));
     must(refuses("set foreign \"}\x80x", "'?}?x' is not one of"));
 }

@@ -199,6 +199,12 @@ static void an_environment_that_comes_late_is_read_once(void) {
 
 /* ---- mallopt ------------------------------------------------------------------------------------- */
 
+static long value_of(const char *name) {
+    long value = -2;
+    option_is_set((unsigned)(option_named(name) - option_table), &value);
+    return value;
+}
+
 static void mallopt_sets_what_is_in_range(void) {
     must(option_set(M_MMAP_THRESHOLD, 300000) == 1 && heap_mmap_threshold() == 300000);
     must(option_set(M_MMAP_THRESHOLD, -1) == 1 && heap_mmap_threshold() == SIZE_MAX);
@@ -208,6 +214,10 @@ static void mallopt_sets_what_is_in_range(void) {
     must(option_set(M_MXFAST, 0) == 1 && option_set(M_MXFAST, 160) == 1);
     must(option_set(M_MXFAST, 161) == 0 && option_set(M_MXFAST, -1) == 0);
     must(option_set(M_ARENA_MAX, 1) == 1 && option_set(M_ARENA_TEST, 4) == 1);
+    must(option_set(M_ARENA_MAX, 0) == 1 && option_set(M_ARENA_TEST, -1) == 1);
+    must(value_of("arena_max") == 1 && value_of("arena_test") == 4);
+    must(option_set(M_PERTURB, 0x1a5) == 1 && value_of("perturb") == 0xa5);
+    must(option_set(M_MMAP_MAX, -1) == 1 && value_of("mmap_max") == 0);
     must(option_set(12345, 1) == 1 && option_set(-12345, 1) == 1); /* unknown ones, as in glibc */
     must(option_set(0, 5) == 1);
 }
@@ -279,7 +289,7 @@ static void trim_threshold_bounds_dirty_memory(void) {
 }
 
 static void perturb_fills_memory(void) {
-    with_variable("MALLOC_PERTURB_=0x1a5");
+    with_variable("MALLOC_PERTURB_=0xa5");
     static const size_t sizes[] = {1, 100, 5000, 50 * KIB, MIB};
     for (size_t i = 0; i < COUNT_OF(sizes); i++) {
         unsigned char *block = api_malloc(sizes[i]);
@@ -350,7 +360,7 @@ static void misuse_everything(void) {
     must(api_malloc_usable_size(freed) == 0);
     must(api_realloc(freed, 100) == NULL);
     api_free_sized(kept, 1000);
-    api_free_aligned_sized(kept, 3, 40);
+    api_free_aligned_sized(kept, (size_t)1 << 40, 40);
     must(api_malloc_usable_size(kept) == 48);
     api_free(run);
     api_free(run);
@@ -443,6 +453,8 @@ static void defaults_cache(void) {
 static void free_foreign(void) {
     static int foreign;
     api_free(&foreign);
+    api_free_sized(&foreign, sizeof foreign);
+    api_free_aligned_sized(&foreign, sizeof foreign, sizeof foreign);
 }
 
 static void free_foreign_under_leak(void) {

@@ -295,6 +295,22 @@ static void extending_at_the_end_of_a_region_moves_the_break(void) {
     must_be_sound();
 }
 
+/* What becomes a slab has all of its heads in one region. */
+static void a_short_run_never_crosses_a_region(void) {
+    enum { BEFORE = 3, LONG = RUN_CROSS_BYTES >> PAGE_SHIFT };
+    page_set_top_pad(0);
+    uintptr_t start = take_dirty(1) + PAGE_BYTES;
+    must_take(start, ((REGION_BYTES - start % REGION_BYTES) >> PAGE_SHIFT) - BEFORE, true);
+    uintptr_t run = take_dirty(LONG);
+    must(run % REGION_BYTES == REGION_BYTES - BEFORE * PAGE_BYTES);
+    for (size_t pages = BEFORE + 1; pages < LONG; pages++)
+        must(!page_run_shrink(run, pages));
+    must(page_run_pages(run) == LONG);
+    must(page_run_shrink(run, BEFORE) && page_run_pages(run) == BEFORE);
+    must(page_run_give(run) && page_run_give(start));
+    must_be_sound();
+}
+
 static void extending_stops_at_foreign_memory(void) {
     page_set_top_pad(0);
     uintptr_t run = take_dirty(10);
@@ -362,6 +378,7 @@ int main(void) {
         body_test(the_shortest_hole_is_taken_first),
         body_test(extending_at_the_top_moves_the_break),
         body_test(extending_at_the_end_of_a_region_moves_the_break),
+        body_test(a_short_run_never_crosses_a_region),
         body_test(extending_stops_at_foreign_memory),
         body_test(what_is_no_run_is_refused),
         body_test(impossible_requests_are_refused),

@@ -344,6 +344,57 @@ static void parts_of_larger_pages_stay_dirty(void) {
     must_be_sound();
 }
 
+static struct extent in_purge;
+
+static void purge_begins(struct extent extent) {
+    in_purge = extent;
+    page_state.held_pages = (extent.end - extent.start) >> PAGE_SHIFT;
+    extent_remove(extent);
+}
+
+static void purge_ends(void) {
+    fake_os.on_yield = NULL;
+    page_state.held_pages = 0;
+    extent_insert(in_purge, false);
+}
+
+/* What another thread gives back just now is nobody's, and will be free again. */
+static void who_finds_nothing_waits_for_a_purge(void) {
+    uintptr_t run = take_dirty(200);
+    take_dirty(1);
+    must(page_run_give(run));
+    fake_os.fail_kinds = FAKE_MEMORY;
+    fake_os.fail_count = UINT64_MAX;
+    bool zero;
+    size_t free_bytes = page_free_bytes();
+    purge_begins(extent_holding(run));
+    must(page_state.held_pages >= 200 && page_free_bytes() == free_bytes);
+    must(page_run_take(150, PAGE_BYTES, &zero) == 0); /* it takes too long */
+    must(fake_os.yields > 0);
+    fake_os.on_yield = purge_ends;
+    must(page_run_take(150, PAGE_BYTES, &zero) != 0);
+    must(fake_os.on_yield == NULL);
+    must_be_sound();
+}
+
+/* As in glibc: who asks for a pad wants no fault there. */
+static void trim_leaves_the_pad_resident(void) {
+    page_set_headroom(0);
+    page_set_top_pad(0);
+    page_set_trim_threshold(SIZE_MAX);
+    uintptr_t low = take_dirty(100), keep = take_dirty(1), run = take_dirty(4096);
+    must(page_run_give(low) && page_run_give(run));
+    must(fake_break() == run + 16 * MIB);
+    page_trim(4 * MIB);
+    must(fake_break() == run + 4 * MIB && dirty_bytes() == 4 * MIB);
+    must(fake_resident_bytes((void *)run, 4 * MIB) == 4 * MIB);
+    must(fake_resident_bytes((void *)low, 100 * PAGE_BYTES) == 0);
+    must(page_trim(4 * MIB) == 0 && take_dirty(1024) == run);
+    must(page_run_give(run) && page_trim(0) == 4 * MIB && dirty_bytes() == 0);
+    must(page_run_give(keep));
+    must_be_sound();
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         body_test(dirty_bytes_stay_below_a_mib_or_an_eighth),
@@ -364,6 +415,8 @@ int main(void) {
         body_test(purging_leaves_about_three_quarters),
         body_test(the_top_keeps_the_pad),
         body_test(minus_one_keeps_everything),
+        body_test(trim_leaves_the_pad_resident),
+        body_test(who_finds_nothing_waits_for_a_purge),
         body_test(trim_returns_what_it_gave_back),
         body_test(neighbours_go_in_one_call),
         body_test(refused_pages_stay_dirty_and_the_bound_rests),

@@ -159,6 +159,9 @@ static void planted_faults_are_named(void) {
     region->dirty.pages++;
     must_break("INV-BUDDY-3");
     region->dirty.pages--;
+    extent_longest[region->rank][FIT_DIRTY]++;
+    must_break("INV-EXTENT-1");
+    extent_longest[region->rank][FIT_DIRTY]--;
     must_break("");
 }
 
