@@ -71,9 +71,10 @@ extern struct page_state page_state;
 
 /* extent.c: the free pages by address.  They end at the ends of regions. */
 
-/* By the rank of a region and fit_kind: fit_longest() of its extents, so that a search in a heap of many
- * regions reads a byte for each that has nothing for it. */
-extern uint8_t extent_longest[REGION_MAX][2];
+/* The list of the longest extent of a kind in the region of a rank (fit_longest); and the next region from
+ * a rank on that has an extent of a list, as far as that tells; pagemap_region_count if there is none. */
+unsigned extent_longest(uint32_t rank, enum fit_kind kind);
+uint32_t extent_next_region(uint32_t rank, enum fit_kind kind, unsigned list);
 void extent_forget(const struct region *region); /* its extents were cleared */
 
 /* The free pages of one kind that begin or end with the page of an address. */

@@ -154,7 +154,8 @@ const char *page_verify(void) {
         if (!*broken)
             broken = fit_verify(&region->fit, &region->dirty, &region->clean);
         for (unsigned kind = 0; kind < 2 && !*broken; kind++)
-            if (extent_longest[rank][kind] != fit_longest(&region->fit, (enum fit_kind)kind))
+            if (extent_longest(rank, (enum fit_kind)kind) !=
+                fit_longest(&region->fit, (enum fit_kind)kind))
                 broken = "INV-EXTENT-1";
     }
     if (!*broken && (dirty != S.dirty_pages || clean != S.clean_pages))

@@ -152,9 +152,8 @@ static bool pick_dirty(size_t limit_bytes, struct extent *extent) {
     unsigned min_order = bit_lowest(os_page_bytes() >> PAGE_SHIFT);
     struct region *best = NULL;
     unsigned best_order = 0;
-    for (uint32_t rank = 0; rank < pagemap_region_count; rank++) {
-        if (!extent_longest[rank][FIT_DIRTY])
-            continue;
+    for (uint32_t rank = 0; (rank = extent_next_region(rank, FIT_DIRTY, 1)) < pagemap_region_count;
+         rank++) {
         uint32_t orders = pagemap_regions[rank]->dirty.orders >> min_order << min_order;
         if (orders && (!best || bit_highest(orders) >= best_order)) {
             best = pagemap_regions[rank];
@@ -258,9 +257,9 @@ static bool debt_is_bearable(void) {
  * the calls that it takes to purge runs as they become free. */
 static void sweep(size_t target_pages) {
     hot_merge_all();
-    for (uint32_t rank = 0; rank < pagemap_region_count; rank++)
-        for (unsigned page = 0; extent_longest[rank][FIT_DIRTY] && page < REGION_PAGES &&
-                                S.dirty_pages > target_pages;) {
+    for (uint32_t rank = 0; (rank = extent_next_region(rank, FIT_DIRTY, 1)) < pagemap_region_count;
+         rank++)
+        for (unsigned page = 0; page < REGION_PAGES && S.dirty_pages > target_pages;) {
             size_t dirty_pages;
             struct extent stretch = free_from(pagemap_regions[rank], page, &dirty_pages);
             bool worth_it = dirty_pages >= SWEEP_LEAST_PAGES;
