@@ -22,6 +22,7 @@
 #define SMALL 1000
 #define SMALL_BYTES 100
 #define RANDOM 400000
+#define MEDIUM 2000
 #define PASSING 2000000
 #define THREADS 4
 #define EACH 2000
@@ -108,8 +109,15 @@ APART static void *make_random_list(void) {
     return head;
 }
 
+APART static void pass_medium(void) {
+    for (int i = 0; i < MEDIUM; i++) {
+        free(malloc(16 << 10));
+    }
+}
+
 static int allocate_random(void) {
     keep(make_random_list());
+    pass_medium();
     keep_large();
     return 0;
 }

@@ -105,6 +105,8 @@ def check_estimates():
     near("bytes of small blocks are estimated without bias", bytes_, RANDOM_BYTES, 0.13)
     near("so is their number", blocks, 400_000, 0.17)
     tap.equal("large blocks are exact", by_function(report("--depth", "1")).get("keep_large"), (3 * MIB, 3))
+    medium = by_function(report("--allocated", "--depth", "1")).get("pass_medium", (0, 0))
+    near("and those of blocks as large as the rate", medium[0], 2000 * 16 << 10, 0.09)
     make("passing")
     passed = by_function(report("--allocated", "--depth", "1")).get("pass", (0, 0))
     near("with the default rate, too", passed[0], 200_000_000, 0.26)

@@ -53,15 +53,15 @@ static bool is_recorded(const struct profile_mapping *wanted, const char *path) 
     return false;
 }
 
-static void add(struct profile_mapping mapping, const char *path) {
-    mapping.path_bytes = (uint32_t)strlen(path) + 1;
-    mapping.previous = atomic_load(&store_header()->mappings);
+static void add(struct profile_mapping *mapping, const char *path) {
+    mapping->path_bytes = (uint32_t)strlen(path) + 1;
+    mapping->previous = atomic_load(&store_header()->mappings);
     profile_reference at =
-        mapping_count < MAPPINGS_MOST ? store_allocate(sizeof mapping + mapping.path_bytes) : 0;
+        mapping_count < MAPPINGS_MOST ? store_allocate(sizeof *mapping + mapping->path_bytes) : 0;
     if (at != 0) {
         struct profile_mapping *record = store_at(at);
-        *record = mapping;
-        memcpy(record->path, path, mapping.path_bytes);
+        *record = *mapping;
+        memcpy(record->path, path, mapping->path_bytes);
         mapping_count++;
         atomic_store_explicit(&store_header()->mappings, at, memory_order_release);
     }
@@ -80,7 +80,7 @@ static void take_line(char *line) {
     const char *path = strpbrk(line, "/[");
     path = path != NULL ? path : "";
     if (!is_recorded(&mapping, path)) {
-        add(mapping, path);
+        add(&mapping, path);
     }
 }
 

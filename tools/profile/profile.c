@@ -17,34 +17,49 @@
 #include "shim/next.h"
 
 #define EXPORT __attribute__((visibility("default")))
+#define SELDOM __attribute__((noinline, cold))
 #define CALLER __builtin_return_address(0)
 
-static inline void *allocate(size_t size, const void *caller) {
+/* ---- What is called most: all but the usual case is kept out of it ------------------------------ */
+
+SELDOM static void *malloc_seldom(size_t size, const void *caller) {
     if (!next_ready()) {
         return next_early_malloc(size);
     }
-    if (!sampler_due(size)) {
+    if (!sampler_due_slow(size)) {
         return next.malloc(size);
     }
     return sampler_take(next.malloc(size), size, caller);
+}
+
+static inline void *allocate(size_t size, const void *caller) {
+    return sampler_passes(size) ? next.malloc(size) : malloc_seldom(size, caller);
 }
 
 EXPORT void *malloc(size_t size) {
     return allocate(size, CALLER);
 }
 
-EXPORT void *calloc(size_t count, size_t size) {
+SELDOM static void *calloc_seldom(size_t count, size_t size, const void *caller) {
     if (!next_ready()) {
         return next_early_calloc(count, size);
     }
-    if (!sampler_due(count * size)) {
+    if (!sampler_due_slow(count * size)) {
         return next.calloc(count, size);
     }
-    return sampler_take(next.calloc(count, size), count * size, CALLER);
+    return sampler_take(next.calloc(count, size), count * size, caller);
 }
 
-static void free_sample(void *block) {
+EXPORT void *calloc(size_t count, size_t size) {
+    return sampler_passes(count * size) ? next.calloc(count, size)
+                                        : calloc_seldom(count, size, CALLER);
+}
+
+SELDOM static void free_seldom(void *block) {
     struct block_sample sample;
+    if (block == NULL || next_is_early(block)) {
+        return;
+    }
     if (sampler_hold(block, &sample)) {
         sampler_gone(&sample);
     }
@@ -52,15 +67,14 @@ static void free_sample(void *block) {
 }
 
 EXPORT void free(void *block) {
-    if (block == NULL || next_is_early(block)) {
-        return;
-    }
-    if (blocks_may_have(block)) {
-        free_sample(block);
+    if (__builtin_expect(blocks_may_have(block) || next_is_early(block) || block == NULL, false)) {
+        free_seldom(block);
     } else {
         next.free(block);
     }
 }
+
+/* ---- The others -------------------------------------------------------------------------------- */
 
 static void *leave_arena(void *block, size_t size, const void *caller) {
     size_t before = next_early_size(block);

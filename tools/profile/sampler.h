@@ -22,12 +22,18 @@ extern _Thread_local struct sampler_thread sampler_self __attribute__((tls_model
 
 bool sampler_due_slow(size_t size);
 
-static inline bool sampler_due(size_t size) {
-    if (__builtin_expect(size < sampler_self.left, true)) {
-        sampler_self.left -= size;
-        return false;
+/* True for nearly every call: it is no sample, and the functions of the allocator are known. */
+static inline bool sampler_passes(size_t size) {
+    uint64_t left = sampler_self.left;
+    if (__builtin_expect(size < left, true)) {
+        sampler_self.left = left - size;
+        return true;
     }
-    return sampler_due_slow(size);
+    return false;
+}
+
+static inline bool sampler_due(size_t size) {
+    return !sampler_passes(size) && sampler_due_slow(size);
 }
 
 /* caller: the return address of the program's call. Returns the block. */
