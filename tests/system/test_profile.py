@@ -29,7 +29,8 @@ ALLOCATED = LIVE | {"drop": (500 * 64, 500), "resize": (300 + 200_000 + 700 + 50
 RANDOM_BYTES = sum(8 + i % 113 for i in range(400_000))
 
 work = tempfile.TemporaryDirectory()
-PROFILE = os.path.join(work.name, "known.prof")
+PROFILE = os.path.join(work.name, "made.prof")
+KNOWN = os.path.join(work.name, "known.prof")
 
 
 def make(*words, options=(), path=PROFILE, status=0):
@@ -64,24 +65,26 @@ def by_function(shown, ours=True):
 
 
 def check_known():
-    make("known", options=["--rate=1"])
-    shown = report("--depth", "1")
+    make("known", options=["--rate=1"], path=KNOWN)
+    shown = report("--depth", "1", path=KNOWN)
     tap.equal("what is live is attributed, to the byte", by_function(shown), LIVE)
-    tap.equal("so is what was ever allocated", by_function(report("--allocated", "--depth", "1")), ALLOCATED)
+    tap.equal("so is what was ever allocated", by_function(
+        report("--allocated", "--depth", "1", path=KNOWN)), ALLOCATED)
     with open(SOURCE, encoding="utf-8") as file:
         lines = file.read().splitlines()
     places = [site["frames"][0] for site in shown["sites"] if site["frames"][0]["file"] == SOURCE or
               site["frames"][0]["file"].endswith("tests/system/profiled.c")]
     tap.check("lines are those of the calls", len(places) == 8 and all(
         "alloc" in lines[place["line"] - 1] or "memalign" in lines[place["line"] - 1] for place in places), places)
-    deep = [site for site in report("--depth", "48")["sites"] if site["frames"]
+    deep = [site for site in report("--depth", "48", path=KNOWN)["sites"] if site["frames"]
             and site["frames"][0]["function"] == "keep_small"]
     tap.check("the stack goes down to main", deep and [frame["function"] for frame in deep[0]["frames"]][:3] ==
               ["keep_small", "known", "main"], deep)
-    text = tool("profile", PROFILE, "-n", "2", COLUMNS="80").stdout
+    text = tool("profile", KNOWN, "-n", "2", COLUMNS="80").stdout
     tap.check("the text has the largest sites", "keep_large (profiled.c:" in text and "3.0M" in text
               and "keep_aligned" not in text and max(map(len, text.splitlines())) <= 80, text)
-    tap.equal("a leak is what the program keeps", by_function(report("--leaks", "--depth", "1")), LIVE)
+    tap.equal("a leak is what the program keeps", by_function(
+        report("--leaks", "--depth", "1", path=KNOWN)), LIVE)
 
 
 def check_program_without_leaks():
@@ -137,14 +140,15 @@ def check_processes():
 
 
 def check_running():
-    make_way = dict(os.environ, LD_PRELOAD=f"{SHIM}:{tap.LIBRARY}", QUARRY_PROFILE_FILE=PROFILE,
-                    QUARRY_PROFILE_RATE="1")
-    with Ready([PROGRAM, "hold"], make_way) as held:
-        shown = report("--depth", "1")
+    environment = dict(os.environ, LD_PRELOAD=f"{SHIM}:{tap.LIBRARY}", QUARRY_PROFILE_FILE=PROFILE,
+                       QUARRY_PROFILE_RATE="1")
+    with Ready([PROGRAM, "hold"], environment) as held:
+        path = f"{PROFILE}.{held.pid}"
+        shown = report("--depth", "1", path=path)
         tap.equal("a profile can be read while the program runs", by_function(shown), LIVE)
         tap.check("and tells so", shown["running"] and shown["pid"] == int(held.pid), shown)
-        refuses("leaks are told at the end only", "still runs", "profile", "--leaks", PROFILE)
-    tap.check("afterwards it does not run", not report()["running"], "")
+        refuses("leaks are told at the end only", "still runs", "profile", "--leaks", path)
+    tap.check("afterwards it does not run", not report(path=path)["running"], "")
 
 
 def check_signals():
@@ -188,8 +192,7 @@ def check_allocators():
 
 def check_without_binutils():
     """Only functions that a file exports, or that its symbol table has."""
-    make("known", options=["--rate=1"])
-    result = tap.run("/usr/bin/python3", TOOL, "profile", PROFILE, "--json", "--depth", "1", "-n", "1000",
+    result = tap.run("/usr/bin/python3", TOOL, "profile", KNOWN, "--json", "--depth", "1", "-n", "1000",
                      PATH="")
     functions = by_function(json.loads(result.stdout or '{"sites": []}'), ours=False)
     tap.equal("without addr2line, functions are told by symbols",
@@ -197,10 +200,9 @@ def check_without_binutils():
 
 
 def check_pprof():
-    make("known", options=["--rate=1"])
     wanted = {name: [*LIVE.get(name, (0, 0)), *ALLOCATED[name]] for name in ALLOCATED}
     out = os.path.join(work.name, "out")
-    tap.succeeds("a profile for pprof is written", TOOL, "profile", "--pprof", out, PROFILE)
+    tap.succeeds("a profile for pprof is written", TOOL, "profile", "--pprof", out, KNOWN)
     with open(out, encoding="utf-8") as file:
         stacks, maps = file.read().split("\nMAPPED_LIBRARIES:\n")
     head, *lines = stacks.splitlines()
@@ -238,9 +240,8 @@ def function_at(code, areas):
 
 
 def check_folded():
-    make("known", options=["--rate=1"])
     out = os.path.join(work.name, "out")
-    tap.succeeds("folded stacks are written", TOOL, "profile", "--folded", out, PROFILE)
+    tap.succeeds("folded stacks are written", TOOL, "profile", "--folded", out, KNOWN)
     with open(out, encoding="utf-8") as file:
         lines = [line.rstrip("\n").rpartition(" ") for line in file]
     sums = {}
@@ -253,8 +254,7 @@ def check_folded():
 
 def check_refusals():
     bad = os.path.join(work.name, "bad.prof")
-    make("known", options=["--rate=1"])
-    with open(PROFILE, "rb") as file:
+    with open(KNOWN, "rb") as file:
         good = file.read()
 
     def damaged(what, says, data):
@@ -276,12 +276,12 @@ def check_refusals():
     nowhere = os.path.join(work.name, "no", "such")
     refuses("a folder that is not there", "No such file", "profile", "-o", nowhere, "--", "true")
     refuses("an output that is no file", "regular file", "profile", "-o", "/dev/null", "--", "true")
-    refuses("nor for pprof", "No such file", "profile", "--pprof", nowhere, PROFILE)
-    refuses("nor for folded stacks", "No such file", "profile", "--folded", nowhere, PROFILE)
-    for what, words in (("two profiles", [PROFILE, PROFILE]), ("no profile", []), (
-            "two reports at once", ["--leaks", "--allocated", PROFILE]), ("a rate of 0", [
+    refuses("nor for pprof", "No such file", "profile", "--pprof", nowhere, KNOWN)
+    refuses("nor for folded stacks", "No such file", "profile", "--folded", nowhere, KNOWN)
+    for what, words in (("two profiles", [KNOWN, KNOWN]), ("no profile", []), (
+            "two reports at once", ["--leaks", "--allocated", KNOWN]), ("a rate of 0", [
                 "--rate=0", "-o", bad, "--", "true"]), ("a rate of words", ["--rate=x", "-o", bad, "--", "true"]), (
-                    "no command", ["-o", bad]), ("no sites", ["-n", "0", PROFILE])):
+                    "no command", ["-o", bad]), ("no sites", ["-n", "0", KNOWN])):
         result = tool("profile", *words)
         tap.check(f"a wrong command line: {what}", result.returncode == 2 and "Traceback" not in result.stderr,
                   f"{result.returncode} {result.stderr}")

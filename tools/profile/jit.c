@@ -13,9 +13,9 @@
 #define REGISTERS(name, parameters, arguments)                   \
     __attribute__((visibility("default"))) void name parameters; \
     void name parameters {                                       \
-        void(*next) parameters = NULL;                           \
-        find(&next, #name);                                      \
-        next arguments;                                          \
+        __typeof__(&(name)) following = NULL;                    \
+        find(&following, #name);                                 \
+        following arguments;                                     \
     }
 
 static void find(void *pointer, const char *name) {

@@ -82,18 +82,15 @@ void sampler_unwinder_locks(void) {
 
 /* ---- Starting -------------------------------------------------------------------------------- */
 
-static bool is_command(void) {
-    const char *pid = getenv("QUARRY_PROFILE_PID");
-    return pid == NULL || strtoul(pid, NULL, 10) == (unsigned long)getpid();
-}
-
-/* FILE for the command, FILE.PID for its children. */
+/* FILE for the command, FILE.PID for others: its children, or all where no command is named. */
 static bool open_store(void) {
     char path[PATH_BYTES];
     const char *base = secure_getenv("QUARRY_PROFILE_FILE");
-    bool command = is_command();
+    const char *pid = getenv("QUARRY_PROFILE_PID");
+    bool command = pid != NULL && strtoul(pid, NULL, 10) == (unsigned long)getpid();
+    bool others = pid == NULL || getenv("QUARRY_PROFILE_FOLLOW") != NULL;
     if (base == NULL || base[0] != '/' || strlen(base) > sizeof path - 32 ||
-        (!command && getenv("QUARRY_PROFILE_FOLLOW") == NULL)) {
+        (!command && !others)) {
         return false;
     }
     char *end = quiet_put_text(path, base);

@@ -38,7 +38,8 @@ static bool is_stack(profile_reference reference, uint32_t hash, const uint64_t 
 }
 
 static profile_reference add(uint32_t hash, const uint64_t *frames, uint32_t depth) {
-    profile_reference reference = store_allocate(sizeof(struct profile_stack) + depth * 8);
+    profile_reference reference =
+        store_allocate(sizeof(struct profile_stack) + depth * sizeof *frames);
     if (reference != 0) {
         struct profile_stack *stack = store_at(reference);
         stack->depth = depth;

@@ -118,9 +118,7 @@ def write_pprof(profile: Profile, out: TextIO) -> None:
 
 
 def _pprof_counts(live: Tally, allocated: Tally) -> str:
-    return (
-        f"{live.samples}: {live.sampled_bytes} [{allocated.samples}: {allocated.sampled_bytes}]"
-    )
+    return f"{live.samples}: {live.sampled_bytes} [{allocated.samples}: {allocated.sampled_bytes}]"
 
 
 def _maps(mappings: list[Mapping]) -> Iterator[str]:

@@ -28,7 +28,9 @@ def add_parser(verbs: Any) -> None:
         "end the report goes to stderr, and the exit status is the command's. Without -o, reports what is "
         "in such a file, also while the process runs: live bytes by call site, estimated from the samples.",
     )
-    parser.add_argument("-o", "--output", metavar="FILE", help="run a command; the profile to write")
+    parser.add_argument(
+        "-o", "--output", metavar="FILE", help="run a command; the profile to write"
+    )
     parser.add_argument(
         "--rate",
         type=_bytes,
@@ -63,18 +65,23 @@ def add_parser(verbs: Any) -> None:
         "--allocated", action="store_true", help="what was ever allocated, also if it was freed"
     )
     report.add_argument("--pprof", metavar="OUT", help="write the profile for pprof there")
-    report.add_argument("--folded", metavar="OUT", help="write folded stacks, for flame graphs, there")
+    report.add_argument(
+        "--folded", metavar="OUT", help="write folded stacks, for flame graphs, there"
+    )
     report.add_argument("--json", action="store_true", help="the report as JSON")
     run.add_options(parser)
-    parser.add_argument("words", nargs="*", metavar="FILE | -- COMMAND", help="a profile, or a program")
+    parser.add_argument(
+        "words", nargs="*", metavar="FILE | -- COMMAND", help="a profile, or a program"
+    )
     parser.set_defaults(run=main)
 
 
 def _bytes(text: str) -> int:
     number, unit = (text[:-1], text[-1].upper()) if text[-1:].isalpha() else (text, "")
-    if not number.isdecimal() or unit not in _UNITS or not 0 < int(number) << _UNITS[unit] < 1 << 40:
+    count = int(number) << _UNITS[unit] if number.isdecimal() and unit in _UNITS else 0
+    if not 0 < count < 1 << 40:
         raise argparse.ArgumentTypeError("takes bytes, as in 64K; 1: every block")
-    return int(number) << _UNITS[unit]
+    return count
 
 
 def _positive(text: str) -> int:

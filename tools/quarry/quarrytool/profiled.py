@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Reads a heap profile, also while the process writes it (docs/FORMATS.md, tools/profile/format.h)."""
+"""Reads a heap profile, also while the process writes it (docs/FORMATS.md)."""
 import os
 import struct
 from collections.abc import Iterator
@@ -75,7 +75,6 @@ class Profile:
     command: str
     rate: int
     running: bool
-    full: int  # the error number with which the file could not grow
     untracked: int
     nested: int
     shallow: int
@@ -111,9 +110,8 @@ def load(name: str) -> Profile:
         )
     if len(data) < extended or used > extended or _HEADER_BYTES + 4 * slots > len(data) or rate < 1:
         raise _damaged(name, f"it has {len(data)} bytes of {extended}")
-    result = Profile(
-        name, pid, header[14].split(b"\0")[0].decode(errors="replace"), rate, _runs(pid, inode), *header[10:14]
-    )
+    command = header[14].split(b"\0")[0].decode(errors="replace")
+    result = Profile(name, pid, command, rate, _runs(pid, inode), *header[11:14])
     references = struct.unpack_from(f"<{slots}I", data, _HEADER_BYTES)
     result.stacks = [
         _stack(name, data, reference) for reference in (others, *references) if reference

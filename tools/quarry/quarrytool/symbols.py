@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
-"""Turns addresses of code into functions and lines: by addr2line where a file has debug information,
-else by its symbol table."""
+"""Turns addresses of code into functions and lines: by addr2line where a file has debug
+information, else by its symbol table."""
 import bisect
 import mmap
 import os
@@ -127,7 +127,12 @@ def _ask(words: list[str], lines: Iterable[str]) -> list[str]:
     """What a program of binutils answers; nothing where there is no such program."""
     try:
         result = subprocess.run(
-            words, input="\n".join(lines), capture_output=True, text=True, errors="replace", check=False
+            words,
+            input="\n".join(lines),
+            capture_output=True,
+            text=True,
+            errors="replace",
+            check=False,
         )
     except OSError:
         return []
