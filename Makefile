@@ -106,8 +106,10 @@ endif
 .SECONDARY:
 
 #help: Targets:
-#help:   all           the library: build/release/libquarry.so and .a (the default); what quarry rt runs
-all: build/release/libquarry.so build/release/libquarry.a build/tools/rt/realtime
+#help:   all           the library: build/release/libquarry.so and .a (the default); what quarry rt and
+#help:                 quarry profile need
+all: build/release/libquarry.so build/release/libquarry.a build/tools/rt/realtime \
+  build/release/libquarry_profile.so
 #help:   debug         the same with assertions, in build/debug/
 debug: build/debug/libquarry.so build/debug/libquarry.a
 
@@ -228,13 +230,15 @@ WORKLOAD_SUPPORT := $(patsubst %.c,build/%.o,$(wildcard bench/workloads/*_suppor
 EXACT := $(patsubst %.c,build/%,$(wildcard bench/exact/*.c bench/latency/*.c))
 # Of the trace tools: what is in both, in the recorder, in the recording tool, in the player.
 trace_objects = $(patsubst %,build/bench/trace/%.o,$1)
-RECORDER := $(call trace_objects,recorder rawlog)
+# What libraries that stand before the allocator share.
+SHIM := $(patsubst %.c,build/%.o,$(wildcard tools/shim/*.c))
+RECORDER := $(call trace_objects,recorder rawlog) $(SHIM)
 RECORDING := $(call trace_objects,quarry_trace recording convert rawread addresses writer dump)
 PLAYER := $(call trace_objects,quarry_replay play check content) \
   build/bench/workloads/figures_support.o
 TRACE := $(addprefix build/bench/trace/,libquarry_trace.so quarry_trace quarry_replay)
 BENCH_PROGRAMS = $(MICRO) $(WORKLOAD) $(EXACT) $(TRACE)
-BENCH_FLAGS = $(GNU) -O2 -g $(NO_BUILTIN) $(WARNINGS) $(WERROR) -pthread -MMD -MP
+BENCH_FLAGS = $(GNU) -Itools -O2 -g $(NO_BUILTIN) $(WARNINGS) $(WERROR) -pthread -MMD -MP
 define build_bench
 @mkdir -p $(@D)
 $(say) CC $@
@@ -268,6 +272,14 @@ build/tools/%.o: tools/%.c Makefile
 $(REALTIME): %: %.o
 	$(build_bench)$(CC) $^ -o $@ -pthread -Wl,-z,now
 
+# ---- What quarry profile preloads ---------------------------------------------------------------
+
+PROFILER := build/release/libquarry_profile.so
+PROFILER_OBJECTS := $(patsubst %.c,build/%.o,$(wildcard tools/profile/*.c)) $(SHIM)
+$(PROFILER_OBJECTS): BENCH_FLAGS += -fPIC -fvisibility=hidden -ffile-prefix-map=$(CURDIR)=.
+$(PROFILER): $(PROFILER_OBJECTS)
+	$(build_bench)$(CC) -shared -shared-libgcc -Wl,-z,defs,-z,now,-z,nodelete,-z,relro $^ -o $@
+
 #help:   bench         compares allocators, after installing Debian's rivals; writes build/bench/results/
 bench: bench-setup
 	bench/run.py $(BENCH)
@@ -298,7 +310,7 @@ $(foreach v,debug libc asan ubsan tsan,$(eval RUN_$v := $(call programs,$v,$(API
 RUN_cuts := $(call programs,cuts,$(CUTS))
 RUN_system := $(call scripts,tests/system)
 NEEDS_system = build/release/libquarry.so $(ARCHIVE) build/debug/libquarry.so $(SYSTEM_PROGRAMS) \
-  $(REALTIME) $(BENCH_PROGRAMS)
+  $(REALTIME) $(PROFILER) $(BENCH_PROGRAMS)
 suite_needs = $(filter build/%,$(RUN_$1)) $(NEEDS_$1)
 
 # Builds what the suites in RUN need, then runs them.
@@ -377,7 +389,7 @@ INSTALLED := $(addprefix $(LIBDIR)/,$(SHARED_FILE) $(SONAME) libquarry.so libqua
   $(CMAKEDIR)/quarry-config.cmake $(CMAKEDIR)/quarry-config-version.cmake \
   $(addprefix $(BINDIR)/,$(notdir $(TOOLS) $(QUARRY_TOOL))) \
   $(addprefix $(MODULEDIR)/,$(notdir $(QUARRY_MODULES))) \
-  $(addprefix $(LIBEXECDIR)/,libquarry.so $(notdir $(RECORDING_LIBRARY) $(REALTIME))) \
+  $(addprefix $(LIBEXECDIR)/,libquarry.so $(notdir $(RECORDING_LIBRARY) $(PROFILER) $(REALTIME))) \
   $(foreach m,$(MAN_PAGES),$(call man_path,$m))
 fill_in = sed -e 's|@VERSION@|$(VERSION)|g' -e 's|@PREFIX@|$(PREFIX)|g' -e 's|@LIBDIR@|$(LIBDIR)|g' \
   -e 's|@INCLUDEDIR@|$(INCLUDEDIR)|g' -e 's|@SHARED_FILE@|$(SHARED_FILE)|g' -e 's|@SONAME@|$(SONAME)|g' \
@@ -397,7 +409,7 @@ install: all $(TRACE)
 	  >$(DESTDIR)$(CMAKEDIR)/quarry-config-version.cmake
 	install -m 755 $(TOOLS) $(QUARRY_TOOL) $(DESTDIR)$(BINDIR)
 	install -m 644 $(QUARRY_MODULES) $(DESTDIR)$(MODULEDIR)
-	install -m 755 $(RECORDING_LIBRARY) $(REALTIME) $(DESTDIR)$(LIBEXECDIR)
+	install -m 755 $(RECORDING_LIBRARY) $(PROFILER) $(REALTIME) $(DESTDIR)$(LIBEXECDIR)
 	ln -sf $(LIBDIR)/$(SONAME) $(DESTDIR)$(LIBEXECDIR)/libquarry.so
 	$(foreach m,$(MAN_PAGES),install -m 644 $m $(DESTDIR)$(call man_path,$m);)
 

@@ -30,9 +30,10 @@
 #include <stdlib.h>
 #include <sys/mman.h>
 #include <sys/single_threaded.h>
-#include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
+
+#include "shim/quiet.h"
 
 #define CALLS_PER_TIME 256
 /* A record, and the time before it. */
@@ -73,15 +74,6 @@ static uint64_t now_ns(void) {
     return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
 }
 
-/* open() is a cancellation point, which malloc must not be. */
-static int open_quietly(const char *path, int flags) {
-    return (int)syscall(SYS_openat, AT_FDCWD, path, flags | O_CLOEXEC, 0600);
-}
-
-static void close_quietly(int fd) {
-    syscall(SYS_close, fd);
-}
-
 static void stop(int error) {
     if (process.header != NULL && process.header->error == 0) {
         process.header->error = (uint64_t)error;
@@ -89,27 +81,9 @@ static void stop(int error) {
     atomic_store(&process.state, OFF);
 }
 
-/* Makes sure that the file has these bytes, so that no store into the mapping can fail. */
-static int extend(int fd, uint64_t offset, size_t bytes) {
-    static const unsigned char zeros[RAW_PAGE];
-    if (fallocate(fd, 0, (off_t)offset, (off_t)bytes) == 0) {
-        return 0;
-    }
-    if (errno != EOPNOTSUPP && errno != ENOSYS) {
-        return errno;
-    }
-    for (size_t at = 0; at < bytes; at += sizeof zeros) {
-        long done = syscall(SYS_pwrite64, fd, zeros, sizeof zeros, (off_t)(offset + at));
-        if (done != (long)sizeof zeros) {
-            return done < 0 ? errno : ENOSPC;
-        }
-    }
-    return 0;
-}
-
 static void *map_pages(int fd, uint64_t page, uint32_t pages) {
     size_t bytes = (size_t)pages * RAW_PAGE;
-    int error = fd < 0 ? errno : extend(fd, page * RAW_PAGE, bytes);
+    int error = fd < 0 ? errno : quiet_extend(fd, page * RAW_PAGE, bytes);
     void *memory = MAP_FAILED;
     if (error == 0) {
         memory =
@@ -125,50 +99,22 @@ static void *map_pages(int fd, uint64_t page, uint32_t pages) {
 
 /* ---- Starting -------------------------------------------------------------------------------- */
 
-static char *append_text(char *at, const char *text) {
-    while (*text != '\0') {
-        *at++ = *text++;
-    }
-    return at;
-}
-
-static char *append_number(char *at, uint64_t number) {
-    char digits[20];
-    size_t count = 0;
-    do {
-        digits[count++] = (char)('0' + number % 10);
-        number /= 10;
-    } while (number > 0);
-    while (count > 0) {
-        *at++ = digits[--count];
-    }
-    return at;
-}
-
 /* FILE.PID.N.raw, N being the first that is free: a process may become another program by exec. */
 static int create_file(const char *base) {
-    char *at = append_text(process.path, base);
+    char *at = quiet_put_text(process.path, base);
     *at++ = '.';
-    at = append_number(at, (uint64_t)getpid());
+    at = quiet_put_number(at, (uint64_t)getpid());
     for (unsigned image = 0; image < IMAGES_MOST; image++) {
         char *end = at;
         *end++ = '.';
-        end = append_number(end, image);
-        *append_text(end, ".raw") = '\0';
-        int fd = open_quietly(process.path, O_RDWR | O_CREAT | O_EXCL);
+        end = quiet_put_number(end, image);
+        *quiet_put_text(end, ".raw") = '\0';
+        int fd = quiet_open(process.path, O_RDWR | O_CREAT | O_EXCL);
         if (fd >= 0 || errno != EEXIST) {
             return fd;
         }
     }
     return -1;
-}
-
-static void read_command(char *out, size_t room) {
-    int fd = open_quietly("/proc/self/comm", O_RDONLY);
-    long got = fd < 0 ? 0 : syscall(SYS_read, fd, out, room - 1);
-    out[got > 0 ? got : 0] = '\0';
-    out[strcspn(out, "\n")] = '\0';
-    close_quietly(fd);
 }
 
 /* Closes over the chunk of a thread that ends. If it calls again, it gets another. */
@@ -198,28 +144,25 @@ static void open_file(void) {
     process.pages_most = most / RAW_PAGE;
     int fd = create_file(base);
     struct raw_header *header = map_pages(fd, 0, 1);
-    close_quietly(fd);
+    quiet_close(fd);
     if (header == NULL) {
         return;
     }
     header->version = 1;
     header->pid = (uint32_t)getpid();
     header->pages = 1;
-    read_command(header->command, sizeof header->command);
+    quiet_command(header->command, sizeof header->command);
     memcpy(header->magic, RAW_MAGIC, sizeof header->magic);
     process.header = header;
     atomic_store(&process.state, RECORDING);
 }
 
 static void settle(void) {
-    void *page = mmap(NULL, RAW_PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (page == MAP_FAILED || madvise(page, RAW_PAGE, MADV_WIPEONFORK) != 0 ||
-        pthread_key_create(&process.key, leave_chunk) != 0) {
+    process.alive = quiet_fork_mark();
+    if (process.alive == NULL || pthread_key_create(&process.key, leave_chunk) != 0) {
         stop(0);
         return;
     }
-    process.alive = page;
-    atomic_store(process.alive, 1);
     open_file();
 }
 
@@ -323,9 +266,9 @@ static bool next_chunk(uint64_t before) {
     if (page + pages > process.pages_most) {
         stop(EFBIG);
     } else {
-        int fd = open_quietly(process.path, O_RDWR);
+        int fd = quiet_open(process.path, O_RDWR);
         memory = map_pages(fd, page, pages);
-        close_quietly(fd);
+        quiet_close(fd);
     }
     if (memory != NULL) {
         begin_chunk(memory, pages, before);

@@ -6,7 +6,7 @@ import lint_support
 import tap
 
 COMMAND = ["clang-tidy", "--quiet", "--config-file=.clang-tidy", "--warnings-as-errors=*"]
-FLAGS = ["--", "-std=gnu11", "-D_GNU_SOURCE=", "-DQUARRY_DEBUG", "-Iinclude", "-Isrc",
+FLAGS = ["--", "-std=gnu11", "-D_GNU_SOURCE=", "-DQUARRY_DEBUG", "-Iinclude", "-Isrc", "-Itools",
          "-Wno-unknown-attributes"]
 
 lint_support.check_tool("clang-tidy", COMMAND,

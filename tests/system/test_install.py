@@ -35,6 +35,7 @@ def files_wanted(library, header="include", manual="share/man", prefix=""):
              "cmake/quarry/quarry-config-version.cmake"]
     tools = [prefix + name for name in ("bin/quarry", "bin/quarry_trace", "bin/quarry_replay",
                                         "libexec/quarry/libquarry_trace.so",
+                                        "libexec/quarry/libquarry_profile.so",
                                         "libexec/quarry/libquarry.so",
                                         "libexec/quarry/realtime")]
     tools += [f"{prefix}share/quarry/quarrytool/{os.path.basename(module)}" for module in glob.glob(
@@ -103,6 +104,9 @@ def check_tools(prefix, work):
     ran = tap.run(os.path.join(prefix, "bin", "quarry"), "run", "--", "ls", work)
     tap.check("the installed quarry finds its modules and the library", ran.returncode == 0
               and "heap at the end" in ran.stderr, ran.stderr)
+    tap.succeeds("the installed quarry profile finds its library", os.path.join(
+        prefix, "bin", "quarry"), "profile", "-o", os.path.join(work, "ls.prof"), "--", "ls", work)
+    tap.check("and profiles", os.path.getsize(os.path.join(work, "ls.prof")) > 4096)
     tap.succeeds("the installed quarry rt finds the program that it runs", os.path.join(
         prefix, "bin", "quarry"), "rt", "--no-calls", "--mix", "small", "--seed", "1")
 

@@ -15,6 +15,7 @@ from . import (
     lazy,
     oom,
     plot,
+    profile,
     record,
     rt,
     run,
@@ -30,6 +31,7 @@ VERBS = (
     top,
     kernel_formats,
     heapmap,
+    profile,
     record,
     plot,
     lazy,
@@ -51,7 +53,7 @@ def parser() -> argparse.ArgumentParser:
         description="Where a process's memory is, and what the kernel does lazily.",
         epilog="'quarry VERB --help' tells of each verb; every verb has --json. Exit status: 0, or 1 "
         "where something could not be done, 2 for a wrong command line, 130 after Ctrl-C; that of the command "
-        "for 'run'.",
+        "for 'run', 'record' and 'profile'.",
     )
     verbs = result.add_subparsers(dest="verb", metavar="VERB", required=True)
     for module in VERBS:
