@@ -54,6 +54,7 @@ def add_parser(verbs: Any) -> None:
     parser = verbs.add_parser(
         "top",
         help="a process's size classes, live, as slabtop shows the kernel's",
+        usage="quarry top [OPTION ...] [PID]",
         description="Shows the size classes of a process, renewed until q or Ctrl-C: one view below the "
         "other where TERM is dumb, and one alone where the output is no terminal. OBJS, ACTIVE, USE, OBJ "
         "SIZE, SLABS, OBJ/SLAB and SIZE as in slabtop; CACHED: in threads' caches; HOLES: free pages inside "
