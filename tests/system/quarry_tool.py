@@ -2,6 +2,7 @@
 """What the tests of the command quarry share: the tool, and a program whose memory is known."""
 import json
 import os
+import struct
 import subprocess
 
 import tap
@@ -12,6 +13,7 @@ ENVIRONMENT = {"QUARRY_LIBRARY": tap.LIBRARY}
 # Of tests/system/quarry_known.c.
 BLOCKS, BLOCK_CLASS, MAPPING, RUN = 5000, 1024, 40 << 20, 100000
 CACHED_RUN = 120 << 10
+NO_SECCOMP = 77
 
 
 def tool(*words, **options):
@@ -28,13 +30,26 @@ def reads(name, *words):
         return {}
 
 
-def refuses(name, says, *words):
-    """A test that the tool gives one line that says something, and status 1."""
+def refuses(name, says, *words, status=1):
+    """A test that the tool gives one line that says something, and a status."""
     result = tool(*words)
     lines = result.stderr.splitlines()
-    tap.check(name, result.returncode == 1 and len(lines) == 1 and says in lines[0]
+    tap.check(name, result.returncode == status and len(lines) == 1 and says in lines[0]
               and not result.stdout,
               f"exit status {result.returncode}\n{result.stdout}{result.stderr}")
+
+
+def under_filter(number, code):
+    """The words that start the tool under a seccomp filter: code is for the call of a number, others pass.
+
+    The status is NO_SECCOMP where there can be no filter.
+    """
+    script = ("import os, sys; sys.path.insert(0, sys.argv[1]); from quarrytool import tracer; "
+              f"tracer._install(bytes.fromhex(sys.argv[2])) or sys.exit({NO_SECCOMP}); "
+              "os.execv(sys.argv[3], sys.argv[3:])")
+    code = [(0x20, 0, 0, 0), (0x15, 0, len(code), number), *code, (0x06, 0, 0, 0x7FFF0000)]
+    return ["/usr/bin/python3", "-B", "-c", script, os.path.dirname(TOOL),
+            b"".join(struct.pack("<HBBI", *line) for line in code).hex(), TOOL]
 
 
 class Ready:

@@ -6,7 +6,6 @@ import json
 import os
 import re
 import signal
-import struct
 import subprocess
 import sys
 import tempfile
@@ -16,7 +15,7 @@ sys.path[:0] = [os.path.dirname(HERE), HERE]
 import outside
 import tap
 from quarry_tool import (BLOCK_CLASS, BLOCKS, CACHED_RUN, ENVIRONMENT, MAPPING, PROGRAM, RUN, TOOL, Known,
-                         reads, refuses, tool)
+                         reads, refuses, tool, under_filter)
 
 COLUMNS = ("name", "active_objs", "num_objs", "objsize", "objperslab", "pagesperslab", "limit",
            "batchcount", "sharedfactor", "active_slabs", "num_slabs", "sharedavail")
@@ -111,6 +110,29 @@ def check_why(known):
         map(len, text.splitlines())) <= 60, text)
 
 
+def check_memory_of_why():
+    """The tool needs little for each page of a heap: here of one that was never there, of 3 GiB."""
+    script = """if True:
+        import sys, tracemalloc
+        sys.path.insert(0, sys.argv[1])
+        from quarrytool import heap, pages
+        class Large:
+            page_bytes, regions_made = 4096, 100
+            shapes = cached_objects = cached_runs = lambda self: []
+            head = lambda self, word: (word >> 28, word & (1 << 28) - 1)
+            def regions(self):
+                for i in range(self.regions_made):
+                    heads = (heap.RUN << 28 | 8192, *range(1 << 20, (1 << 20) + 8191))
+                    yield heap.Region(0, i * 8192 * 4096, heads, (), ())
+        tracemalloc.start()
+        layout = pages.HeapPages(Large())
+        print(layout.run_bytes // 4096, tracemalloc.get_traced_memory()[1] // (100 * 8192))"""
+    result = tap.run("/usr/bin/python3", "-B", "-c", script, os.path.dirname(TOOL))
+    pages, for_each = map(int, result.stdout.split() or (0, 0))
+    tap.check("less than 16 bytes for each page of a heap", pages == 100 * 8192 and for_each < 16,
+              result.stdout + result.stderr)
+
+
 def check_without_quarry():
     with Known(preload="") as plain:
         account = reads("why of a program on glibc", "why", plain.pid)
@@ -123,12 +145,8 @@ def check_without_quarry():
 def check_no_seccomp():
     """A filter that refuses further filters (prctl 22), as of a sandbox, before the tool starts."""
     number = {"x86_64": 157, "aarch64": 167}[os.uname().machine]
-    code = [(0x20, 0, 0, 0), (0x15, 0, 3, number), (0x20, 0, 0, 16), (0x15, 0, 1, 22),
-            (0x06, 0, 0, 0x50000 | errno.EPERM), (0x06, 0, 0, 0x7FFF0000)]
-    script = ("import os, sys; sys.path.insert(0, sys.argv[1]); from quarrytool import tracer; "
-              "tracer._install(bytes.fromhex(sys.argv[2])); os.execv(sys.argv[3], sys.argv[3:])")
-    filtered = ["/usr/bin/python3", "-B", "-c", script, os.path.dirname(TOOL),
-                b"".join(struct.pack("<HBBI", *line) for line in code).hex(), TOOL, "run"]
+    filtered = [*under_filter(number, [(0x20, 0, 0, 16), (0x15, 0, 1, 22),
+                                       (0x06, 0, 0, 0x50000 | errno.EPERM)]), "run"]
     result = tap.run(*filtered, "--", "true", **ENVIRONMENT)
     tap.check("where seccomp is refused, run says what to do", result.returncode == 127 and
               "--no-calls" in result.stderr and result.stderr.count("\n") == 1, result.stderr)
@@ -190,7 +208,7 @@ def check_run():
     tap.check("a program that cannot be started: 127", result.returncode == 127
               and "/nonexistent: No such file" in result.stderr, result.stderr)
     refuses("a library that is not there", "--library", "run", "--library=/nonexistent", "--", "true")
-    refuses("no command", "usage", "run")
+    refuses("no command", "usage", "run", status=2)
 
 
 def announced(form, how, preload=""):
@@ -248,6 +266,7 @@ with Known() as process:
     check_slabinfo(process)
     check_buddyinfo(process)
     check_why(process)
+check_memory_of_why()
 check_without_quarry()
 check_run()
 check_forms()

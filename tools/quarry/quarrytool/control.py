@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from . import procfs, show
+from . import procfs, quantity, show
 from .errors import ToolError
 
 _NAME = "\0quarry-control-{}"
@@ -21,7 +21,6 @@ _NAMES_MOST = 16
 _DATAGRAM_BYTES = 1 << 16
 _CREDENTIALS = struct.Struct("3i")
 _TIMEOUT_S = 30.0
-_TIMEOUT_MOST_S = 24 * 60 * 60
 
 
 class _Silent(ToolError):
@@ -230,7 +229,7 @@ def _add(
     parser.add_argument("pid", type=int, metavar="PID", nargs="+" if several else None)
     parser.add_argument(
         "--timeout",
-        type=_seconds,
+        type=quantity.seconds,
         default=_TIMEOUT_S,
         metavar="SECONDS",
         help=f"how long to wait for an answer ({_TIMEOUT_S:g})",
@@ -239,19 +238,6 @@ def _add(
         parser.add_argument("--json", action="store_true", help="as JSON; of several PIDs a list")
     parser.set_defaults(run=action)
     return parser
-
-
-def _seconds(text: str) -> float:
-    """A time to wait that a socket takes."""
-    try:
-        result = float(text)
-    except ValueError:
-        result = 0
-    if not 0 < result <= _TIMEOUT_MOST_S:
-        raise argparse.ArgumentTypeError(
-            f"'{text}' is no time to wait: it has to be above 0, and at most {_TIMEOUT_MOST_S} seconds"
-        )
-    return result
 
 
 def _each(

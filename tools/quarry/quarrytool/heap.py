@@ -5,7 +5,7 @@ The process runs on meanwhile: figures of one structure may be a batch of object
 another. On a process that stands still they are exact.
 """
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -77,7 +77,7 @@ class Region:
 
     address: int
     base: int
-    heads: tuple[int, ...]
+    heads: Sequence[int]
     dirty_blocks: tuple[int, ...]
     clean_blocks: tuple[int, ...]
     slabs: list[Slab] = field(default_factory=list)

@@ -78,6 +78,8 @@ def main(arguments: argparse.Namespace) -> int:
     output = arguments.output or os.path.splitext(arguments.recording)[0] + ".html"
     if not output.endswith((".html", ".svg")):
         raise UsageError(f"{output}: the ending has to be .html or .svg")
+    if os.path.exists(output) and os.path.samefile(output, arguments.recording):
+        raise UsageError(f"{output}: this is the recording; name another file for the picture by -o")
     picture = draw(data)
     text = page(data, picture) if output.endswith(".html") else picture
     try:

@@ -2,20 +2,28 @@
 """quarry record: the memory of a process over time, into a file."""
 import argparse
 import json
+import math
 import os
+import signal
 import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, TextIO
 
-from . import procfs, recording, run, show
+from . import procfs, quantity, recording, run, show, signals
 from .errors import ToolError, UsageError
 from .heap import Heap, Totals
+from .statusline import StatusLine
 
 _EVENT_BYTES = 64 << 10  # less given back is added to what comes next
 _GIVEN_BACK = {"purged_ever": "given back by madvise", "trimmed_ever": "given back by brk"}
 _PROGRESS_S = 0.25
+_LATE = 0.1  # a larger share of samples that took longer than the interval is told
+_DURATION_MOST_S = 366 * quantity.DAY_S
+_ENDED, _OVER = "the process ended", "the time was over"
 
 
 def add_parser(verbs: Any) -> None:
@@ -23,23 +31,32 @@ def add_parser(verbs: Any) -> None:
     parser = verbs.add_parser(
         "record",
         help="record the memory of a process over time",
-        description="Samples a process, or a command run on Quarry, until it ends, Ctrl-C, or "
-        "--duration: virtual and resident size, page faults, and the heap's live, free, cached and dirty "
-        "bytes. 'quarry plot' draws the file, 'quarry diff' compares two. The exit status is the "
-        "command's.",
+        usage="quarry record -o FILE [OPTION ...] PID | -- COMMAND [ARGUMENT ...]",
+        description="Samples a process, or a command run on Quarry, until it ends, or Ctrl-C, SIGTERM, "
+        "SIGHUP or --duration ends the recording: virtual and resident size, page faults, and the heap's "
+        "live, free, cached and dirty bytes. 'quarry plot' draws the file, 'quarry diff' compares two. The "
+        "exit status is the command's, or 0 where the recording ended before; a signal that ended that goes "
+        "to the command, too.",
     )
-    parser.add_argument(
-        "-o", "--output", required=True, metavar="FILE", help="the recording to write"
-    )
+    parser.add_argument("-o", "--output", metavar="FILE", help="the recording to write")
     parser.add_argument(
         "-i",
         "--interval",
-        type=float,
+        type=quantity.seconds,
         default=0.05,
         metavar="SECONDS",
         help="between samples (default 0.05)",
     )
-    parser.add_argument("-t", "--duration", type=float, metavar="SECONDS", help="end after so long")
+    parser.add_argument(
+        "-t",
+        "--duration",
+        type=quantity.above_0("number of seconds", _DURATION_MOST_S),
+        metavar="SECONDS",
+        help="end after so long",
+    )
+    parser.add_argument(
+        "-q", "--quiet", action="store_true", help="nothing on stderr of how it goes"
+    )
     parser.add_argument(
         "--json", action="store_true", help="a summary as JSON on stderr at the end"
     )
@@ -50,7 +67,7 @@ def add_parser(verbs: Any) -> None:
         metavar="PID | -- COMMAND",
         help="a process, or a program to run on Quarry",
     )
-    parser.set_defaults(run=main)
+    parser.set_defaults(run=lambda arguments: main(arguments, parser))
 
 
 class Sampler:
@@ -131,22 +148,40 @@ class Sampler:
         ]
 
 
-def main(arguments: argparse.Namespace) -> int:
+class _Clock:
+    """When to sample: each interval of real time; a sample that was late is not caught up with."""
+
+    def __init__(self, interval_s: float, duration_s: float | None) -> None:
+        self.interval_s = interval_s
+        self.next_at = time.monotonic()
+        self.end_at = self.next_at + duration_s if duration_s else math.inf
+        self.late = 0  # samples that took longer than the interval
+
+    def left(self) -> float | None:
+        """Seconds until the next sample, of which the last is at the end; None where that is over."""
+        now = time.monotonic()
+        if now >= self.end_at:
+            return None
+        self.next_at += self.interval_s
+        if self.next_at < now:
+            self.next_at = now
+            self.late += 1
+        if self.end_at - self.next_at < self.interval_s / 100:
+            self.next_at = self.end_at
+        return self.next_at - now
+
+
+def main(arguments: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
     """The verb."""
-    if arguments.interval <= 0:
-        raise UsageError("record: the interval has to be above 0")
-    words = arguments.command
-    child = None
-    if len(words) == 1 and words[0].isdigit():
-        pid = int(words[0])
-        name = procfs.command(pid)
-    else:
-        words = run.command_of(arguments)
-        name = os.path.basename(words[0])
-    with show.open_output(arguments.output) as output:
-        if words is not arguments.command or not words[0].isdigit():
-            child = _start(words, arguments)
-            pid = child.pid
+    pid = _process(arguments, parser)
+    if not arguments.output:
+        raise UsageError("record: name the file to write by -o FILE")
+    command = [] if pid else run.command_of(arguments)
+    name = procfs.command(pid) if pid else os.path.basename(command[0])
+    with show.open_output(arguments.output) as output, signals.Inbox(
+        signal.SIGINT, signal.SIGTERM, signal.SIGHUP
+    ) as inbox:
+        child = _start(command, arguments) if command else None
         _write(
             output,
             {
@@ -156,10 +191,33 @@ def main(arguments: argparse.Namespace) -> int:
                 "interval_s": arguments.interval,
             },
         )
-        _follow(pid, child, output, arguments)
+        end = _follow(child.pid if child else pid, child, output, inbox, arguments)
     if arguments.json:
         show.print_json(recording.load(arguments.output).summary(), sys.stderr)
-    return _status(child)
+    return _status(child) if end == _ENDED else 0
+
+
+def _process(arguments: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
+    """The process that is named, options behind it read; 0 where there is a command."""
+    pids = []
+    while arguments.command and arguments.command[0].isdigit():
+        pids.append(arguments.command[0])
+        parser.parse_args(arguments.command[1:], arguments)
+    if not pids:
+        return 0
+    if len(pids) > 1:
+        raise UsageError(f"record: one process at a time: {' '.join(pids)}")
+    if arguments.command:
+        raise UsageError(f"record: '{arguments.command[0]}': behind a PID come options alone")
+    flags = run.given(arguments)
+    if flags:
+        raise UsageError(
+            f"record: {', '.join(flags)}: this is for a COMMAND to start; a process that runs may "
+            "change options by 'quarry set'"
+        )
+    if not int(pids[0]):
+        raise UsageError("record: there is no process 0")
+    return int(pids[0])
 
 
 def _start(words: list[str], arguments: argparse.Namespace) -> "subprocess.Popen[bytes]":
@@ -170,16 +228,22 @@ def _start(words: list[str], arguments: argparse.Namespace) -> "subprocess.Popen
 
 
 def _write(output: TextIO, entry: dict[str, Any]) -> None:
-    output.write(json.dumps(entry) + "\n")
+    """Write a line, at once: whatever ends this program leaves whole lines."""
+    print(json.dumps(entry), file=output, flush=True)
 
 
 def _follow(
-    pid: int, child: "subprocess.Popen[bytes] | None", output: TextIO, arguments: argparse.Namespace
-) -> None:
+    pid: int,
+    child: "subprocess.Popen[bytes] | None",
+    output: TextIO,
+    inbox: signals.Inbox,
+    arguments: argparse.Namespace,
+) -> str:
     """Sample until there is a reason to stop, which becomes the last line."""
     sampler = Sampler(pid, child is not None)
-    next_at, shown, samples, end = sampler.started, 0.0, 0, "the process ended"
-    try:
+    clock = _Clock(arguments.interval, arguments.duration)
+    shown, samples, end = 0.0, 0, _ENDED
+    with StatusLine(arguments.quiet) as line, _end_of(pid) as ended:
         while child is None or child.poll() is None:
             try:
                 entries = sampler.sample()
@@ -193,33 +257,59 @@ def _follow(
                 _write(output, entry)
             if entries:
                 samples += 1
-                shown = _progress(entries[-1], samples, shown)
-            next_at += arguments.interval
-            if arguments.duration and next_at - sampler.started > arguments.duration:
-                end = "the time was over"
+                if sampler.now - shown >= _PROGRESS_S:
+                    shown = sampler.now
+                    line.show(_progress(entries[-1], samples))
+            left = clock.left()
+            if left is None:
+                end = _OVER
                 break
-            time.sleep(max(next_at - time.monotonic(), 0))
-    except KeyboardInterrupt:
-        end = "interrupted"
-    for entry in sampler.events(1):
-        _write(output, entry)
-    _write(output, {"end": end, "samples": samples})
-    if sys.stderr.isatty():
-        print(f"\r\x1b[Kquarry: {samples} samples; {end}", file=sys.stderr)
+            if came := inbox.wait(left, ended):
+                end = _interrupted(came, child)
+                break
+        for entry in sampler.events(1):
+            _write(output, entry)
+        _write(output, {"end": end, "samples": samples})
+        line.leave(f"{samples} samples; {end}")
+    if not arguments.quiet:
+        _tell_rate(clock, sampler.now, samples)
+    return end
 
 
-def _progress(entry: dict[str, Any], samples: int, shown: float) -> float:
-    """One line that is renewed, on a terminal."""
-    if not sys.stderr.isatty() or entry["t"] - shown < _PROGRESS_S:
-        return shown
+@contextmanager
+def _end_of(pid: int) -> Iterator[list[int]]:
+    """A descriptor that can be read when a process has ended; none where the kernel is too old."""
+    try:
+        descriptors = [os.pidfd_open(pid)]
+    except OSError:
+        descriptors = []
+    try:
+        yield descriptors
+    finally:
+        for descriptor in descriptors:
+            os.close(descriptor)
+
+
+def _interrupted(number: int, child: "subprocess.Popen[bytes] | None") -> str:
+    """A signal came: the command gets it, too; what the keyboard sends it has."""
+    if child and number != signal.SIGINT:
+        child.send_signal(number)
+    return f"interrupted by {signal.Signals(number).name}"
+
+
+def _progress(entry: dict[str, Any], samples: int) -> str:
     live = f", live {show.size(entry['live'])}" if "live" in entry else ""
-    print(
-        f"\r\x1b[Kquarry: {entry['t']:.1f} s, {samples} samples, RSS {show.size(entry['rss'])}{live}",
-        end="",
-        file=sys.stderr,
-        flush=True,
-    )
-    return float(entry["t"])
+    return f"{entry['t']:.1f} s, {samples} samples, RSS {show.size(entry['rss'])}{live}"
+
+
+def _tell_rate(clock: _Clock, seconds: float, samples: int) -> None:
+    """Where samples took longer than the interval, say so."""
+    if samples > 1 and clock.late > samples * _LATE:
+        print(
+            f"quarry: a sample each {seconds / (samples - 1):.2g} s, not each "
+            f"{clock.interval_s:g} s: faster was not possible",
+            file=sys.stderr,
+        )
 
 
 def _status(child: "subprocess.Popen[bytes] | None") -> int:

@@ -1,12 +1,10 @@
 # SPDX-License-Identifier: MIT
 """Recordings: JSON, a line for each sample or event, between a first and a last line that say so.
 
-    {"format": "quarry-recording", "version": 1, "command": ..., "interval_s": ...}
-    {"t": 0.05, "vss": ..., "rss": ..., ...}
-    {"t": 0.31, "event": "given back by madvise", "bytes": ...}
-    {"end": "the process ended", "samples": 212}
+docs/FORMATS.md has the format.
 """
 import json
+import sys
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -86,6 +84,10 @@ def load(name: str) -> Recording:
         raise ToolError(
             f"{name}: this is no recording; 'quarry record -o FILE' makes them"
         ) from None
+    # What was written whole ends with a newline, behind which lines has an empty one.
+    if len(lines) > 1 and lines[-1] and not _whole(lines[-1]):
+        print(f"quarry: {name}: the last line was cut off; it is left out", file=sys.stderr)
+        lines.pop()
     header = _parse(name, 1, lines[0])
     if header.get("format") != FORMAT:
         raise ToolError(f"{name}: this is no recording; 'quarry record -o FILE' makes them")
@@ -104,6 +106,14 @@ def load(name: str) -> Recording:
             "record with a shorter --interval"
         )
     return result
+
+
+def _whole(line: str) -> bool:
+    try:
+        json.loads(line)
+        return True
+    except ValueError:
+        return False
 
 
 def _parse(name: str, number: int, line: str) -> dict[str, Any]:

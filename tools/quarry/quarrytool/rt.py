@@ -11,9 +11,10 @@ from collections import Counter
 from contextlib import nullcontext
 from typing import IO, Any
 
-from . import run, show
+from . import quantity, run, show
 from .errors import ToolError
 from .section import SectionTracer
+from .statusline import StatusLine
 
 MIXES = ("small", "mixed", "large", "bursts")
 _SEEDS = (1, 2, 3)
@@ -69,7 +70,10 @@ def add_parser(verbs: Any) -> None:
     own.add_argument("--lock", action="store_true", help="call mlockall as well")
     own.add_argument("--thread", action="store_true", help="the section runs in a second thread")
     own.add_argument(
-        "--worst", type=float, metavar="US", help="a call that takes more microseconds fails, too"
+        "--worst",
+        type=quantity.above_0("number of microseconds", 10**9),
+        metavar="US",
+        help="a call that takes more microseconds fails, too",
     )
     parser.add_argument(
         "--no-calls",
@@ -206,8 +210,11 @@ def _own_program(arguments: argparse.Namespace) -> int:
     program, variables = _program(), run.environment(arguments)
     runs: list[dict[str, Any]] = []
     problems = []
-    for mix in dict.fromkeys(arguments.mix or MIXES):
-        for seed in dict.fromkeys(arguments.seed or _SEEDS):
+    mixes, seeds = dict.fromkeys(arguments.mix or MIXES), dict.fromkeys(arguments.seed or _SEEDS)
+    plan = [(mix, seed) for mix in mixes for seed in seeds]
+    with StatusLine() as progress:
+        for number, (mix, seed) in enumerate(plan, 1):
+            progress.show(f"run {number} of {len(plan)}: {mix}, seed {seed}")
             words = [program, recipe, mix, str(seed), str(reserve)]
             found = _run_once(words, variables, not arguments.no_calls)
             runs.append({"mix": mix, "seed": seed} | found)

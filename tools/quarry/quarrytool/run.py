@@ -80,6 +80,14 @@ def _switch(text: str) -> str:
     return text
 
 
+def given(arguments: argparse.Namespace) -> list[str]:
+    """The flags of add_options that are on the command line."""
+    flags = [flag for flag, *_ in OPTIONS] + ["--control", "--library"]
+    return [
+        flag for flag in flags if getattr(arguments, flag[2:].replace("-", "_")) is not None
+    ]
+
+
 def environment(arguments: argparse.Namespace) -> dict[str, str]:
     """The environment under which a command uses Quarry with the options given."""
     result = dict(os.environ)
@@ -104,8 +112,9 @@ def add_parser(verbs: Any) -> None:
         "run",
         help="run a program on Quarry, with a summary at its end",
         description="Runs a command with Quarry preloaded. At its end a summary is written to stderr: "
-        "peaks, page faults, the system calls that move memory, bytes given back. The exit status, or "
-        "the signal, is the command's; 127 where it cannot be started.",
+        "peaks, page faults, the system calls that move memory, bytes given back. It waits until every "
+        "process that the command started has ended; with --quiet for the command alone. The exit status, "
+        "or the signal, is the command's; 127 where it cannot be started.",
     )
     parser.add_argument("--quiet", "-q", action="store_true", help="no summary, no tracing")
     parser.add_argument(

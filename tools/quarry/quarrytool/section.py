@@ -87,6 +87,7 @@ class SectionTracer(tracer.Tracer):
         "quarry: the kernel or a sandbox refuses seccomp filters, by which system calls and marks are "
         "seen; without a command there is quarry rt --no-calls\n"
     )
+    untraced = "quarry rt --no-calls does without, but only without a command"
 
     def __init__(
         self,

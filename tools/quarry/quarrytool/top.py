@@ -3,20 +3,21 @@
 import argparse
 import os
 import select
+import signal
 import sys
 import termios
 import time
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from rich.console import Group, RenderableType
+from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.text import Text
 
-from . import pages, procfs, show
+from . import pages, procfs, quantity, show, signals
 from .errors import ToolError, UsageError
 from .heap import Heap, Totals
 
@@ -28,6 +29,8 @@ SORTS = {
     "holes": "holes",
     "objsize": "object_size",
 }
+_ENDING = (signal.SIGTERM, signal.SIGHUP)
+_QUIT = -1  # beside the numbers of signals
 
 
 @dataclass
@@ -51,17 +54,18 @@ def add_parser(verbs: Any) -> None:
     parser = verbs.add_parser(
         "top",
         help="a process's size classes, live, as slabtop shows the kernel's",
-        description="Shows the size classes of a process, renewed until q or Ctrl-C; once, where the output "
-        "is no terminal. OBJS, ACTIVE, USE, OBJ SIZE, SLABS, OBJ/SLAB and SIZE as in slabtop; CACHED: in "
-        "threads' caches; HOLES: free pages inside slabs that are resident; RETURNED: those that are "
-        "not. Without PID: every process that uses Quarry and may be looked at; one that is static and "
-        "stripped cannot be told.",
+        usage="quarry top [OPTION ...] [PID]",
+        description="Shows the size classes of a process, renewed until q or Ctrl-C: one view below the "
+        "other where TERM is dumb, and one alone where the output is no terminal. OBJS, ACTIVE, USE, OBJ "
+        "SIZE, SLABS, OBJ/SLAB and SIZE as in slabtop; CACHED: in threads' caches; HOLES: free pages inside "
+        "slabs that are resident; RETURNED: those that are not. Without PID: every process that uses Quarry "
+        "and may be looked at; one that is static and stripped cannot be told.",
     )
-    parser.add_argument("pid", type=int, nargs="?", metavar="PID")
+    parser.add_argument("pid", type=int, nargs="*", metavar="PID", help="one process")
     parser.add_argument(
         "-d",
         "--delay",
-        type=float,
+        type=quantity.seconds,
         default=1.0,
         metavar="SECONDS",
         help="between two views (default 1)",
@@ -79,15 +83,16 @@ def add_parser(verbs: Any) -> None:
 
 
 def main(arguments: argparse.Namespace) -> int:
-    """The verb."""
-    if arguments.delay <= 0 or (arguments.count or 1) < 1:
-        raise UsageError("top: the delay and the number of views have to be above 0")
-    heap = Heap(arguments.pid) if arguments.pid else None
+    """The verb; does not return where a signal asked it to end."""
+    if arguments.count is not None and arguments.count < 1:
+        raise UsageError("top: the number of views has to be above 0")
+    if len(arguments.pid) > 1:
+        raise UsageError(f"top: one process at a time: {' '.join(map(str, arguments.pid))}")
+    heap = Heap(arguments.pid[0]) if arguments.pid else None
     if arguments.json:
         show.print_json(_as_json(heap, arguments.sort))
         return 0
     console = show.console()
-    count = arguments.count or (0 if sys.stdout.isatty() else 1)
     lacking: set[Any] = set()
 
     def view() -> RenderableType:
@@ -97,26 +102,75 @@ def main(arguments: argparse.Namespace) -> int:
             heap, arguments.sort, console.height if sys.stdout.isatty() else 0, console.width
         )
 
-    if not sys.stdout.isatty():
-        for number in range(count):
-            time.sleep(arguments.delay if number else 0)
-            console.print(view())
+    if sys.stdout.isatty():
+        _on_terminal(view, console, arguments)
         return 0
-    shown = 0
-    with _keys(), Live(
-        view(), console=console, screen=not arguments.count, auto_refresh=False
-    ) as live:
-        while not count or (shown := shown + 1) < count:
-            if _asked_to_end(arguments.delay):
-                break
-            live.update(view(), refresh=True)
+    for number in range(arguments.count or 1):
+        time.sleep(arguments.delay if number else 0)
+        console.print(view())
     return 0
+
+
+def _on_terminal(
+    view: Callable[[], RenderableType], console: Console, arguments: argparse.Namespace
+) -> None:
+    """Renews the view until there is a reason to end; the terminal is left as it was."""
+    with signals.Inbox(*_ENDING, signal.SIGTSTP) as inbox:
+        left = arguments.count
+        while True:
+            with _keys(), _drawn(view, console, not arguments.count) as renew:
+                reason, left = _renewed(renew, inbox, arguments.delay, left)
+            if reason != signal.SIGTSTP:
+                break
+            _stop(inbox)
+    if reason in _ENDING:
+        os.kill(os.getpid(), reason)
+
+
+@contextmanager
+def _drawn(
+    view: Callable[[], RenderableType], console: Console, whole_screen: bool
+) -> Iterator[Callable[[], None]]:
+    """Draws a view; what it gives draws the next in its place, on a dumb terminal below it."""
+    if console.is_dumb_terminal:
+        console.print(view())
+        yield lambda: console.print(view())
+        return
+    with Live(view(), console=console, screen=whole_screen, auto_refresh=False) as live:
+        yield lambda: live.update(view(), refresh=True)
+
+
+def _renewed(
+    renew: Callable[[], None], inbox: signals.Inbox, delay: float, left: int | None
+) -> tuple[int, int | None]:
+    """Renews a view; why that ended, and how many views are left of a number that was given."""
+    while True:
+        if left is not None:
+            left -= 1
+            if left == 0:
+                return 0, 0
+        reason = _wait(delay, inbox)
+        if reason:
+            return reason, left
+        renew()
+
+
+def _stop(inbox: signals.Inbox) -> None:
+    """Stops, until the shell has this in the foreground again."""
+    inbox.stop()
+    with suppress(OSError, termios.error):  # continued in the background, it stops once more here
+        if _is_terminal():
+            termios.tcsetattr(0, termios.TCSADRAIN, termios.tcgetattr(0))
+
+
+def _is_terminal() -> bool:
+    return bool(sys.stdin) and sys.stdin.isatty()
 
 
 def _has_keys() -> bool:
     """Whether there is a terminal to read keys from: this session's, and this group's."""
     try:
-        return bool(sys.stdin) and sys.stdin.isatty() and os.tcgetpgrp(0) == os.getpgrp()
+        return _is_terminal() and os.tcgetpgrp(0) == os.getpgrp()
     except OSError:
         return False
 
@@ -134,20 +188,23 @@ def _keys() -> Iterator[None]:
     try:
         yield
     finally:
-        termios.tcsetattr(0, termios.TCSADRAIN, before)
+        with suppress(termios.error):  # it was closed
+            termios.tcsetattr(0, termios.TCSADRAIN, before)
 
 
-def _asked_to_end(seconds: float) -> bool:
-    """Waits; whether q was pressed meanwhile."""
+def _wait(seconds: float, inbox: signals.Inbox) -> int:
+    """Waits; the signal that came meanwhile, _QUIT where q was pressed, or 0."""
     end = time.monotonic() + seconds
     while (left := end - time.monotonic()) > 0:
-        if not _has_keys():
-            time.sleep(left)
-        elif select.select([0], [], [], left)[0]:
-            keys = os.read(0, 64)
-            if not keys or b"q" in keys.lower():
-                return True
-    return False
+        keys = [0] if _has_keys() else []
+        came = inbox.wait(left, keys)
+        if came:
+            return came
+        if keys and select.select(keys, [], [], 0)[0]:
+            typed = os.read(0, 64)
+            if not typed or b"q" in typed.lower():
+                return _QUIT
+    return 0
 
 
 def _as_json(heap: Heap | None, sort: str) -> Any:

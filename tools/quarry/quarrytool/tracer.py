@@ -11,6 +11,7 @@ import signal
 import struct
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from . import procfs
@@ -109,6 +110,7 @@ class Tracer:
     """Follows one command."""
 
     no_seccomp = _NO_SECCOMP
+    untraced = "quarry run -q does without, and without a summary"
 
     def __init__(
         self,
@@ -126,18 +128,20 @@ class Tracer:
         self.process_of: dict[int, int] = {}  # by thread
         self.seen = set[int]()
         self.started = False
+        self.ended = False
         self.faults_before = procfs.Faults(0, 0, 0, "")
-        self.first = self._start(command, environment)
+        self._start(command, environment)
 
     def filter(self) -> bytes | None:
         """The seccomp program to run the command under; None where its numbers are not known."""
         return _filter()
 
-    def _start(self, command: list[str], environment: dict[str, str]) -> int:
+    def _start(self, command: list[str], environment: dict[str, str]) -> None:
         wait_end, go_end = os.pipe()
         pid = os.fork()
         if pid == 0:
             self.become(command, environment, wait_end, go_end)
+        self.first = pid
         os.close(wait_end)
         for number in (
             signal.SIGINT,
@@ -145,18 +149,30 @@ class Tracer:
         ):  # the terminal sends them to the command, too
             signal.signal(number, signal.SIG_IGN)
         for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
-            signal.signal(number, lambda number, _: os.kill(pid, number))
+            signal.signal(number, lambda number, _: self._pass_on(number))
         if _ptrace(_SEIZE, pid, 0, _OPTIONS) != 0:
             error = os.strerror(ctypes.get_errno())
             os.kill(pid, signal.SIGKILL)
             os.waitpid(pid, 0)
             raise ToolError(
                 f"the command cannot be traced: {error}; a debugger or sandbox may forbid "
-                "it: run the program with LD_PRELOAD instead"
+                f"it; {self.untraced}"
             )
         os.write(go_end, b"g")
         os.close(go_end)
-        return pid
+
+    def _pass_on(self, number: int) -> None:
+        """A signal for the command; where that has ended, for those that it started and that run on."""
+        try:
+            if not self.ended:
+                os.kill(self.first, number)
+                return
+        except ProcessLookupError:
+            pass
+        for pid in procfs.processes():
+            with suppress(ToolError, ProcessLookupError):
+                if procfs.status(pid).get("TracerPid") == os.getpid():
+                    os.kill(pid, number)
 
     def become(
         self, command: list[str], environment: dict[str, str], wait_end: int, go_end: int
@@ -184,6 +200,7 @@ class Tracer:
             if os.WIFSTOPPED(status):
                 self._continue(pid, status)
             elif pid == self.first:
+                self.ended = True
                 self.outcome.status = status
                 before = self.faults_before
                 self.outcome.minor_faults = usage.ru_minflt - before.minor

@@ -1,0 +1,66 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: MIT
+"""quarry run and rt: what they wait for, whom a signal reaches, and what to do where nothing can be traced."""
+import errno
+import os
+import signal
+import subprocess
+import sys
+import time
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+sys.path[:0] = [os.path.dirname(HERE), HERE]
+import tap
+from quarry_tool import ENVIRONMENT, NO_SECCOMP, TOOL, under_filter
+
+PATIENCE_S = 60
+
+
+def reaped(pid):
+    """Whether a process is gone, its status taken."""
+    end = time.monotonic() + PATIENCE_S
+    while os.path.exists(f"/proc/{pid}") and time.monotonic() < end:
+        time.sleep(0.01)
+    return not os.path.exists(f"/proc/{pid}")
+
+
+def check_descendants():
+    """The command ends with status 3 and leaves two processes, which its end does not end."""
+    script = "sleep 1000 & (sleep 1000; true) & echo $$; exit 3"
+    process = subprocess.Popen([TOOL, "run", "--no-calls", "--", "sh", "-c", script], text=True,
+                               stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                               env=dict(os.environ, **ENVIRONMENT))
+    tap.check("the command ends", reaped(process.stdout.readline().strip()))
+    tap.equal("run waits for those that it started", process.poll(), None)
+    process.send_signal(signal.SIGTERM)
+    left, said = process.communicate(timeout=PATIENCE_S)
+    tap.check("a signal ends these, and the summary comes", process.returncode == 3 and not left
+              and said.startswith("quarry: peak") and "Traceback" not in said,
+              f"{process.returncode} {said}")
+
+
+def check_no_ptrace():
+    """A sandbox that refuses ptrace."""
+    number = {"x86_64": 101, "aarch64": 117}[os.uname().machine]
+    start = under_filter(number, [(0x06, 0, 0, 0x50000 | errno.EPERM)])
+    if tap.run(*start, "run", "-q", "--", "true", **ENVIRONMENT).returncode == NO_SECCOMP:
+        tap.skip("where nothing can be traced, run says what to do", "no seccomp to refuse it by")
+        return
+    for words, says in ((("run",), "quarry run -q "), (("run", "--no-calls"), "quarry run -q "),
+                        (("rt",), "quarry rt --no-calls ")):
+        result = tap.run(*start, *words, "--", "true", **ENVIRONMENT)
+        tap.check(f"where nothing can be traced, {' '.join(words)} says what to do",
+                  result.returncode == 1 and says in result.stderr and result.stderr.count("\n") == 1,
+                  result.stderr)
+    result = tap.run(*start, "run", "-q", "--", "sh", "-c", "echo $LD_PRELOAD", **ENVIRONMENT)
+    tap.check("run -q helps", result.returncode == 0 and "libquarry" in result.stdout
+              and not result.stderr, result.stderr)
+    result = tap.run(*start, "rt", "--no-calls", "--mix", "small", "--seed", "5", **ENVIRONMENT,
+                     QUARRY_REALTIME=os.path.join(tap.BUILD, "tools", "rt", "realtime"))
+    tap.check("rt --no-calls helps", result.returncode == 0 and "passed" in result.stdout,
+              result.stdout + result.stderr)
+
+
+check_descendants()
+check_no_ptrace()
+tap.done()
