@@ -19,6 +19,23 @@ def tool(*words, **options):
     return tap.run(TOOL, *words, **ENVIRONMENT, **options)
 
 
+def tool_words(*words):
+    """The tool as arguments of Python; a path that others may not read would hide a refusal."""
+    return ("-c", "import sys; sys.path.insert(0, sys.argv.pop(1)); from quarrytool import cli; "
+            "sys.exit(cli.main(sys.argv[1:]))", os.path.dirname(TOOL), *words)
+
+
+# For hooked: what the kernel says where another process's memory may not be read.
+UNREADABLE_MEMORY = "memory.read = lambda pid, *_: (_ for _ in ()).throw(memory._refusal(pid, 0, 1))"
+
+
+def hooked(hook, *words):
+    """Runs the tool after a line of Python that changes one of its modules."""
+    script = ("import sys; sys.path.insert(0, sys.argv.pop(1)); from quarrytool import cli, kmem, "
+              f"memory, procfs; {hook}; sys.exit(cli.main(sys.argv[1:]))")
+    return tap.run("/usr/bin/python3", "-B", "-c", script, os.path.dirname(TOOL), *words, **ENVIRONMENT)
+
+
 def reads(name, *words):
     """A test that a verb succeeds with --json; returns what it printed, {} where it did not."""
     result = tap.succeeds(name, TOOL, *words, "--json", **ENVIRONMENT)
@@ -28,11 +45,11 @@ def reads(name, *words):
         return {}
 
 
-def refuses(name, says, *words):
-    """A test that the tool gives one line that says something, and status 1."""
+def refuses(name, says, *words, status=1):
+    """A test that the tool gives one line that says something, and a status."""
     result = tool(*words)
     lines = result.stderr.splitlines()
-    tap.check(name, result.returncode == 1 and len(lines) == 1 and says in lines[0]
+    tap.check(name, result.returncode == status and len(lines) == 1 and says in lines[0]
               and not result.stdout,
               f"exit status {result.returncode}\n{result.stdout}{result.stderr}")
 

@@ -227,7 +227,7 @@ def check_limit():
         tap.check(f"where {what}, a limit is shown", result.returncode == 0 and says in result.stdout
                   and "RLIMIT_AS" in result.stdout and "It takes root" in result.stdout
                   and not groups(), result.stdout + result.stderr)
-    refuses("oom: --no-group alone", "goes with --demo", "oom", "--no-group")
+    refuses("oom: --no-group alone", "goes with --demo", "oom", "--no-group", status=2)
 
 
 def check_version_2():
