@@ -17,7 +17,7 @@ with open(os.path.join(tap.ROOT, "docs", "OPTIONS.md"), encoding="utf-8") as pag
 VARIABLES = [variable for _, variable, _ in ROWS if variable != "-"]
 TUNABLES = [tunable for _, _, tunable in ROWS if tunable != "-"]
 # Numbers of each form that src/option.c knows, words of options, and near misses of both.
-VALUES = ("0", "1", "-1", "+3", "255", "256", "017", "09", "0x1f", "0x", "1K", "4kB", "2MiB", "1Mb", "1G ",
+VALUES = ("0", "1", "-1", "+3", "255", "256", "017", "09", "0144", "0x65", "0x", "1K", "4kB", "2MiB", "1Mb", "1G ",
           "-1K", "8T", "9999999T", "9223372036854775807", "9223372036854775808", "", "auto", "abort",
           "libc", "Abort", "any", "1 or more", "none", "1e3")
 
