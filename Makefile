@@ -11,12 +11,14 @@
 #help:   JOBS=N                       how many commands and tests at once (all processors, 2 tests)
 #help:   BENCH=OPTIONS                passed to bench/run.py, as in BENCH='larson --runs 9'
 #help:   V=1                          show whole commands
-#help:   PREFIX=/usr/local DESTDIR=   where to install; also BINDIR, LIBDIR, INCLUDEDIR, MANDIR
+#help:   PREFIX=/usr/local DESTDIR=   where to install; also BINDIR, LIBDIR, INCLUDEDIR, MANDIR,
+#help:                                COMPLETIONDIR
 PREFIX ?= /usr/local
 BINDIR ?= $(PREFIX)/bin
 LIBDIR ?= $(PREFIX)/lib
 INCLUDEDIR ?= $(PREFIX)/include
 MANDIR ?= $(PREFIX)/share/man
+COMPLETIONDIR ?= $(PREFIX)/share/bash-completion/completions
 CFLAGS ?= -O2 -g
 CLANG ?= clang
 OBJCOPY ?= objcopy
@@ -388,14 +390,14 @@ INSTALLED := $(addprefix $(LIBDIR)/,$(SHARED_FILE) $(SONAME) libquarry.so libqua
   pkgconfig/quarry.pc) $(INCLUDEDIR)/quarry.h \
   $(CMAKEDIR)/quarry-config.cmake $(CMAKEDIR)/quarry-config-version.cmake \
   $(addprefix $(BINDIR)/,$(notdir $(TOOLS) $(QUARRY_TOOL))) \
-  $(addprefix $(MODULEDIR)/,$(notdir $(QUARRY_MODULES))) \
+  $(addprefix $(MODULEDIR)/,$(notdir $(QUARRY_MODULES)) OPTIONS.md VERSION) $(COMPLETIONDIR)/quarry \
   $(addprefix $(LIBEXECDIR)/,libquarry.so $(notdir $(RECORDING_LIBRARY) $(PROFILER) $(REALTIME))) \
   $(foreach m,$(MAN_PAGES),$(call man_path,$m))
 fill_in = sed -e 's|@VERSION@|$(VERSION)|g' -e 's|@PREFIX@|$(PREFIX)|g' -e 's|@LIBDIR@|$(LIBDIR)|g' \
   -e 's|@INCLUDEDIR@|$(INCLUDEDIR)|g' -e 's|@SHARED_FILE@|$(SHARED_FILE)|g' -e 's|@SONAME@|$(SONAME)|g' \
   -e "s|@INCLUDE_FROM_CMAKE@|$$(realpath -ms --relative-to=$(CMAKEDIR) $(INCLUDEDIR))|g"
 
-#help:   install       library, header, tools, manual pages, pkg-config and CMake files
+#help:   install       library, header, tools, manual pages, completion, pkg-config and CMake files
 install: all $(TRACE)
 	install -d $(sort $(addprefix $(DESTDIR),$(dir $(INSTALLED))))
 	install -m 755 build/release/libquarry.so $(DESTDIR)$(LIBDIR)/$(SHARED_FILE)
@@ -408,7 +410,9 @@ install: all $(TRACE)
 	$(fill_in) tools/pkg/quarry-config-version.cmake.in \
 	  >$(DESTDIR)$(CMAKEDIR)/quarry-config-version.cmake
 	install -m 755 $(TOOLS) $(QUARRY_TOOL) $(DESTDIR)$(BINDIR)
-	install -m 644 $(QUARRY_MODULES) $(DESTDIR)$(MODULEDIR)
+	install -m 644 $(QUARRY_MODULES) docs/OPTIONS.md $(DESTDIR)$(MODULEDIR)
+	echo $(VERSION) >$(DESTDIR)$(MODULEDIR)/VERSION
+	install -m 644 tools/quarry/completion.bash $(DESTDIR)$(COMPLETIONDIR)/quarry
 	install -m 755 $(RECORDING_LIBRARY) $(PROFILER) $(REALTIME) $(DESTDIR)$(LIBEXECDIR)
 	ln -sf $(LIBDIR)/$(SONAME) $(DESTDIR)$(LIBEXECDIR)/libquarry.so
 	$(foreach m,$(MAN_PAGES),install -m 644 $m $(DESTDIR)$(call man_path,$m);)

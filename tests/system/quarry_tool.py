@@ -21,6 +21,23 @@ def tool(*words, **options):
     return tap.run(TOOL, *words, **ENVIRONMENT, **options)
 
 
+def tool_words(*words):
+    """The tool as arguments of Python; a path that others may not read would hide a refusal."""
+    return ("-c", "import sys; sys.path.insert(0, sys.argv.pop(1)); from quarrytool import cli; "
+            "sys.exit(cli.main(sys.argv[1:]))", os.path.dirname(TOOL), *words)
+
+
+# For hooked: what the kernel says where another process's memory may not be read.
+UNREADABLE_MEMORY = "memory.read = lambda pid, *_: (_ for _ in ()).throw(memory._refusal(pid, 0, 1))"
+
+
+def hooked(hook, *words):
+    """Runs the tool after a line of Python that changes one of its modules."""
+    script = ("import sys; sys.path.insert(0, sys.argv.pop(1)); from quarrytool import cli, kmem, "
+              f"memory, procfs; {hook}; sys.exit(cli.main(sys.argv[1:]))")
+    return tap.run("/usr/bin/python3", "-B", "-c", script, os.path.dirname(TOOL), *words, **ENVIRONMENT)
+
+
 def reads(name, *words):
     """A test that a verb succeeds with --json; returns what it printed, {} where it did not."""
     result = tap.succeeds(name, TOOL, *words, "--json", **ENVIRONMENT)

@@ -179,6 +179,33 @@ def test_picture(folder):
         message_check("--svg draws a picture", result, 1, "apt-get install python3-matplotlib")
 
 
+def test_outputs(folder):
+    """What cannot be written is told before the work; what turns out so, after the report."""
+    small = ["--small", "--runs", "1", "--only", "lua"]
+    for option in ("--json", "--csv", "--svg"):
+        result = run_demo(folder, *small, option, f"{folder}/none/out.svg")
+        tap.check(f"{option} in no folder: an error, and no work", result.returncode == 1
+                  and result.stderr == f"demo.py: {folder}/none/out.svg: there is no folder {folder}/none\n"
+                  and not result.stdout, result.stdout + result.stderr)
+    result = run_demo(folder, *small, "--csv", folder)
+    tap.check("a folder in a file's place", result.returncode == 1
+              and result.stderr == f"demo.py: {folder} cannot be written\n", result.stderr)
+    Path(folder, "matplotlib.py").write_text("raise ImportError\n", encoding="utf-8")
+    for text, says, paths in (("no matplotlib", "apt-get install python3-matplotlib", {"PYTHONPATH": folder}),
+                              ("another ending", "has to end with .svg or .png", {})):
+        name = "out.gif" if not paths else "out.svg"
+        result = tap.run(sys.executable, os.path.join(TOOL, "demo.py"), *small, "--svg",
+                         os.path.join(folder, name), TMPDIR=folder, **paths)
+        tap.check(f"--svg with {text}: an error, and no work", result.returncode == 1 and says in
+                  result.stderr and result.stderr.count("\n") == 1 and not result.stdout,
+                  result.stdout + result.stderr)
+    result = run_demo(folder, *small, "--json", "/dev/full")
+    tap.check("a full device: the report is there all the same", result.returncode == 1 and "No space"
+              in result.stderr and "geometric" not in result.stderr and any(
+                  line.split()[:1] == ["lua"] or "lua" in line for line in result.stdout.splitlines()),
+              result.stdout + result.stderr)
+
+
 def test_preload_lost(folder):
     """A child that drops the preload is noticed, although the first process had it."""
     workload = Workload("loser", "", {}, 1, "env -u LD_PRELOAD true\n:\n", {}, {})
@@ -244,6 +271,7 @@ with tempfile.TemporaryDirectory(prefix="quarry-test-demo-") as top:
     test_wrong_libraries(top)
     test_command_line(top)
     test_picture(top)
+    test_outputs(top)
     test_preload_lost(top)
     test_measuring(top)
 test_differences()

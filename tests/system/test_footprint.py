@@ -88,6 +88,25 @@ def check_trivial():
               0 < memory["libc"] < memory["Quarry"] <= memory["libc"] + 200000, memory)
 
 
+def accountable(smaps):
+    """Bytes that count where overcommit is strict: private and writable.  "nr" is ignored there."""
+    total = 0
+    for size, names in re.findall(r"^Size: +(\d+) kB$.*?^VmFlags: ([^\n]*)$", smaps,
+                                  re.MULTILINE | re.DOTALL):
+        total += int(size) * KIB if {"ac", "nr"} & set(names.split()) else 0
+    return total
+
+
+def check_commitment():
+    """With vm.overcommit_memory=2 what is mapped counts, touched or not."""
+    counted = {}
+    for malloc, library in (("libc", None), ("Quarry", tap.LIBRARY)):
+        counted[malloc] = accountable(tap.run(PROGRAM, "trivial", preload=library).stdout)
+        tell(f"a trivial program on {malloc}: {counted[malloc] // KIB} KiB count for CommitLimit")
+    tap.check("a trivial program commits the kernel to at most 1 MiB more",
+              0 < counted["libc"] < counted["Quarry"] <= counted["libc"] + (1 << 20), counted)
+
+
 def check_mappings():
     for name, command in PROGRAMS.items():
         if not tap.check(f"{name} is installed", shutil.which(name)):
@@ -157,6 +176,7 @@ def check_shrink():
 
 
 check_trivial()
+check_commitment()
 check_mappings()
 check_threads()
 check_fork()

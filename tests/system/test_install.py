@@ -40,6 +40,8 @@ def files_wanted(library, header="include", manual="share/man", prefix=""):
                                         "libexec/quarry/realtime")]
     tools += [f"{prefix}share/quarry/quarrytool/{os.path.basename(module)}" for module in glob.glob(
         os.path.join(tap.ROOT, "tools", "quarry", "quarrytool", "*.py"))]
+    tools += [prefix + name for name in ("share/quarry/quarrytool/OPTIONS.md", "share/quarry/quarrytool/VERSION",
+                                         "share/bash-completion/completions/quarry")]
     return sorted([f"{library}/{name}" for name in names] + [f"{header}/quarry.h"] + pages + tools)
 
 
@@ -107,6 +109,17 @@ def check_tools(prefix, work):
     tap.succeeds("the installed quarry profile finds its library", os.path.join(
         prefix, "bin", "quarry"), "profile", "-o", os.path.join(work, "ls.prof"), "--", "ls", work)
     tap.check("and profiles", os.path.getsize(os.path.join(work, "ls.prof")) > 4096)
+    prints_version("the installed quarry knows its version", "sh", "-c", '"$1" --version | cut -d " " -f 2',
+                   "sh", os.path.join(prefix, "bin", "quarry"))
+    ran = tap.run("sh", "-c", 'exec "$0" doctor $$', os.path.join(prefix, "bin", "quarry"),
+                  MALLOC_ARENA_MAX="many")
+    tap.check("the installed quarry doctor knows the options", "MALLOC_ARENA_MAX" in ran.stdout and
+              "malformed" in ran.stdout, ran.stdout + ran.stderr)
+    ran = tap.run("bash", "-c", '. "$0" && complete -p quarry',
+                  os.path.join(prefix, "share", "bash-completion", "completions", "quarry"),
+                  PATH=os.path.join(prefix, "bin") + ":" + os.environ["PATH"])
+    tap.check("the installed completion completes", ran.stdout.endswith("-F _quarry quarry\n")
+              and not ran.stderr, ran.stdout + ran.stderr)
     tap.succeeds("the installed quarry rt finds the program that it runs", os.path.join(
         prefix, "bin", "quarry"), "rt", "--no-calls", "--mix", "small", "--seed", "1")
 

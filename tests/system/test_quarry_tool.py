@@ -15,7 +15,7 @@ sys.path[:0] = [os.path.dirname(HERE), HERE]
 import outside
 import tap
 from quarry_tool import (BLOCK_CLASS, BLOCKS, CACHED_RUN, ENVIRONMENT, MAPPING, PROGRAM, RUN, TOOL, Known,
-                         reads, refuses, tool, under_filter)
+                         reads, refuses, tool, tool_words, under_filter)
 
 COLUMNS = ("name", "active_objs", "num_objs", "objsize", "objperslab", "pagesperslab", "limit",
            "batchcount", "sharedfactor", "active_slabs", "num_slabs", "sharedavail")
@@ -254,12 +254,6 @@ def check_refusals():
         refuses(f"{verb}: a process that has ended", "there is none", verb, gone)
     result = tool("why", "pid")
     tap.check("a wrong command line: status 2", result.returncode == 2, result.stderr)
-
-
-def tool_words(*words):
-    """The tool as arguments of Python; a path that others may not read would hide the refusal."""
-    return ("-c", "import sys; sys.path.insert(0, sys.argv.pop(1)); from quarrytool import cli; "
-            "sys.exit(cli.main(sys.argv[1:]))", os.path.join(tap.ROOT, "tools", "quarry"), *words)
 
 
 with Known() as process:

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
  * docs/OPTIONS.md says what the option table says: each row of the table is a line of the page, and
- * the page has no other rows.
+ * the page has no other rows.  The manual page quarry(7) names each variable and tunable.
  */
 #include "unit_support.h"
 
@@ -29,10 +29,10 @@ static void format_row(const struct option *option, char *row, size_t bytes) {
              or_dash(option->environment), tunable, number, range.text, option->help);
 }
 
-static FILE *open_page(void) {
+static FILE *open_page(const char *name) {
     const char *root = getenv("QUARRY_ROOT");
     char path[4096];
-    snprintf(path, sizeof path, "%s/docs/OPTIONS.md", root ? root : ".");
+    snprintf(path, sizeof path, "%s/docs/%s", root ? root : ".", name);
     FILE *page = fopen(path, "r");
     assert_non_null(page);
     return page;
@@ -41,7 +41,7 @@ static FILE *open_page(void) {
 static bool page_has(const char *row) {
     char line[1024];
     bool found = false;
-    FILE *page = open_page();
+    FILE *page = open_page("OPTIONS.md");
     while (fgets(line, sizeof line, page))
         found = found || strcmp(line, row) == 0;
     fclose(page);
@@ -62,17 +62,65 @@ static void no_other_option_is_documented(void **state) {
     (void)state;
     char line[1024];
     unsigned rows = 0;
-    FILE *page = open_page();
+    FILE *page = open_page("OPTIONS.md");
     while (fgets(line, sizeof line, page))
         rows += line[0] == '|';
     fclose(page);
     assert_int_equal(rows, option_count + 2); /* and the heading's two lines */
 }
 
+static const char *after(const char *text, const char *prefix) {
+    size_t length = strlen(prefix);
+    return strncmp(text, prefix, length) == 0 ? text + length : text;
+}
+
+/* Whether a line of the manual page is one of a macro's, with the name as its first word. */
+static bool manual_has(const char *macro, const char *name) {
+    char line[1024];
+    bool found = false;
+    FILE *page = open_page("man/quarry.7");
+    while (fgets(line, sizeof line, page)) {
+        const char *word = after(line, macro);
+        if (word == line)
+            continue;
+        word = after(word, "glibc.malloc.");
+        const char *end = after(word, name);
+        found = found || (end != word && (*end == ' ' || *end == '\n'));
+    }
+    fclose(page);
+    return found;
+}
+
+static void the_manual_page_names_each_option(void **state) {
+    (void)state;
+    for (unsigned i = 0; i < option_count; i++) {
+        const struct option *option = &option_table[i];
+        if (option->environment && !manual_has(".It Ev ", option->environment))
+            fail_msg("docs/man/quarry.7 has no item for %s", option->environment);
+        if (option->tunable && !manual_has(".Li ", option->tunable))
+            fail_msg("docs/man/quarry.7 lacks the tunable %s", option->tunable);
+    }
+}
+
+static void the_manual_page_names_no_other_variable(void **state) {
+    (void)state;
+    char line[1024];
+    unsigned items = 0, variables = 2; /* GLIBC_TUNABLES, QUARRY_VERBOSE */
+    for (unsigned i = 0; i < option_count; i++)
+        variables += option_table[i].environment != NULL;
+    FILE *page = open_page("man/quarry.7");
+    while (fgets(line, sizeof line, page))
+        items += after(line, ".It Ev ") != line;
+    fclose(page);
+    assert_int_equal(items, variables);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(each_option_is_documented_as_it_is),
         cmocka_unit_test(no_other_option_is_documented),
+        cmocka_unit_test(the_manual_page_names_each_option),
+        cmocka_unit_test(the_manual_page_names_no_other_variable),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

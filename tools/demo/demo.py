@@ -26,6 +26,7 @@ from allocators import parse_allocator, parse_runs
 from progress import Progress
 
 ROOT = Path(__file__).resolve().parents[2]
+PLOT = Path(__file__).with_name("plot.py")
 LIBRARY = ROOT / "build" / "release" / "libquarry.so"
 # What the extra runs cost beside a measured one, for the estimate of the time left.
 PROOF_COST, STRACE_COST = 0.3, 2.0
@@ -188,6 +189,18 @@ class Demo:
         }
 
 
+def check_outputs(options: argparse.Namespace) -> None:
+    """Raise what would keep the files from being written after minutes of work."""
+    for path in filter(None, (options.json, options.csv, options.svg)):
+        folder = path.parent
+        if not folder.is_dir():
+            raise Failure(f"{path}: there is no folder {folder}")
+        if path.is_dir() or not os.access(path if path.exists() else folder, os.W_OK):
+            raise Failure(f"{path} cannot be written")
+    if options.svg and (complaint := command.draw(PLOT, "--check", str(options.svg))):
+        raise Failure(f"no picture: {complaint}")
+
+
 def write_files(results: dict[str, Any], options: argparse.Namespace, base: Path) -> None:
     """Write what --json, --csv and --svg ask for."""
     text = json.dumps(results, indent=1) + "\n"
@@ -198,8 +211,7 @@ def write_files(results: dict[str, Any], options: argparse.Namespace, base: Path
     if options.svg and results["programs"]:
         saved = base / "results.json"
         saved.write_text(text)
-        plot = Path(__file__).with_name("plot.py")
-        if complaint := command.draw(plot, str(saved), str(options.svg)):
+        if complaint := command.draw(PLOT, str(saved), str(options.svg)):
             raise Failure(f"no picture: {complaint}")
 
 
@@ -215,13 +227,13 @@ def choose_allocators(options: argparse.Namespace, base: Path) -> list[Allocator
 
 
 def run_demo(options: argparse.Namespace, base: Path) -> bool:
-    """Run, write and print everything; return whether all went well."""
+    """Run, print and write everything; return whether all went well."""
     demo = Demo(options, choose_allocators(options, base), base)
     results = demo.run()
-    write_files(results, options, base)
     if results["programs"]:
         colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
-        print(report.format_report(results, colour))
+        print(report.format_report(results, colour), flush=True)
+    write_files(results, options, base)
     if demo.failures:
         sys.stdout.flush()
         count = len(demo.failures)
@@ -233,6 +245,7 @@ def run_demo(options: argparse.Namespace, base: Path) -> bool:
 
 def run_checked(options: argparse.Namespace, base: Path) -> int:
     """Run the demonstration if all programs are there; keep the files of one that has failed."""
+    check_outputs(options)
     missing = missing_programs(select(options.only))
     if missing:
         raise Failure("\ndemo.py: ".join(missing))

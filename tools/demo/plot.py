@@ -3,6 +3,7 @@
 """Draw the picture of a demonstration: time and peak memory of each program, relative to glibc.
 
 usage: plot.py RESULTS.json PICTURE     (the ending, .svg or .png, decides the format)
+       plot.py --check PICTURE          only tells whether such a picture can be drawn
 """
 import json
 import math
@@ -190,6 +191,10 @@ def main() -> None:
     """Read the report named first, draw the picture named second."""
     if len(sys.argv) != 3:
         sys.exit(__doc__.strip())
+    if not sys.argv[2].endswith((".svg", ".png")):
+        sys.exit(f"{sys.argv[2]}: the name has to end with .svg or .png")
+    if sys.argv[1] == "--check":
+        return
     with open(sys.argv[1], encoding="utf-8") as file:
         draw(json.load(file), sys.argv[2])
 

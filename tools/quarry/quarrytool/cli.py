@@ -4,6 +4,8 @@ import argparse
 import errno
 import os
 import sys
+from collections.abc import Sequence
+from typing import Any
 
 from . import (
     completion,
@@ -19,6 +21,7 @@ from . import (
     record,
     rt,
     run,
+    shipped,
     top,
     why,
 )
@@ -43,7 +46,21 @@ VERBS = (
 )
 
 
-_UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+_UNWRITABLE = (errno.EBADF, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+
+
+class _Version(argparse.Action):
+    """Prints the version; it is not read before."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: str | Sequence[Any] | None,
+        option_string: str | None = None,
+    ) -> None:
+        print(f"quarry {shipped.version()}")
+        parser.exit()
 
 
 def parser() -> argparse.ArgumentParser:
@@ -55,14 +72,28 @@ def parser() -> argparse.ArgumentParser:
         "where something could not be done, 2 for a wrong command line, 130 after Ctrl-C; that of the command "
         "for 'run', 'record' and 'profile'.",
     )
+    result.add_argument("--version", action=_Version, nargs=0, help="show the version and exit")
     verbs = result.add_subparsers(dest="verb", metavar="VERB", required=True)
     for module in VERBS:
         module.add_parser(verbs)
     return result
 
 
+def _replace_closed() -> None:
+    """Where an output is closed, so is its stand-in to writing; else the next file would take its place."""
+    for number, name, mode in ((1, "stdout", os.O_RDONLY), (2, "stderr", os.O_WRONLY)):
+        if getattr(sys, name) is None:
+            file = os.open(os.devnull, mode)
+            if file != number:
+                os.dup2(file, number)
+                os.close(file)
+            os.set_inheritable(number, True)  # for a command of 'run'
+            setattr(sys, name, open(number, "w", encoding="utf-8", closefd=False))
+
+
 def main(words: list[str]) -> int:
     """Run one command line; the exit status."""
+    _replace_closed()
     try:
         return _run(words)
     except KeyboardInterrupt:
@@ -85,8 +116,7 @@ def _run(words: list[str]) -> int:
         print(f"quarry: {error}", file=sys.stderr)
         return 2 if isinstance(error, UsageError) else 1
     finally:
-        if sys.stdout:
-            sys.stdout.flush()  # here, for at the interpreter's end an error is a traceback
+        sys.stdout.flush()  # here, for at the interpreter's end an error is a traceback
 
 
 def _drop_output() -> None:

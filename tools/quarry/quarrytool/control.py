@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 from . import procfs, quantity, show
+from .arguments import add_pid
 from .errors import ToolError
 
 _NAME = "\0quarry-control-{}"
@@ -195,9 +196,14 @@ def add_parser(verbs: Any) -> None:
         False,
     )
     formats = stats.add_mutually_exclusive_group()
-    formats.add_argument("--text", dest="format", action="store_const", const="text")
-    formats.add_argument("--json", dest="format", action="store_const", const="json")
-    formats.add_argument("--openmetrics", dest="format", action="store_const", const="openmetrics")
+    for name, about in (
+        ("text", "for people (the default)"),
+        ("json", "as JSON"),
+        ("openmetrics", "as Prometheus and its like read it"),
+    ):
+        formats.add_argument(
+            f"--{name}", dest="format", action="store_const", const=name, help=about
+        )
     stats.set_defaults(format="text")
     change = _add(
         verbs,
@@ -226,7 +232,10 @@ def _add(
         description=description + " The process has to run with QUARRY_CONTROL=1 (or under 'quarry "
         "run --control'), in this network namespace, and be yours, or you root.",
     )
-    parser.add_argument("pid", type=int, metavar="PID", nargs="+" if several else None)
+    if several:
+        parser.add_argument("pid", type=int, metavar="PID", nargs="+")
+    else:
+        add_pid(parser)
     parser.add_argument(
         "--timeout",
         type=quantity.seconds,

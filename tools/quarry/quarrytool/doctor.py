@@ -4,12 +4,14 @@ import argparse
 import os
 import resource
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from . import elf, procfs, run, show
-from .errors import ToolError
+from . import elf, procfs, run, settings, show
+from .arguments import add_pid
+from .errors import Refused, ToolError
+from .finding import Finding
 
 ALLOCATORS = (
     "libjemalloc",
@@ -20,17 +22,8 @@ ALLOCATORS = (
     "libhardened_malloc",
     "libc_malloc_debug",
 )
+_MANY = 0.8  # of max_map_count, from which on it is told
 _THP = "/sys/kernel/mm/transparent_hugepage/"
-
-
-@dataclass
-class Finding:
-    """One thing looked at: "ok", "note" or "bad"; what to change, if anything."""
-
-    verdict: str
-    topic: str
-    value: str
-    advice: str = ""
 
 
 def add_parser(verbs: Any) -> None:
@@ -39,10 +32,11 @@ def add_parser(verbs: Any) -> None:
         "doctor",
         help="settings of this machine and of a process that decide about memory",
         description="Reports page size, huge pages, overcommit, swap, limits, control group, Yama; with "
-        "PID its limits and group, whether Quarry is in it, and whether another allocator is, too. Sets "
+        "PID its limits and group, whether Quarry is in it, and whether another allocator is, too; what its "
+        "environment sets of malloc, and which of that is malformed or unknown and so does nothing. Sets "
         "nothing. Exit status 1 where something is bad.",
     )
-    parser.add_argument("pid", type=int, nargs="?", metavar="PID")
+    add_pid(parser, optional=True)
     parser.add_argument("--json", action="store_true", help="as JSON")
     parser.set_defaults(run=main)
 
@@ -68,6 +62,7 @@ def examine(pid: int | None) -> Iterator[Finding]:
         yield _library()
     else:
         yield from _process(pid)
+        yield from _settings(pid)
     yield from _limits(pid)
     yield _group(pid)
 
@@ -166,7 +161,7 @@ def _pagemap() -> Finding:
         "note",
         "pagemap",
         "no PAGEMAP_SCAN (Linux 6.7)",
-        "pages of zeros cannot be told from " "others without root",
+        "'quarry why' may count pages of zeros that were only read",
     )
 
 
@@ -183,11 +178,21 @@ def _library() -> Finding:
 
 
 def _process(pid: int) -> Iterator[Finding]:
-    areas = procfs.areas(pid)
     name = procfs.command(pid)
-    found = elf.find(pid, "quarry_public", areas)
-    if found:
-        yield Finding("ok", f"Quarry in {name}", found.path)
+    try:
+        areas = procfs.areas(pid)
+    except Refused as error:
+        yield Finding("note", f"Quarry in {name}", "may not be looked at", _remedy(error))
+        return
+    yield _mappings(len(areas))
+    try:
+        found = elf.find(pid, "quarry_public", areas)
+        path = found.path if found else ""
+    except Refused as error:
+        path = elf.guess(pid, "quarry_public", areas)
+        yield Finding("note", f"memory of {name}", "may not be read", _remedy(error))
+    if path:
+        yield Finding("ok", f"Quarry in {name}", path)
     else:
         yield Finding("bad", f"Quarry in {name}", "not there", _why_not(pid, areas))
     others = sorted(
@@ -199,13 +204,40 @@ def _process(pid: int) -> Iterator[Finding]:
     )
     if others:
         yield Finding(
-            "bad" if found else "note",
+            "bad" if path else "note",
             "other allocators",
             ", ".join(others),
-            "whichever comes first in LD_PRELOAD serves malloc; keep one" if found else "",
+            "whichever comes first in LD_PRELOAD serves malloc; keep one" if path else "",
         )
     else:
         yield Finding("ok", "other allocators", "none that is known")
+
+
+def _remedy(error: ToolError) -> str:
+    """What to do, without what the finding says already."""
+    return str(error).partition("; ")[2]
+
+
+def _mappings(count: int) -> Finding:
+    most = _text("/proc/sys/vm/max_map_count")
+    many = most.isdigit() and count > int(most) * _MANY
+    return Finding(
+        "note" if many else "ok",
+        "mappings",
+        f"{count} of {most or 'unknown'}",
+        "where there can be no more, malloc may fail: raise vm.max_map_count by sysctl"
+        if many
+        else "",
+    )
+
+
+def _settings(pid: int) -> Iterator[Finding]:
+    try:
+        found = settings.of_process(pid)
+    except Refused as error:
+        yield Finding("note", "settings of malloc", "may not be read", _remedy(error))
+        return
+    yield from found or [Finding("ok", "settings of malloc", "none: the defaults hold")]
 
 
 def _why_not(pid: int, areas: list[procfs.Area]) -> str:

@@ -11,10 +11,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from . import memory, procfs
+from .errors import Refused
 
+_MAGIC = b"\x7fELF\x02"
 _PT_LOAD, _PT_DYNAMIC = 1, 2
 _DT_STRTAB, _DT_SYMTAB, _DT_GNU_HASH = 5, 6, 0x6FFFFEF5
-_SHT_SYMTAB = 2
+_SHT_SYMTAB, _SHT_DYNSYM = 2, 11
 _AT_ENTRY = 9
 _SYMBOL = 24  # bytes of an entry
 
@@ -32,6 +34,8 @@ def find(
 ) -> Found | None:
     """The address of an object in the process; None where nothing in it exports the name.
 
+    Where its memory may not be read, files tell whether it would be worth it: else it is no error.
+
     lacking makes it cheap for many processes: it collects the files that were found to be without
     the symbol, and these are not looked at again.
     """
@@ -44,10 +48,32 @@ def find(
             address = _in_image(pid, first.start, symbol)
         except memory.Unreadable:
             continue
+        except Refused:
+            if _in_file(pid, first.path, symbol):
+                raise
+            address = 0
         if address:
             return Found(address, first.path)
         lacking.add(file)
     return _in_executable(pid, symbol, lacking)
+
+
+def guess(pid: int, symbol: str, areas: list[procfs.Area]) -> str:
+    """The file of the process that exports an object, as far as files tell; empty where none does."""
+    paths = (area.path for area in _candidates(areas))
+    return next((path for path in paths if _in_file(pid, path, symbol)), "")
+
+
+def _in_file(pid: int, path: str, symbol: str) -> bool:
+    """Whether a file that the process sees exports the symbol; one that is gone is told by its name."""
+    try:
+        with open(f"/proc/{pid}/root{path}", "rb") as file:
+            if file.read(len(_MAGIC)) != _MAGIC:  # a device may have no end
+                return False
+            file.seek(0)
+            return bool(_by_sections(file.read(), symbol))
+    except (OSError, struct.error):
+        return "libquarry" in path
 
 
 def _candidates(areas: list[procfs.Area]) -> list[procfs.Area]:
@@ -67,7 +93,7 @@ def _candidates(areas: list[procfs.Area]) -> list[procfs.Area]:
 def _in_image(pid: int, base: int, symbol: str) -> int:
     """The symbol's address by the dynamic section of the image at base; 0 if it is not there."""
     header = memory.read(pid, base, 64)
-    if header[:5] != b"\x7fELF\x02":
+    if header[: len(_MAGIC)] != _MAGIC:
         return 0
     table, entry_bytes, count = (
         *struct.unpack_from("<Q", header, 32),
@@ -148,7 +174,7 @@ def _in_executable(pid: int, symbol: str, lacking: set[Any]) -> Found | None:
             return None
         moved = _entry(pid) - struct.unpack_from("<Q", data, 24)[0]
         return Found(value + moved, os.readlink(f"/proc/{pid}/exe").removesuffix(" (deleted)"))
-    except (OSError, KeyError):  # not ours, or it has ended
+    except (OSError, KeyError, struct.error):  # not ours, or it has ended, or is odd
         return None
 
 
@@ -160,7 +186,7 @@ def _entry(pid: int) -> int:
 
 def _by_sections(data: bytes, symbol: str) -> int:
     """The value of a symbol in a file; 0 if it is not there."""
-    if data[:5] != b"\x7fELF\x02" or symbol.encode() not in data:
+    if data[: len(_MAGIC)] != _MAGIC or symbol.encode() not in data:
         return 0
     sections = struct.unpack_from("<Q", data, 40)[0]
     entry_bytes, count = struct.unpack_from("<HH", data, 58)
@@ -170,7 +196,7 @@ def _by_sections(data: bytes, symbol: str) -> int:
 
     for number in range(count):
         _, kind, _, _, start, size, link, *_ = section(number)
-        if kind != _SHT_SYMTAB:
+        if kind not in (_SHT_SYMTAB, _SHT_DYNSYM):
             continue
         strings, string_bytes = section(link)[4:6]
         place = data.find(b"\0" + symbol.encode() + b"\0", strings, strings + string_bytes)

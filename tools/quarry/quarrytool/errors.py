@@ -10,5 +10,9 @@ class UsageError(ToolError):
     """A command line that argparse takes and that makes no sense: exit status 2, as argparse's own."""
 
 
+class Refused(ToolError):
+    """The kernel does not let this user look into the process."""
+
+
 class NoQuarry(ToolError):
     """The process runs, and does not use Quarry."""

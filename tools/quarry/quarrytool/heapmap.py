@@ -5,6 +5,7 @@ from collections import Counter
 from typing import Any
 
 from . import pages, procfs, show
+from .arguments import add_pid
 from .errors import UsageError
 from .heap import Heap
 
@@ -32,7 +33,7 @@ def add_parser(verbs: Any) -> None:
         + ". Counts follow: huge, "
         "swapped, and, for root, how many neighbours in the heap are neighbours in physical memory.",
     )
-    parser.add_argument("pid", type=int, metavar="PID")
+    add_pid(parser)
     parser.add_argument(
         "-p",
         "--pages",

@@ -4,6 +4,7 @@ import argparse
 from typing import Any
 
 from . import show
+from .arguments import add_pid
 from .heap import Heap
 
 SLABINFO_HEADER = (
@@ -24,7 +25,7 @@ def add_parser(verbs: Any) -> None:
         "limit is the depth that a thread's cache has earned, sharedavail the objects in all caches; "
         "objperslab and pagesperslab are of its full slabs, the first ones of a class are smaller.",
     )
-    slab.add_argument("pid", type=int, metavar="PID")
+    add_pid(slab)
     slab.add_argument("--all", action="store_true", help="classes without a slab, too")
     slab.add_argument("--json", action="store_true", help="as JSON")
     slab.set_defaults(run=slabinfo)
@@ -35,7 +36,7 @@ def add_parser(verbs: Any) -> None:
         "own, in the format of /proc/buddyinfo. Zone Dirty: used before, resident; zone Clean: costs no "
         "memory. Hot runs, free and kept whole, are in neither.",
     )
-    buddy.add_argument("pid", type=int, metavar="PID")
+    add_pid(buddy)
     buddy.add_argument(
         "--regions",
         action="store_true",

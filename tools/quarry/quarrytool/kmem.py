@@ -1,12 +1,15 @@
 # SPDX-License-Identifier: MIT
 """quarry kmem: the kernel's own allocators on this machine, and malloc beside them."""
 import argparse
+import os
 import re
 from collections import defaultdict
 from typing import Any
 
 from . import procfs, show
 from .errors import ToolError, UsageError
+
+PROC = "/proc/"  # tests have another
 
 # The same questions for each allocator: Linux, Documentation/core-api/memory-allocation.rst.
 COMPARISON = (
@@ -53,12 +56,28 @@ def add_parser(verbs: Any) -> None:
 
 
 def _read(name: str) -> list[str] | None:
-    """The lines of a file of /proc; None where it may not be read or is not there."""
+    """The lines of a file of /proc; None where it may not be read, is not there, or has none."""
     try:
-        with open("/proc/" + name, encoding="utf-8", errors="replace") as file:
-            return file.read().splitlines()
+        with open(PROC + name, encoding="utf-8", errors="replace") as file:
+            return file.read().splitlines() or None
     except OSError:
         return None
+
+
+def _why_absent(name: str) -> str:
+    """Why there are no lines of a file."""
+    try:
+        with open(PROC + name, "rb") as file:
+            file.read(1)
+        return f"/proc/{name} is empty: it is masked, as in containers"
+    except PermissionError:
+        return f"/proc/{name} " + (
+            "may not be read here, not even by root" if os.geteuid() == 0 else "is for root alone"
+        )
+    except FileNotFoundError:
+        return f"/proc/{name} is not there: this kernel has none, or a container hides it"
+    except OSError as error:
+        return f"/proc/{name}: {error.strerror}"
 
 
 def zones() -> list[dict[str, Any]]:
@@ -85,7 +104,7 @@ def zones() -> list[dict[str, Any]]:
 
 
 def caches() -> list[dict[str, Any]] | None:
-    """Slab caches, largest first; None where only root may see them."""
+    """Slab caches, largest first; None where they cannot be seen."""
     lines = _read("slabinfo")
     if lines is None:
         return None
@@ -109,7 +128,7 @@ def caches() -> list[dict[str, Any]] | None:
 
 
 def areas() -> list[dict[str, Any]] | None:
-    """Areas of /proc/vmallocinfo by kind and caller; None where only root may see them."""
+    """Areas of /proc/vmallocinfo by kind and caller; None where they cannot be seen."""
     lines = _read("vmallocinfo")
     if lines is None:
         return None
@@ -207,7 +226,7 @@ def _largest(blocks: list[int]) -> str:
 def _print_caches(console: Any, found: list[dict[str, Any]] | None, count: int) -> None:
     console.print()
     if found is None:
-        console.print("slab caches: /proc/slabinfo is readable by root alone", markup=False)
+        console.print(f"slab caches: {_why_absent('slabinfo')}", markup=False)
         return
     rows = [
         [
@@ -236,7 +255,7 @@ def _print_areas(console: Any, found: list[dict[str, Any]] | None, count: int) -
     console.print()
     if found is None:
         console.print(
-            "vmalloc and ioremap areas: /proc/vmallocinfo is readable by root alone", markup=False
+            f"vmalloc and ioremap areas: {_why_absent('vmallocinfo')}", markup=False
         )
         return
     rows = [

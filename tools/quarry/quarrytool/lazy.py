@@ -67,7 +67,7 @@ def _print(steps: list[Step]) -> None:
             show.size(step.seen.mapped),
             show.size(step.seen.resident),
             str(step.seen.faults),
-            "-" if step.seen.zeros is None else str(step.seen.zeros),
+            str(step.seen.zeros),
             ("" if step.holds else "NOT SO HERE: ")
             + step.says
             + (f" [{step.note}]" if step.note else ""),
@@ -126,7 +126,8 @@ def _touching(pagemap: procfs.Pagemap, address: int) -> Iterator[Step]:
         seen,
         "each page faults once, and shows the kernel's one page of zeros; " "RSS stands still",
         _near(seen.faults, LARGE // PAGE)
-        and (seen.zeros is None or (seen.resident == 0 and seen.zeros == LARGE // PAGE)),
+        and seen.resident == 0
+        and seen.zeros == LARGE // PAGE,
         f"the first pages have one frame: {seen.frames[0]:#x}" if shared else "",
     )
     seen = pagelab.observe(pagemap, address, LARGE, lambda: pagelab.write_pages(address, PART))
@@ -134,7 +135,7 @@ def _touching(pagemap: procfs.Pagemap, address: int) -> Iterator[Step]:
         "write a byte to each page of 25 MB",
         seen,
         "each page faults again and gets a frame of its " "own; RSS grows by 25 MB",
-        _near(seen.faults, PART // PAGE) and (seen.zeros is None or seen.resident == PART),
+        _near(seen.faults, PART // PAGE) and seen.resident == PART,
         "frames now: " + ", ".join(f"{frame:#x}" for frame in seen.frames) if seen.frames else "",
     )
 

@@ -6,7 +6,7 @@ import os
 import struct
 
 from . import procfs
-from .errors import ToolError
+from .errors import Refused, ToolError
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -48,7 +48,7 @@ def _refusal(pid: int, address: int, error: int) -> ToolError:
     if error == errno.ESRCH:
         return ToolError(f"process {pid}: there is none; it may have ended")
     if error == errno.EPERM:
-        return ToolError(
+        return Refused(
             f"process {pid}: its memory may not be read; be its owner, or root" + procfs.yama_hint()
         )
     return Unreadable(f"process {pid}: {address:#x} cannot be read: {os.strerror(error)}")

@@ -12,6 +12,7 @@ from . import oomdemo, oomgroup, pagelab, procfs, show
 from .errors import ToolError, UsageError
 
 MIB = 1 << 20
+_SHOWN = 12
 DEMO_ROOM, DEMO_BLOCK = 64 * MIB, 8 * MIB
 SETTINGS = (
     (
@@ -35,7 +36,11 @@ def add_parser(verbs: Any) -> None:
         "its limit, only its processes count. Sets nothing system-wide.",
     )
     parser.add_argument(
-        "-n", "--count", type=int, default=12, metavar="N", help="processes to show (default 12)"
+        "-n",
+        "--count",
+        type=int,
+        metavar="N",
+        help=f"processes to show (default {_SHOWN}; as JSON all)",
     )
     parser.add_argument(
         "--demo",
@@ -56,7 +61,7 @@ def add_parser(verbs: Any) -> None:
 
 def main(arguments: argparse.Namespace) -> int:
     """The verb."""
-    if arguments.count < 1:
+    if arguments.count is not None and arguments.count < 1:
         raise UsageError("oom: --count has to be above 0")
     if arguments.no_group and not arguments.demo:
         raise UsageError("oom: --no-group goes with --demo")
@@ -64,12 +69,12 @@ def main(arguments: argparse.Namespace) -> int:
         return _demo(arguments.json, arguments.no_group)
     found = candidates()
     if arguments.json:
-        show.print_json({"processes": found} | _settings())
+        show.print_json({"processes": found[: arguments.count]} | _settings())
         return 0
     console = show.console()
     rows = [
         [str(p["pid"]), str(p["score"]), str(p["adjustment"]), show.size(p["memory"]), p["command"]]
-        for p in found[: arguments.count]
+        for p in found[: arguments.count or _SHOWN]
     ]
     console.print(show.table(("PID", "SCORE", "ADJ", "MEMORY", "COMMAND"), rows, (4,)))
     victim = next((p for p in found if p["adjustment"] > -1000 and p["pid"] != 1), None)

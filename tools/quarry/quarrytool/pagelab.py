@@ -43,7 +43,7 @@ class Seen:
     faults: int = 0
     mapped: int = 0  # bytes of the stretch
     resident: int = 0  # bytes in frames of their own, or shared with another address
-    zeros: int | None = None  # pages that show the kernel's one page of zeros; None: cannot be told
+    zeros: int = 0  # pages that show the kernel's one page of zeros
     frames: list[int] = field(default_factory=list)  # of the first pages; empty: may not be seen
 
 
@@ -89,10 +89,8 @@ def frames(pagemap: procfs.Pagemap, address: int, count: int) -> list[int]:
 def look(pagemap: procfs.Pagemap, address: int, size: int) -> Seen:
     """The state of a stretch now."""
     seen = Seen(mapped=size)
-    seen.resident = sum(end - start for start, end, _ in pagemap.stretches(address, address + size))
-    present = sum(entry >> 63 for entry in pagemap.entries(address, size // PAGE))
-    if pagemap.can_scan:
-        seen.zeros = present - seen.resident // PAGE
+    framed, seen.zeros = pagemap.own_pages(address, address + size)
+    seen.resident = framed * PAGE
     seen.frames = frames(pagemap, address, 4)
     return seen
 

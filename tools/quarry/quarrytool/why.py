@@ -4,6 +4,7 @@ import argparse
 from typing import Any
 
 from . import ledger, procfs, show
+from .arguments import add_pid
 
 
 def add_parser(verbs: Any) -> None:
@@ -16,7 +17,7 @@ def add_parser(verbs: Any) -> None:
         "where the process runs meanwhile, the difference is shown. Of a process without Quarry the heap "
         "is one line.",
     )
-    parser.add_argument("pid", type=int, metavar="PID")
+    add_pid(parser)
     parser.add_argument("--json", action="store_true", help="as JSON")
     parser.set_defaults(run=main)
 

@@ -1,0 +1,135 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: MIT
+"""quarry doctor: what a process sets of malloc, and what may be said of one that may not be read."""
+import json
+import os
+import re
+import sys
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+sys.path[:0] = [os.path.dirname(HERE), HERE]
+import tap
+from quarry_tool import (PROGRAM, TOOL, UNREADABLE_MEMORY, Known, Ready, hooked, reads, tool,
+                         tool_words)
+
+with open(os.path.join(tap.ROOT, "docs", "OPTIONS.md"), encoding="utf-8") as page:
+    ROWS = re.findall(r"^\| (\w+) \| (\S+) \| (\S+) \| \S+ \|", page.read(), re.MULTILINE)
+VARIABLES = [variable for _, variable, _ in ROWS if variable != "-"]
+TUNABLES = [tunable for _, _, tunable in ROWS if tunable != "-"]
+# Numbers of each form that src/option.c knows, words of options, and near misses of both.
+VALUES = ("0", "1", "-1", "+3", "255", "256", "017", "09", "0144", "0x65", "0x", "1K", "4kB", "2MiB", "1Mb", "1G ",
+          "-1K", "8T", "9999999T", "9223372036854775807", "9223372036854775808", "", "auto", "abort",
+          "libc", "Abort", "any", "1 or more", "none", "1e3")
+
+
+def of_environment(**environment):
+    """What doctor finds in a program with this environment and no other."""
+    with Ready([PROGRAM, "hold"], dict(environment, LD_PRELOAD=tap.LIBRARY)) as program:
+        result = tool("doctor", program.pid, "--json")
+    tap.check(f"doctor of {environment or 'an empty environment'}", not result.stderr, result.stderr)
+    return result.returncode, {f["topic"]: f for f in json.loads(result.stdout or "[]")}
+
+
+def check_settings():
+    status, found = of_environment()
+    tap.check("nothing is set, and that is said", status == 0 and "none" in found.get(
+        "settings of malloc", {}).get("value", ""), found)
+    status, found = of_environment(MALLOC_TRIM_THRESHOLD_="1M", QUARRY_FOREIGN="leak",
+                                   GLIBC_TUNABLES="glibc.rtld.nns=4:glibc.malloc.tcache_count=9")
+    tap.check("what is set, and well, is listed", status == 0 and [
+        (found.get(name, {}).get("verdict"), found.get(name, {}).get("value"))
+        for name in ("MALLOC_TRIM_THRESHOLD_", "QUARRY_FOREIGN", "glibc.malloc.tcache_count")] == [
+            ("ok", "1M"), ("ok", "leak"), ("ok", "9")] and "glibc.rtld.nns" not in found, found)
+    wrong = {"MALLOC_TRIM_THRESHOLD": "MALLOC_TRIM_THRESHOLD_", "QUARRY_LIMITS": "QUARRY_LIMIT",
+             "malloc_arena_max": "MALLOC_ARENA_MAX"}
+    status, found = of_environment(**dict.fromkeys(wrong, "1M"), MALLOC_CONF="a:b",
+                                   GLIBC_TUNABLES="malloc.tcache_max=9:glibc.malloc.check:"
+                                   "glibc.malloc.tcache_unsorted_limit=7")
+    wrong["malloc.tcache_max"] = "glibc.malloc.tcache_max"
+    for name, meant in wrong.items():
+        finding = found.get(name, {})
+        tap.check(f"{name}: what is meant is said", finding.get("verdict") == "bad"
+                  and f"is {meant} meant" in finding["advice"], finding)
+    tap.check("a bad setting is a bad status", status == 1)
+    for name in ("MALLOC_CONF", "glibc.malloc.tcache_unsorted_limit"):
+        tap.check(f"{name}: not read, and like nothing", found.get(name, {}).get("verdict") == "note"
+                  and "meant" not in found[name]["advice"], found.get(name))
+    tap.check("a key without a value is told", "VALUE" in found.get("glibc.malloc.check", {}).get(
+        "advice", ""), found.get("glibc.malloc.check"))
+    status, found = of_environment(MALLOC_ARENA_MAX="many", QUARRY_HEADROOM="101")
+    tap.check("a malformed value is told, with the range", status == 1 and "0 .. 100" in found.get(
+        "QUARRY_HEADROOM", {}).get("advice", "") and "malformed" in found.get(
+            "MALLOC_ARENA_MAX", {}).get("advice", ""), found)
+
+
+def check_parser():
+    """What doctor takes for malformed is what the library takes for malformed."""
+    script = ("import json, sys; sys.path.insert(0, sys.argv[1]); from quarrytool import settings; "
+              "print(json.dumps([f.topic for value in [sys.argv[2]] for f in settings.examine("
+              "dict.fromkeys(sys.argv[3].split(), value) | {'GLIBC_TUNABLES': "
+              "':'.join(f'{key}={value}' for key in sys.argv[4].split())}) if f.verdict != 'ok']))")
+    for value in VALUES:
+        result = tap.run("true", preload=tap.LIBRARY, QUARRY_VERBOSE="1",
+                         **dict.fromkeys(VARIABLES, value),
+                         GLIBC_TUNABLES=":".join(f"{key}={value}" for key in TUNABLES))
+        refused = re.findall(rf"^quarry: (\S+): '{re.escape(value)}' is not", result.stderr, re.MULTILINE)
+        result = tap.run("/usr/bin/python3", "-B", "-c", script, os.path.dirname(TOOL),
+                         value, " ".join(VARIABLES), " ".join(TUNABLES))
+        tap.equal(f"the same options refuse '{value}'", sorted(json.loads(result.stdout or "[]")),
+                  sorted(refused))
+
+
+def check_mappings():
+    with Known() as known:
+        found = {f["topic"]: f for f in reads("doctor", "doctor", known.pid)}
+        with open(f"/proc/{known.pid}/maps", encoding="utf-8") as file:
+            count = len(file.readlines())
+        with open("/proc/sys/vm/max_map_count", encoding="ascii") as file:
+            tap.equal("doctor counts mappings", found.get("mappings", {}).get("value"),
+                      f"{count} of {file.read().strip()}")
+
+
+def refused(pid, what):
+    """The status and the findings where the kernel lets its memory, or nothing, be read."""
+    hook = UNREADABLE_MEMORY if what == "memory" else (
+        "procfs.read = lambda of, name, read=procfs.read: read(of, name) if of != "
+        f"{pid} or name in ('comm', 'cgroup') else (_ for _ in ()).throw("
+        "procfs._explain(of, name, PermissionError(13, '')))")
+    result = hooked(hook, "doctor", pid, "--json")
+    tap.check(f"doctor where {what} may not be read is no error", not result.stderr, result.stderr)
+    return result.returncode, {f["topic"]: f for f in json.loads(result.stdout or "[]")}
+
+
+def check_refused():
+    with Known() as known:
+        status, found = refused(known.pid, "memory")
+        tap.check("memory may not be read: the mappings tell that Quarry is there", status == 0 and found.get(
+            "memory of quarry_known", {}).get("verdict") == "note" and found.get(
+                "Quarry in quarry_known", {}).get("value") == os.path.realpath(tap.LIBRARY), found)
+        status, found = refused(known.pid, "all")
+        tap.check("nothing may be read: a note, and all else is told", status == 0 and found.get(
+            "Quarry in quarry_known", {}).get("verdict") == "note" and "owner, or root" in found[
+                "Quarry in quarry_known"]["advice"] and {
+                    "page size", "max_map_count", "Yama ptrace_scope", "limit on address space",
+                    "settings of malloc", "control group's memory limit"} <= set(found), found)
+    with Known(preload="") as plain:
+        status, found = refused(plain.pid, "memory")
+        tap.check("memory may not be read: the mappings tell that Quarry is not there",
+                  status == 1 and found.get("Quarry in quarry_known", {}).get("value") == "not there", found)
+    if os.geteuid() == 0:
+        with Known() as known:
+            result = tap.run("setpriv", "--reuid=65534", "--clear-groups", "/usr/bin/python3", "-B",
+                             *tool_words("doctor", known.pid))
+            tap.check("another user's process: findings, not an error", result.returncode == 0 and
+                      "may not be looked at" in result.stdout and "page size" in result.stdout
+                      and not result.stderr, result.stdout + result.stderr)
+    else:
+        tap.skip("another user's process: findings, not an error",
+                 "not root: no process of another user to look at")
+
+
+check_settings()
+check_parser()
+check_mappings()
+check_refused()
+tap.done()
