@@ -148,10 +148,10 @@ def _forking(pagemap: procfs.Pagemap, address: int) -> Step:
     def write(of_child: procfs.Pagemap) -> list[int]:
         shared = pagelab.frames(of_child, address, 1)
         seen = pagelab.observe(of_child, address, size, lambda: pagelab.write_pages(address, size))
-        return [seen.faults, seen.resident, *shared, *seen.frames[:1]]
+        return [seen.faults, seen.resident, seen.zeros, *shared, *seen.frames[:1]]
 
-    faults, resident, *frames = pagelab.in_child(write)
-    seen = Seen(faults, size, resident)
+    faults, resident, zeros, *frames = pagelab.in_child(write)
+    seen = Seen(faults, size, resident, zeros)
     holds, note = _near(faults, FORKED_PAGES), ""
     if before and len(frames) == 2:
         holds = holds and frames[0] == before[0] != frames[1]
