@@ -24,7 +24,7 @@
 
 /* Whether a block of usable bytes is a good home for size bytes: the rule by which realloc leaves
  * a block in place, and so also the rule for the sizes that free_sized accepts. */
-static bool size_fits(size_t size, size_t usable, unsigned class_index) {
+static ALWAYS_INLINE bool size_fits(size_t size, size_t usable, unsigned class_index) {
     if (size > usable)
         return false;
     if (class_index)
