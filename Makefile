@@ -49,6 +49,11 @@ TEST_FLAGS := $(GNU) -Iinclude -Isrc -Itests -Itests/unit -Itests/api -fno-built
 SO_FLAGS := -shared -Wl,-soname,$(SONAME) -Wl,-z,relro,-z,now,-z,defs,-z,nodelete,-z,noexecstack \
   -Wl,--as-needed -Wl,--hash-style=gnu -Wl,-O1 -Wl,--gc-sections
 
+# Code that is seldom called, in pages of its own (GNU ld; others do without).
+APART := src/seldom.ld
+APART_FLAG := -Wl,-T,$(APART)
+SO_FLAGS += $(if $(findstring GNU ld,$(shell $(CC) $(LDFLAGS) -Wl,--version 2>/dev/null)),$(APART_FLAG))
+
 VARIANTS := release debug asan ubsan tsan cuts fuzz
 DEBUG := -O1 -g -fno-omit-frame-pointer -DQUARRY_DEBUG
 # No bytecode, for objcopy cannot make the names in it local; no trace of where it was built.
@@ -79,12 +84,13 @@ CORE := $(wildcard src/*.c)
 # seldom, or waits for the kernel anyway.
 SELDOM := $(patsubst %,src/%.c,option report info stats figures figures_write sink control ledger limit \
   objects heaps fork os zone headroom meta mapping purge sizeclass cache_repair page_repair slab_repair \
-  slab_shard slab_trim cache_runs hot)
+  slab_shard slab_trim cache_runs hot \
+  harden quarantine refusal)
 # Called often, but not in a loop of its own: without padding.
 DENSE := $(patsubst %,src/%.c,buddy fit extent page pagemap slab heap resize api cache)
 # Never on the way to an abort or to code of the program: debuggers have .debug_frame.
 NO_UNWIND := $(patsubst %,src/%.c,buddy fit extent hot sizeclass pagemap control ledger limit stats \
-  cache_repair page_repair slab_repair slab_shard)
+  cache_repair page_repair slab_repair slab_shard quarantine refusal)
 PRELOAD := $(wildcard preload/*.c)
 # Files named *_support.c (and the fake operating system) are linked into every test of their folder.
 UNIT_SUPPORT := $(wildcard tests/unit/*_support.c tests/unit/fake_os.c)
@@ -153,7 +159,7 @@ $(call programs,$1,$(CUTS)): build/$1/%: build/$1/%.o $(call objects,$1,$(CUTS_S
 $(call programs,$1,$(UNIT) $(API) $(CUTS)): private link_test = $$(say) LINK $$@; \
   $$(call compiler,$1) $$(FLAGS_$1) $$(LDFLAGS) $$^ -o $$@ -Wl,--as-needed -lcmocka -pthread
 
-build/$1/libquarry.so: $(call objects,$1,$(CORE) $(PRELOAD)) build/$1/flags
+build/$1/libquarry.so: $(call objects,$1,$(CORE) $(PRELOAD)) $(APART) build/$1/flags
 	$$(say) LINK $$@
 	$$(MUTE)$$(call compiler,$1) $$(FLAGS_$1) $$(LDFLAGS) $$(SO_FLAGS) $$(filter %.o,$$^) -o $$@
 	@ln -sf $$(@F) $$(@D)/$$(SONAME)
@@ -312,7 +318,7 @@ $(foreach v,debug libc asan ubsan tsan,$(eval RUN_$v := $(call programs,$v,$(API
 RUN_cuts := $(call programs,cuts,$(CUTS))
 RUN_system := $(call scripts,tests/system)
 NEEDS_system = build/release/libquarry.so $(ARCHIVE) build/debug/libquarry.so $(SYSTEM_PROGRAMS) \
-  $(REALTIME) $(PROFILER) $(BENCH_PROGRAMS)
+  $(REALTIME) $(PROFILER) $(BENCH_PROGRAMS) $(call programs,debug,$(API))
 suite_needs = $(filter build/%,$(RUN_$1)) $(NEEDS_$1)
 
 # Builds what the suites in RUN need, then runs them.

@@ -59,7 +59,7 @@ QUARRY_API void *quarry_realloc(void *block, size_t size) QUARRY_ATTR(alloc_size
 /* Frees a block; NULL is ignored; errno is preserved (POSIX.1-2024).  A pointer that is not a live
  * block of this allocator is reported in one line on stderr and the process is aborted: at once, or where
  * the thread uses the size a lot when its cache spills, unless the block was handed out again meanwhile.
- * QUARRY_CHECK=1 makes it at once for all; M_CHECK_ACTION may leave out the line or the abort. */
+ * QUARRY_CHECK=1 makes it at once for all, QUARRY_CANARY and QUARRY_QUARANTINE find wrong writes; M_CHECK_ACTION may leave out the line or the abort. */
 QUARRY_API void quarry_free(void *block);
 
 /* C23: free with the size the block was asked for.  The size is checked, never trusted: one that
@@ -98,6 +98,8 @@ QUARRY_API int quarry_mallopt(int param, int value);
 #define QUARRY_M_CHECK (-1004)
 #define QUARRY_M_FOREIGN (-1005) /* 0: abort, 1: leak, 2: libc */
 #define QUARRY_M_HEADROOM (-1006)
+#define QUARRY_M_ZERO (-1007)
+#define QUARRY_M_QUARANTINE (-1008)
 
 /* Returns to the kernel what can be: this thread's cache, free runs, free pages inside slabs, and
  * the top of the break except for pad bytes.  Returns 1 if any memory was released, else 0. */

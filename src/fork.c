@@ -18,6 +18,7 @@
  *            page       head words                     buddy sets, counters, free descriptors
  *            class      words of the slabs             lists, counters
  *            mapping    the table                      counters
+ *            quarantine the ring                       chains, sum
  *            meta       -                              free lists (forgotten)
  *            registry   the list                       -
  *            objects    the lists of slabs, their bits counters, lists of partial slabs
@@ -46,6 +47,7 @@
 #include "objects.h"
 #include "os.h"
 #include "page.h"
+#include "quarantine.h"
 #include "slab.h"
 
 #include <pthread.h>
@@ -87,6 +89,7 @@ void fork_repair(uint32_t *word) {
     slab_repair();
     objects_repair();
     heaps_repair();
+    quarantine_repair();
     cache_repair();
     STORE_RELEASE(*word, ALIVE);
 }

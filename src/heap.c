@@ -26,6 +26,7 @@
 
 #include "cache.h"
 #include "fork.h"
+#include "harden.h"
 #include "limit.h"
 #include "lock.h"
 #include "mapping.h"
@@ -42,20 +43,21 @@
 #define MMAP_THRESHOLD_FIRST ((size_t)128 << 10)
 #define MMAP_THRESHOLD_MAX ((size_t)32 << 20)
 #define MMAP_MAX_DEFAULT ((size_t)65536)
+#define GUARDS_MOST ((size_t)16384) /* each takes two of the kernel's mappings, of some 65 000 */
 #define NO_BREAK_BASE ((uintptr_t)1 << 44) /* where the window lies if there is no break */
-#define KEEP_ANYWAY ((size_t)128)          /* a block this small is not worth moving to shrink it */
 
 static uint32_t before_init; /* 0: attend */
 uint32_t *heap_state_word = &before_init;
 uint16_t heap_usable_known[BIN_COUNT];
+size_t heap_plain_below = (size_t)PTRDIFF_MAX + 1;
 
 static struct lock init_lock = LOCK_INITIALISER(LOCK_INIT);
 static bool initialised;
 
 static size_t mmap_threshold = MMAP_THRESHOLD_FIRST;
 static size_t mmap_max = MMAP_MAX_DEFAULT;
+static size_t guard_from = SIZE_MAX; /* the threshold is never above it */
 static bool threshold_fixed;
-static uint8_t perturb;
 static bool checks_all;
 
 enum foreign { FOREIGN_ABORT, FOREIGN_LEAK, FOREIGN_LIBC };
@@ -72,11 +74,12 @@ static void thread_end(void *unused) {
 
 /* What has to be done in each call is done on the slow path: then there are no caches, and no size is
  * known without a look at the block. */
-static void choose_path(void) {
-    bool check = LOAD_RELAXED(checks_all);
+void heap_choose_path(void) {
+    bool hardened = LOAD_RELAXED(harden_modes) != 0, slow = LOAD_RELAXED(checks_all) || hardened;
     for (unsigned i = 1; i < CLASS_COUNT; i++)
-        STORE_RELAXED(heap_usable_known[i], check ? 0 : (uint16_t)size_classes[i].size);
-    cache_set_enabled(!LOAD_RELAXED(perturb) && !check);
+        STORE_RELAXED(heap_usable_known[i], slow ? 0 : (uint16_t)size_classes[i].size);
+    STORE_RELAXED(heap_plain_below, hardened ? 0 : (size_t)PTRDIFF_MAX + 1);
+    cache_set_enabled(!slow);
 }
 
 static void initialise(void) {
@@ -85,7 +88,7 @@ static void initialise(void) {
     uintptr_t base = (uintptr_t)os_break_now();
     pagemap_init(base ? base : NO_BREAK_BASE);
     cache_init(thread_end);
-    choose_path();
+    heap_choose_path();
     option_init();
     STORE_RELEASE(initialised, true);
     STORE_RELEASE(heap_state_word, fork_watch());
@@ -104,12 +107,6 @@ void heap_attend(void) {
 }
 
 /* ---- allocation ---------------------------------------------------------------------------------- */
-
-static void *perturbed(void *block, size_t size) {
-    if (UNLIKELY(LOAD_RELAXED(perturb)) && block)
-        memset(block, perturb ^ 0xff, size);
-    return block;
-}
 
 static bool wants_mapping(size_t size) {
     return size >= LOAD_RELAXED(mmap_threshold) && mapping_live() < LOAD_RELAXED(mmap_max);
@@ -161,8 +158,9 @@ static void *try_large(size_t size, size_t align, bool *zero) {
 SELDOM bool heap_relieve(size_t size) {
     if (size > limit_get())
         return false;
+    bool released = LOAD_RELAXED(harden_modes) && harden_flush();
     cache_flush();
-    if (size > page_free_bytes() && limit_get() == LIMIT_NONE)
+    if (!released && size > page_free_bytes() && limit_get() == LIMIT_NONE)
         return false;
     page_trim(0);
     return true;
@@ -174,7 +172,7 @@ static void *take_large(size_t size, size_t align, bool *zero) {
     if (UNLIKELY(!block) && heap_relieve(size))
         block = try_large(size, align, zero);
     if (UNLIKELY(!block))
-        limit_count_failure(bytes_taken(size, align));
+        heap_refuse(bytes_taken(size, align));
     return block;
 }
 
@@ -184,7 +182,7 @@ static void *take_small(unsigned class_index) {
     if (UNLIKELY(!object) && heap_relieve(shape->size))
         object = cache_take(class_index);
     if (UNLIKELY(!object))
-        limit_count_failure((size_t)shape->pages << PAGE_SHIFT);
+        heap_refuse((size_t)shape->pages << PAGE_SHIFT);
     return object;
 }
 
@@ -200,39 +198,55 @@ void *heap_take_pages(size_t bytes, size_t align) {
     if (UNLIKELY(!run) && heap_relieve(bytes))
         run = take_pages_once(bytes, align);
     if (UNLIKELY(!run))
-        limit_count_failure(bytes);
+        heap_refuse(bytes);
     return run;
 }
 
-/* Where the mmap threshold is that low, as mapping_take gives it: zeroed. */
-static void *take_small_mapping(size_t size) {
-    bool wanted =
-        UNLIKELY(wants_mapping(size)) && limit_admits(round_up(max_size(size, 1), os_page_bytes()));
-    return wanted ? mapping_take(max_size(size, 1), 1) : NULL;
+void *heap_take_mapping(size_t wanted, size_t size, size_t align) {
+    size = max_size(size, 1);
+    bool take = UNLIKELY(wants_mapping(wanted)) && limit_admits(round_up(size, os_page_bytes()));
+    return take ? mapping_take(size, align) : NULL;
 }
 
-/* size is at most PTRDIFF_MAX. */
-static void *take_any(size_t size, bool *zero) {
-    if (size > SMALL_MAX) {
-        void *run = heap_pop_run(size);
-        *zero = false;
-        return run ? run : take_large(size, 1, zero);
-    }
-    void *block = take_small_mapping(size);
+static void *take_object(unsigned class_index, size_t size, size_t align, bool *zero) {
+    void *block = heap_take_mapping(size, size, align);
     *zero = block != NULL;
-    return block ? block : take_small(sizeclass_for(size));
+    return block ? block : take_small(class_index);
+}
+
+static void *take_above_small(size_t size, size_t align, bool *zero) {
+    void *run = heap_pop_run(size);
+    *zero = false;
+    return run ? run : take_large(size, align, zero);
+}
+
+static void *take_plain(size_t size, bool *zero) {
+    return size > SMALL_MAX ? take_above_small(size, 1, zero)
+                            : take_object(sizeclass_for(size), size, 1, zero);
+}
+
+void *heap_take(size_t size, size_t align, bool *zero) {
+    unsigned class_index = sizeclass_aligned(size, align);
+    if (class_index)
+        return take_object(class_index, size, align, zero);
+    if (size > SMALL_MAX && align <= PAGE_BYTES)
+        return take_above_small(size, align, zero);
+    return take_large(max_size(size, 1), align, zero);
 }
 
 void *heap_allocate(size_t size) {
     bool zero;
     heap_enter();
-    return size > PTRDIFF_MAX ? NULL : perturbed(take_any(size, &zero), size);
+    return UNLIKELY(size >= LOAD_RELAXED(heap_plain_below)) ? harden_allocate(SIZE_GRAIN, size)
+                                                            : take_plain(size, &zero);
 }
 
 void *heap_allocate_zero(size_t size) {
     bool zero;
     heap_enter();
-    void *block = size > PTRDIFF_MAX ? NULL : take_any(size, &zero);
+    if (UNLIKELY(size >= LOAD_RELAXED(heap_plain_below)))
+        return harden_allocate_zero(size);
+    void *block = take_plain(size, &zero);
     if (block && !zero)
         memset(block, 0, size);
     return block;
@@ -241,16 +255,11 @@ void *heap_allocate_zero(size_t size) {
 void *heap_allocate_aligned(size_t align, size_t size) {
     bool zero;
     heap_enter();
-    if (size > PTRDIFF_MAX || align > PTRDIFF_MAX || size + align > PTRDIFF_MAX)
+    if (UNLIKELY(size >= LOAD_RELAXED(heap_plain_below)))
+        return harden_allocate(align, size);
+    if (align > PTRDIFF_MAX || size + align > PTRDIFF_MAX)
         return NULL;
-    unsigned class_index = sizeclass_aligned(size, align);
-    if (class_index) {
-        void *object = take_small_mapping(size); /* aligned to a page */
-        return perturbed(object ? object : take_small(class_index), size);
-    }
-    if (size > SMALL_MAX && align <= PAGE_BYTES)
-        return perturbed(take_any(size, &zero), size);
-    return perturbed(take_large(max_size(size, 1), align, &zero), size);
+    return heap_take(size, align, &zero);
 }
 
 /* ---- what a pointer is --------------------------------------------------------------------------- */
@@ -279,8 +288,7 @@ bool heap_check_object(const void *block, const char *function) {
     return taken;
 }
 
-size_t heap_usable(const void *block, const char *function) {
-    heap_enter();
+size_t heap_place(const void *block, const char *function) {
     unsigned class_index = heap_class_of(block);
     if (class_index)
         return heap_check_object(block, function) ? size_classes[class_index].size : 0;
@@ -289,6 +297,14 @@ size_t heap_usable(const void *block, const char *function) {
     if (!bytes)
         report_bad_pointer(function, block);
     return bytes;
+}
+
+size_t heap_usable(const void *block, const char *function) {
+    size_t size;
+    heap_enter();
+    if (LIKELY(!LOAD_RELAXED(harden_modes)))
+        return heap_place(block, function);
+    return harden_size(block, function, &size) ? size : 0;
 }
 
 /* ---- freeing ------------------------------------------------------------------------------------- */
@@ -322,15 +338,6 @@ static void free_foreign(void *block, const char *function) {
         libc_free(block);
 }
 
-/* False, and reported, where the block is none. */
-static bool fill_freed(void *block, const char *function) {
-    if (!heap_class_of(block) && !page_run_pages((uintptr_t)block))
-        return true;
-    size_t bytes = heap_usable(block, function);
-    memset(block, LOAD_RELAXED(perturb), bytes);
-    return bytes != 0;
-}
-
 static void free_object(unsigned class_index, void *block, const char *function) {
     enum slab_status status = cache_give(class_index, block);
     if (LIKELY(status == SLAB_OK))
@@ -341,12 +348,7 @@ static void free_object(unsigned class_index, void *block, const char *function)
         report_slab_misuse(function, block, status);
 }
 
-void heap_free(void *block, const char *function) {
-    if (!block)
-        return;
-    heap_enter();
-    if (UNLIKELY(LOAD_RELAXED(perturb)) && !fill_freed(block, function))
-        return;
+static ALWAYS_INLINE void give(void *block, const char *function) {
     unsigned class_index = pagemap_class(block);
     bool is_page = (uintptr_t)block % PAGE_BYTES == 0;
     if (!class_index && is_page && page_run_give((uintptr_t)block))
@@ -355,17 +357,33 @@ void heap_free(void *block, const char *function) {
         free_object(class_index, block, function);
         return;
     }
-    size_t bytes = is_page ? mapping_give(block) : 0;
+    size_t bytes = mapping_give(block);
     if (bytes)
         learn_threshold(bytes);
     else
         free_foreign(block, function);
 }
 
+void heap_give(void *block, const char *function) {
+    give(block, function);
+}
+
+void heap_free(void *block, const char *function) {
+    if (!block)
+        return;
+    heap_enter();
+    if (UNLIKELY(LOAD_RELAXED(harden_modes)))
+        harden_free(block, function);
+    else
+        give(block, function);
+}
+
 /* ---- control ------------------------------------------------------------------------------------- */
 
 size_t heap_trim(size_t pad) {
     heap_enter();
+    if (LOAD_RELAXED(harden_modes))
+        harden_flush();
     cache_flush();
     size_t bytes = slab_trim();
     return bytes + page_trim(pad);
@@ -380,8 +398,16 @@ void heap_end_dynamic_threshold(void) {
 }
 
 void heap_set_mmap_threshold(size_t bytes) {
+    bytes = min_size(bytes, LOAD_RELAXED(guard_from));
     STORE_RELAXED(mmap_threshold, bytes);
     cache_set_uncached_from(bytes);
+}
+
+void heap_set_guard(size_t from_bytes) {
+    STORE_RELAXED(guard_from, from_bytes);
+    heap_end_dynamic_threshold();
+    heap_set_mmap_threshold(LOAD_RELAXED(mmap_threshold));
+    heap_set_mmap_max(LOAD_RELAXED(mmap_max));
 }
 
 size_t heap_mmap_threshold(void) {
@@ -389,15 +415,11 @@ size_t heap_mmap_threshold(void) {
 }
 
 void heap_set_mmap_max(size_t count) {
-    STORE_RELAXED(mmap_max, count);
-}
-
-void heap_set_perturb(unsigned byte) {
-    STORE_RELAXED(perturb, (uint8_t)byte);
-    choose_path();
+    bool guards = LOAD_RELAXED(guard_from) != SIZE_MAX;
+    STORE_RELAXED(mmap_max, guards ? min_size(count, GUARDS_MOST) : count);
 }
 
 void heap_set_check(bool on) {
     STORE_RELAXED(checks_all, on);
-    choose_path();
+    heap_choose_path();
 }

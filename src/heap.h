@@ -41,7 +41,7 @@ size_t heap_usable(const void *block, const char *function);
 void *heap_take_pages(size_t bytes, size_t align);
 
 /* The usable size of an object by its class, where it is known without a look at the block; 0: ask
- * heap_usable.  Under QUARRY_CHECK none is known. */
+ * heap_usable.  Under QUARRY_CHECK and in the hardened modes none is known. */
 extern uint16_t heap_usable_known[BIN_COUNT] __attribute__((visibility("hidden")));
 
 /* Whether QUARRY_FOREIGN has free take a pointer that is no part of this heap. */
@@ -57,7 +57,7 @@ size_t heap_trim(size_t pad);
 /* Parameters, see option.c. */
 void heap_set_mmap_threshold(size_t bytes);
 void heap_set_mmap_max(size_t count);
-void heap_set_perturb(unsigned byte);
+void heap_set_guard(size_t from_bytes); /* such blocks are mappings, whatever the threshold */
 void heap_set_check(bool on);
 void heap_set_foreign(size_t policy); /* 0: abort, 1: leak, 2: hand to libc */
 void heap_end_dynamic_threshold(void);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * heap_internal.h: what heap.c and resize.c share.  Nobody else includes it.
+ * heap_internal.h: what heap.c, resize.c, harden.c and refusal.c share.  Nobody else includes it.
  */
 #ifndef QUARRY_HEAP_INTERNAL_H
 #define QUARRY_HEAP_INTERNAL_H
@@ -12,6 +12,28 @@ unsigned heap_class_of(const void *block);
 
 /* Whether a pointer is the start of an object that may be live; reports it if not. */
 bool heap_check_object(const void *block, const char *function);
+
+/* Requests of at least so many bytes are not plain: above PTRDIFF_MAX, or all (0) in the hardened modes. */
+extern size_t heap_plain_below __attribute__((visibility("hidden")));
+
+/* What the caches may do, and the above, by the modes in force. */
+void heap_choose_path(void);
+
+/* The routes without what harden.c adds.  Sizes and their sum with align are at most PTRDIFF_MAX; *zero:
+ * whether the block is known to read as zero. */
+void *heap_take(size_t size, size_t align, bool *zero);
+void heap_give(void *block, const char *function);
+
+/* A mapping for a block of size bytes, where one of wanted bytes is to be one; else NULL. */
+void *heap_take_mapping(size_t wanted, size_t size, size_t align);
+
+/* The bytes from the start of a block to the end of what the heap gave for it; 0, and reported, where it is
+ * none. */
+size_t heap_place(const void *block, const char *function);
+
+/* To be called where a request for so many bytes failed for good: counts it if the limit was why, and tells
+ * of the first one who wants to know. */
+void heap_refuse(size_t more_bytes);
 
 /* Makes room where the kernel refuses memory or a limit is reached; false where that is in vain. */
 bool heap_relieve(size_t size);

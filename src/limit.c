@@ -47,10 +47,14 @@ static size_t with_map(size_t bytes) {
     return bytes + (bytes >> PAGE_SHIFT) * MAP_BYTES_PER_PAGE;
 }
 
+size_t limit_held_bytes(void) {
+    return with_map(page_live_bytes() + page_dirty_bytes()) + mapping_live_bytes() +
+           meta_mapped_bytes();
+}
+
 /* How far held would be above the limit; SIZE_MAX where no number is that large. */
 static size_t excess(size_t more_bytes) {
-    size_t held = with_map(page_live_bytes() + page_dirty_bytes()) + mapping_live_bytes() +
-                  meta_mapped_bytes();
+    size_t held = limit_held_bytes();
     size_t limit = LOAD_RELAXED(limit_bytes);
     if (__builtin_add_overflow(held, more_bytes, &held))
         return SIZE_MAX;
@@ -71,9 +75,9 @@ bool limit_admits_slowly(size_t more_bytes) {
     return excess(more_bytes) == 0;
 }
 
-void limit_count_failure(size_t more_bytes) {
-    if (LOAD_RELAXED(limit_bytes) != LIMIT_NONE && excess(more_bytes) != 0)
-        __atomic_fetch_add(&refusals, 1, __ATOMIC_RELAXED);
+bool limit_count_failure(size_t more_bytes) {
+    return LOAD_RELAXED(limit_bytes) != LIMIT_NONE && excess(more_bytes) != 0 &&
+           __atomic_fetch_add(&refusals, 1, __ATOMIC_RELAXED) == 0;
 }
 
 /* ---- the cgroup ---------------------------------------------------------------------------------- */

@@ -13,6 +13,9 @@
 void limit_set(size_t bytes);
 size_t limit_get(void);
 
+/* What counts against it. */
+size_t limit_held_bytes(void);
+
 /* The limit of the memory cgroup that the process is in, less a sixteenth for what is not heap;
  * LIMIT_NONE where there is none. */
 size_t limit_of_cgroup(void);
@@ -29,8 +32,8 @@ static inline bool limit_admits(size_t more_bytes) {
 /* Whether so much more fits as things are; gives nothing back, and may be called with locks. */
 bool limit_has_room(size_t more_bytes);
 
-/* To be called where a request for so many bytes failed for good: counts it if the limit was why. */
-void limit_count_failure(size_t more_bytes);
+/* Where a request for so many bytes failed for good: counts it if the limit was why; true for the first. */
+bool limit_count_failure(size_t more_bytes);
 size_t limit_refusals(void);
 
 #endif

@@ -16,6 +16,7 @@ enum lock_rank {
     LOCK_MAPPING,
     LOCK_CLASS,
     LOCK_PAGE,
+    LOCK_QUARANTINE,
     LOCK_META
 };
 

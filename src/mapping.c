@@ -4,6 +4,8 @@
  *
  * LAYOUT   One table of {address, bytes}, open addressing with linear probing, replaced by a larger
  *          copy when three quarters of its slots were used.  address 0: never used, GONE: was used.
+ *          With guards (harden.c):  | pages ...  [ block ]| inaccessible |
+ *          The entry has the block's address and size as the program knows them; bytes are counted in pages.
  *
  * INVARIANTS
  *   INV-MAPPING-1  An entry's size is stored before its address, and it is forgotten before it is
@@ -19,6 +21,7 @@
 #include "lock.h"
 #include "meta.h"
 #include "os.h"
+#include "sizeclass.h"
 
 #define GONE ((uintptr_t)1)
 
@@ -28,6 +31,17 @@ static struct lock lock = LOCK_INITIALISER(LOCK_MAPPING);
 struct mapping_table *mapping_table; /* guarded by lock, as all below */
 static size_t moving;                /* blocks that are out of the table and will come back */
 static struct mapping_counts counts;
+static size_t guard_bytes; /* behind each block; the same for all */
+
+void mapping_guard_all(void) {
+    guard_bytes = os_page_bytes();
+}
+
+/* The pages that a block lies in, without its guard. */
+static size_t pages_of(uintptr_t address, size_t bytes, uintptr_t *start) {
+    *start = round_down(address, os_page_bytes());
+    return round_up(address + bytes, os_page_bytes()) - *start;
+}
 
 static size_t table_bytes(size_t slots) {
     return sizeof(struct mapping_table) + slots * sizeof(struct mapping_entry);
@@ -83,13 +97,15 @@ static bool reserve(void) {
 }
 
 static bool remember(uintptr_t address, size_t bytes, bool moved) {
+    uintptr_t start;
+    size_t held = pages_of(address, bytes, &start);
     lock_take(&lock);
     moving -= moved;
     bool possible = moved || reserve();
     if (possible) {
         put(mapping_table, address, bytes);
         STORE_RELAXED(counts.count, counts.count + 1);
-        STORE_RELAXED(counts.bytes, counts.bytes + bytes);
+        STORE_RELAXED(counts.bytes, counts.bytes + held);
         counts.peak_count = max_size(counts.peak_count, counts.count);
         counts.peak_bytes = max_size(counts.peak_bytes, counts.bytes);
     }
@@ -100,6 +116,7 @@ static bool remember(uintptr_t address, size_t bytes, bool moved) {
 /* Takes a block out of the table; returns its size, 0 if it was not there.  For one that may move a
  * slot is kept, so that it is not lost for want of a larger table; 0 also where there is none. */
 static size_t forget(uintptr_t address, bool to_move) {
+    uintptr_t start;
     size_t bytes = 0;
     lock_take(&lock);
     if (find(address) && (!to_move || reserve())) {
@@ -108,7 +125,7 @@ static size_t forget(uintptr_t address, bool to_move) {
         bytes = entry->bytes;
         STORE_RELEASE(entry->address, GONE);
         STORE_RELAXED(counts.count, counts.count - 1);
-        STORE_RELAXED(counts.bytes, counts.bytes - bytes);
+        STORE_RELAXED(counts.bytes, counts.bytes - pages_of(address, bytes, &start));
     }
     lock_drop(&lock);
     return bytes;
@@ -128,13 +145,24 @@ static uintptr_t map_aligned(size_t bytes, size_t align) {
     return start;
 }
 
+/* The place of a block whose end is at the guard if its alignment permits; 0, and unmapped, on failure. */
+static uintptr_t guard(uintptr_t start, size_t whole, size_t bytes, size_t align) {
+    uintptr_t end = start + whole - guard_bytes;
+    if (os_seal((void *)end, guard_bytes))
+        return round_down(end - bytes, max_size(align, SIZE_GRAIN));
+    os_unmap((void *)start, whole);
+    return 0;
+}
+
 void *mapping_take(size_t bytes, size_t align) {
-    bytes = round_up(bytes, os_page_bytes());
-    if (bytes + align > PTRDIFF_MAX)
+    size_t pages = round_up(bytes, os_page_bytes()), whole = pages + guard_bytes;
+    if (whole + align > PTRDIFF_MAX)
         return NULL;
-    uintptr_t address = map_aligned(bytes, align);
-    if (address && !remember(address, bytes, false)) {
-        os_unmap((void *)address, bytes);
+    uintptr_t start = map_aligned(whole, align), address = start;
+    if (start && guard_bytes)
+        address = guard(start, whole, bytes, align);
+    if (address && !remember(address, guard_bytes ? bytes : pages, false)) {
+        os_unmap((void *)start, whole);
         address = 0;
     }
     return (void *)address;
@@ -148,10 +176,18 @@ size_t mapping_bytes(const void *block) {
     return bytes;
 }
 
+bool mapping_seal(const void *block) {
+    uintptr_t start;
+    size_t bytes = mapping_bytes(block), pages = pages_of((uintptr_t)block, bytes, &start);
+    return bytes && os_seal((void *)start, pages);
+}
+
 size_t mapping_give(void *block) {
+    uintptr_t start;
     size_t bytes = forget((uintptr_t)block, false);
-    if (bytes && !os_unmap(block, bytes))
-        os_purge(block, bytes); /* out of mappings: the address space stays, the memory goes */
+    size_t pages = pages_of((uintptr_t)block, bytes, &start);
+    if (bytes && !os_unmap((void *)start, pages + guard_bytes))
+        os_purge((void *)start, pages); /* out of mappings: the addresses stay, the memory goes */
     return bytes;
 }
 
@@ -206,11 +242,13 @@ size_t mapping_live_bytes(void) {
 void mapping_repair(void) {
     if (!lock_broken(&lock))
         return;
+    uintptr_t start;
     counts.count = counts.bytes = 0;
     for (size_t i = 0; mapping_table && i < mapping_table->slots; i++)
         if (mapping_table->entry[i].address > GONE) {
             counts.count++;
-            counts.bytes += mapping_table->entry[i].bytes;
+            counts.bytes +=
+                pages_of(mapping_table->entry[i].address, mapping_table->entry[i].bytes, &start);
         }
     lock_repair(&lock);
 }

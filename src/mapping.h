@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
  * mapping.h: blocks that are mappings of their own.  Thread-safe.  A block is known by its address;
- * its size is a multiple of the system page.
+ * its size is a multiple of the system page where there are no guards.
  */
 #ifndef QUARRY_MAPPING_H
 #define QUARRY_MAPPING_H
@@ -22,16 +22,23 @@ struct mapping_table {
 
 extern struct mapping_table *mapping_table;
 
+/* From the first block on: each ends at an inaccessible page, as far as its alignment permits, and its size
+ * is what was asked for. */
+void mapping_guard_all(void);
+
 /* A zeroed block of at least bytes at a multiple of align (a power of two); NULL on failure. */
 void *mapping_take(size_t bytes, size_t align);
 
 /* The size of the block that starts at an address; 0 if none does. */
 size_t mapping_bytes(const void *block);
 
+/* Makes a block inaccessible and takes its memory; it stays a block.  False, and nothing done, on failure. */
+bool mapping_seal(const void *block);
+
 /* Unmaps a block; returns its size, 0 (and nothing done) if none starts there. */
 size_t mapping_give(void *block);
 
-/* Resizes a block, moving it if need be; NULL, and the block is untouched, on failure. */
+/* Resizes a block without a guard, moving it if need be; NULL, and the block is untouched, on failure. */
 void *mapping_resize(void *block, size_t bytes);
 
 /* The start and size of the block that holds an address; 0 if none does.  Slow, takes no lock. */

@@ -11,6 +11,7 @@
 #include "option.h"
 
 #include "cache.h"
+#include "harden.h"
 #include "heap.h"
 #include "limit.h"
 #include "meta.h"
@@ -68,7 +69,7 @@ static void set_mmap_max(size_t value) {
 }
 
 static void set_perturb(size_t value) {
-    heap_set_perturb((unsigned)value);
+    harden_set_perturb((unsigned)value);
 }
 
 static void set_limit(size_t value) {
@@ -87,6 +88,34 @@ static void set_check(size_t value) {
 static void set_check_action(size_t value) {
     report_set_action(value);
     heap_set_check(true);
+}
+
+static void set_zero(size_t value) {
+    harden_set_zero(value != 0);
+}
+
+static bool blocks_may_exist;
+
+/* What all blocks have or none, in a process that allocated before libc knew its environment. */
+static bool too_late(const char *variable) {
+    struct line line = {0};
+    if (!blocks_may_exist || !option_verbose())
+        return blocks_may_exist;
+    line_text(&line, "quarry: ");
+    line_text(&line, variable);
+    line_text(&line, ": not in force: this program allocates before it has an environment\n");
+    os_write_error(line.text, line.length);
+    return true;
+}
+
+static void set_canary(size_t value) {
+    if (value && !too_late("QUARRY_CANARY"))
+        harden_begin_canaries();
+}
+
+static void set_guard(size_t value) {
+    if (value && !too_late("QUARRY_GUARD"))
+        harden_begin_guards(value);
 }
 
 bool option_control;
@@ -142,6 +171,17 @@ const struct option option_table[] = {
      "2 the "
      "call does nothing",
      OPTION_LOW_BITS},
+    {"zero", "QUARRY_ZERO", NULL, QUARRY_M_ZERO, 0, 1, NULL, set_zero,
+     "1: clear freed memory at once, where perturb does not fill it", 0},
+    {"quarantine", "QUARRY_QUARANTINE", NULL, QUARRY_M_QUARANTINE, 0, LONG_MAX, NULL,
+     harden_set_quarantine,
+     "bytes of freed blocks that wait before their memory serves again; writes to them are found",
+     OPTION_BYTES},
+    {"canary", "QUARRY_CANARY", NULL, 0, 0, 1, NULL, set_canary,
+     "1: find writes beyond a block when it is freed or resized", OPTION_AT_START},
+    {"guard", "QUARRY_GUARD", NULL, 0, 0, LONG_MAX, NULL, set_guard,
+     "bytes from which on a block ends at an inaccessible page; 0: none",
+     OPTION_BYTES | OPTION_AT_START},
     {"foreign", "QUARRY_FOREIGN", NULL, QUARRY_M_FOREIGN, 0, 2, "abort|leak|libc", heap_set_foreign,
      "what free does with a pointer of another allocator: report and abort, ignore it, hand it to "
      "libc",
@@ -352,6 +392,7 @@ void option_init(void) {
 }
 
 void option_late(void) {
+    blocks_may_exist = true;
     if (!environment_seen)
         read_environment();
 }

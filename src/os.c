@@ -26,6 +26,7 @@
 #include <sys/auxv.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/random.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -165,6 +166,11 @@ void *os_remap(void *address, size_t old_bytes, size_t new_bytes, bool may_move)
     return (void *)at;
 }
 
+bool os_seal(void *address, size_t bytes) {
+    return call(SYS_mmap, (long)address, (long)bytes, PROT_NONE,
+                MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0) != -1;
+}
+
 bool os_purge(void *address, size_t bytes) {
     return call(SYS_madvise, (long)address, (long)bytes, MADV_DONTNEED, 0, 0, 0) == 0;
 }
@@ -244,6 +250,14 @@ uint64_t os_cpu_ns(void) {
     struct timespec now = {0, 0};
     call(SYS_clock_gettime, CLOCK_PROCESS_CPUTIME_ID, (long)&now, 0, 0, 0, 0);
     return nanoseconds(&now);
+}
+
+uint64_t os_random(void) {
+    uint64_t number = 0;
+    long got = call(SYS_getrandom, (long)&number, sizeof number, GRND_NONBLOCK, 0, 0, 0);
+    if (got != sizeof number)
+        number = (os_clock_ns() ^ (uintptr_t)&number) * 0x9e3779b97f4a7c15u;
+    return number;
 }
 
 const char *os_environment(const char *name, bool *ready) {

@@ -38,6 +38,10 @@ void *os_remap(void *address, size_t old_bytes, size_t new_bytes, bool may_move)
 /* Whether memory from now on, in pieces worth it, should be huge pages (transparent ones). */
 void os_set_huge(bool wanted);
 
+/* Makes a mapped range inaccessible, and its memory goes; false, and nothing done, on failure.  It stays
+ * mapped, until it is unmapped. */
+bool os_seal(void *address, size_t bytes);
+
 /* Gives the physical pages of a range back.  True if they are gone and read as zero from now on;
  * false (mlocked memory, an exotic kernel) leaves content and residency unknown. */
 bool os_purge(void *address, size_t bytes);
@@ -70,6 +74,9 @@ uint32_t *os_fork_page(void);
 void os_wait(uint32_t *word, uint32_t expected);
 void os_wake(uint32_t *word, int count);
 void os_yield(void);
+
+/* A number that nobody can guess; where the kernel has none, one that differs between processes. */
+uint64_t os_random(void);
 
 /* Processors that the process may run on; 0 where the kernel does not say. */
 unsigned os_processors(void);

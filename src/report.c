@@ -9,6 +9,8 @@
  *   never allocated
  *   size N does not fit a block of M bytes
  *   alignment N does not fit this block
+ *   written beyond its N bytes; written beyond its end (so far that N is lost)
+ *   written after it was freed
  *   there is no such cache (or heap); it may have been destroyed before
  */
 #include "report.h"
@@ -142,4 +144,19 @@ void report_bad_alignment(const char *function, const void *pointer, size_t alig
     line_text(&line, "alignment ");
     line_number(&line, alignment);
     finish_with(&line, " does not fit this block");
+}
+
+void report_overrun(const char *function, const void *pointer, size_t size) {
+    struct line line;
+    begin(&line, function, pointer);
+    line_text(&line, "written beyond its ");
+    if (size != SIZE_MAX)
+        line_number(&line, size);
+    finish_with(&line, size == SIZE_MAX ? "end" : " bytes");
+}
+
+void report_late_write(const void *pointer) {
+    struct line line;
+    begin(&line, "free", pointer);
+    finish_with(&line, "written after it was freed");
 }

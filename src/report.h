@@ -36,4 +36,9 @@ void report_unknown(const char *function, const void *pointer, const char *kind)
 void report_bad_size(const char *function, const void *pointer, size_t size, size_t usable);
 void report_bad_alignment(const char *function, const void *pointer, size_t alignment);
 
+/* A block that was written beyond, and its size (SIZE_MAX: that is lost, too); one that was written to while
+ * it waited in quarantine. */
+void report_overrun(const char *function, const void *pointer, size_t size);
+void report_late_write(const void *pointer);
+
 #endif

@@ -8,6 +8,7 @@
  * RULE     free_sized accepts just the sizes for which realloc would have left the block in place.
  */
 #include "cache.h"
+#include "harden.h"
 #include "heap_internal.h"
 #include "limit.h"
 #include "mapping.h"
@@ -23,7 +24,7 @@
 
 /* Whether a block of usable bytes is a good home for size bytes: the rule by which realloc leaves
  * a block in place, and so also the rule for the sizes that free_sized accepts. */
-static bool size_fits(size_t size, size_t usable, unsigned class_index) {
+static ALWAYS_INLINE bool size_fits(size_t size, size_t usable, unsigned class_index) {
     if (size > usable)
         return false;
     if (class_index)
@@ -63,7 +64,7 @@ static void *move(void *block, size_t old, size_t size) {
 static bool admit(size_t more_bytes) {
     if (LIKELY(limit_admits(more_bytes)) || (heap_relieve(more_bytes) && limit_admits(more_bytes)))
         return true;
-    limit_count_failure(more_bytes);
+    heap_refuse(more_bytes);
     return false;
 }
 
@@ -88,7 +89,7 @@ static bool check_run(const void *block) {
 
 /* A run or a mapping. */
 static void *resize_large(void *block, size_t size) {
-    size_t usable = heap_usable(block, "realloc"), pages = page_run_pages((uintptr_t)block);
+    size_t usable = heap_place(block, "realloc"), pages = page_run_pages((uintptr_t)block);
     if (!usable || (pages && !check_run(block)))
         return NULL;
     if (size_fits(size, usable, 0))
@@ -110,19 +111,40 @@ static void *resize_large(void *block, size_t size) {
     return stays ? block : fresh;
 }
 
+/* What does not fit where it is moves: what points to the old place is wrong from then on. */
+static SELDOM void *resize_hardened(void *block, size_t size) {
+    size_t old;
+    if (!harden_size(block, "realloc", &old) || size > PTRDIFF_MAX)
+        return NULL;
+    bool fits = size <= old && size_fits(size + harden_extra(), heap_place(block, "realloc"),
+                                         heap_class_of(block));
+    return (fits || size == old) && harden_stays(block, size) ? block : move(block, old, size);
+}
+
 void *heap_resize(void *block, size_t size) {
     heap_enter();
+    if (UNLIKELY(size >= LOAD_RELAXED(heap_plain_below)))
+        return resize_hardened(block, size);
     unsigned class_index = heap_class_of(block);
-    if (UNLIKELY(size > PTRDIFF_MAX)) {
-        heap_usable(block, "realloc");
-        return NULL;
-    }
     return class_index ? resize_object(class_index, block, size) : resize_large(block, size);
 }
 
 /* ---- checks of C23's sized frees ----------------------------------------------------------------- */
 
+/* With canaries it is known what was asked for. */
+static SELDOM bool check_exactly(void *block, size_t size, const char *function) {
+    size_t asked;
+    if (!harden_size(block, function, &asked))
+        return false;
+    if (size != asked)
+        report_bad_size(function, block, size, asked);
+    return size == asked;
+}
+
 bool heap_check_size(void *block, size_t size, const char *function) {
+    heap_enter();
+    if (harden_has(HARDEN_CANARY))
+        return check_exactly(block, size, function);
     size_t usable = heap_usable(block, function);
     unsigned class_index = heap_class_of(block);
     bool own_class = class_index && size <= SMALL_MAX && sizeclass_for(size) == class_index;
@@ -135,9 +157,12 @@ bool heap_check_size(void *block, size_t size, const char *function) {
 
 /* Any alignment that memalign takes, which rounds it up. */
 bool heap_check_alignment(void *block, size_t align, size_t size, const char *function) {
-    size_t usable = heap_usable(block, function);
+    heap_enter();
     bool possible = align <= SIZE_MAX / 2 + 1;
     bool aligned = possible && (uintptr_t)block % power_of_two_from(max_size(align, 1)) == 0;
+    if (aligned && harden_has(HARDEN_CANARY))
+        return check_exactly(block, size, function);
+    size_t usable = heap_usable(block, function);
     if (usable && aligned && size <= usable)
         return true;
     if (usable && !aligned)

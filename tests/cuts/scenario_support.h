@@ -22,6 +22,10 @@ struct scenario {
 extern const struct scenario scenarios[];
 extern const unsigned scenario_count;
 
+/* quarantine_support.c */
+void setup_quarantine(void);
+void run_quarantine(unsigned first);
+
 /* The scenario of that name. */
 const struct scenario *scenario_named(const char *name);
 

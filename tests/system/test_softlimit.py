@@ -39,6 +39,23 @@ def check_limit(size, other):
               found.get("limit") == LIMIT and found.get("refusals") == 3, found)
 
 
+def check_explained():
+    """The first refusal is told to who wants to know, with figures that fit the limit."""
+    line = (r"quarry: QUARRY_LIMIT: (\d+) bytes refused: (\d+) are held, the limit is (\d+); (\d+) of "
+            r"them are free, but beside live blocks or in threads' caches; see 'quarry why (\d+)'\n")
+    for size, other in ((1000, 50000), (50000, 100), (300000, 20000)):
+        result = tap.run(PROGRAM, str(size), str(other), str(4 * LIMIT), preload=tap.LIBRARY,
+                         QUARRY_LIMIT=str(LIMIT), QUARRY_VERBOSE="1")
+        found = re.fullmatch(line, result.stderr)
+        asked, held, limit, free, _ = map(int, found.groups()) if found else (0, 0, 0, 0, 0)
+        tap.check(f"the first refusal is explained, once: blocks of {size}, then {other}",
+                  found and asked >= min(size, 4096) and LIMIT - asked < held <= LIMIT and
+                  limit == LIMIT and free < held // 8, result.stderr)
+    tap.equal("and not unless it is asked for",
+              tap.run(PROGRAM, "1000", "50000", str(4 * LIMIT), preload=tap.LIBRARY,
+                      QUARRY_LIMIT=str(LIMIT)).stderr, "")
+
+
 def check_cgroup(folder):
     if not folder:
         tap.skip("QUARRY_LIMIT=auto in a cgroup", "no cgroup with a memory limit can be made here")
@@ -56,6 +73,7 @@ def check_cgroup(folder):
 
 for size, other in ((1000, 50000), (50000, 100), (300000, 20000), (16, 300000)):
     check_limit(size, other)
+check_explained()
 result = tap.run(PROGRAM, "1000", "1000", str(LIMIT), preload=tap.LIBRARY)
 tap.equal("without a limit nothing fails", figures(result).get("first"), -(-LIMIT // 1000) * 1000)
 with cgroup.limited(LIMIT) as group:

@@ -288,6 +288,18 @@ void *os_remap(void *address, size_t old_bytes, size_t new_bytes, bool may_move)
     return (void *)got;
 }
 
+bool os_seal(void *address, size_t bytes) {
+    uintptr_t start = (uintptr_t)address;
+    bool fails = enter(FAKE_SEAL, start, bytes);
+    bool good = whole_pages("sealed in parts of pages", start, bytes) &&
+                may_lose("sealed, and not mapped or live", start, bytes,
+                         shadow_all(start, start + bytes, OWNER_MAP));
+    if (good && !fails)
+        decommit(start, start + bytes);
+    leave();
+    return good && !fails;
+}
+
 bool os_purge(void *address, size_t bytes) {
     uintptr_t start = (uintptr_t)address;
     bool fails = enter(FAKE_PURGE, start, bytes);
@@ -375,6 +387,10 @@ uint64_t os_cpu_ns(void) {
     return os_clock_ns();
 }
 
+uint64_t os_random(void) {
+    return 0x0123456789abcdef;
+}
+
 const char *os_environment(const char *name, bool *ready) {
     size_t length = strlen(name);
     *ready = !fake_os.environment_missing;
@@ -403,60 +419,6 @@ void os_write_error(const char *text, size_t bytes) {
 
 void os_abort(void) {
     abort();
-}
-
-/* ---- there are no sockets and no threads here ---------------------------------------------------- */
-
-unsigned os_process(void) {
-    return 1;
-}
-
-bool os_is_first_thread(void) {
-    return syscall(SYS_gettid) == getpid();
-}
-
-bool os_main_may_have_ended(void) {
-    return false;
-}
-
-bool os_start_thread(void *(*run)(void *)) {
-    (void)run;
-    return false;
-}
-
-void os_name_thread(const char *name) {
-    (void)name;
-}
-
-void os_at_fork(void (*in_child)(void)) {
-    pthread_atfork(NULL, NULL, in_child);
-}
-
-bool os_port_open(struct os_port *port, const char *name) {
-    (void)name;
-    port->descriptor = -1;
-    return false;
-}
-
-bool os_port_is_open(const struct os_port *port) {
-    return port->descriptor >= 0;
-}
-
-void os_port_close(struct os_port *port) {
-    port->descriptor = -1;
-}
-
-enum os_received os_receive(const struct os_port *port, uint64_t timeout_ns, struct os_peer *peer,
-                            char *text, size_t bytes, size_t *length) {
-    (void)port, (void)timeout_ns, (void)text, (void)bytes;
-    *length = peer->address_bytes = 0;
-    return OS_QUIET;
-}
-
-bool os_send(const struct os_port *port, const struct os_peer *peer, const char *text,
-             size_t bytes) {
-    (void)port, (void)peer, (void)text, (void)bytes;
-    return false;
 }
 
 /* ---- for the tests ----------------------------------------------------------------------------- */

@@ -27,6 +27,7 @@ enum fake_kind {
     FAKE_UNMAP,
     FAKE_REMAP,
     FAKE_PURGE,
+    FAKE_SEAL,
     FAKE_POPULATE,
     FAKE_FORK_PAGE,
     FAKE_KINDS,

@@ -158,7 +158,10 @@ def _attribute_heap(
                     explained[area.start] += _add_stretch(
                         table, layout.page_bytes, first, last, bool(flags & procfs.HUGE), amounts
                     )
-        spans = [(address, address + size, "live_runs") for address, size in blocks]
+        spans = [
+            (start, end, "live_runs")
+            for start, end in _whole_pages([(address, address + size) for address, size in blocks])
+        ]
         spans += [(start, end, "metadata") for start, end in _whole_pages(heap.tables())]
         for start, end, key in spans:
             for area, low, high in _within(areas, start, end):

@@ -32,6 +32,10 @@ OPTIONS = (
     ("--limit", "QUARRY_LIMIT", "BYTES|auto", "hold no more than this; then malloc fails"),
     ("--check", "QUARRY_CHECK", "0|1", "1: report every wrong free at once"),
     ("--check-action", "MALLOC_CHECK_", "0-3", "the same; 1: print a line, 2: abort, 3: both"),
+    ("--zero", "QUARRY_ZERO", "0|1", "1: clear freed memory"),
+    ("--quarantine", "QUARRY_QUARANTINE", "BYTES", "keep so much freed memory from reuse"),
+    ("--canary", "QUARRY_CANARY", "0|1", "1: find writes beyond a block when it is freed"),
+    ("--guard", "QUARRY_GUARD", "BYTES", "blocks of so many end at an inaccessible page"),
     ("--foreign", "QUARRY_FOREIGN", "WHAT", "pointers of other allocators: abort, leak or libc"),
 )
 

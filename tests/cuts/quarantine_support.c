@@ -1,0 +1,24 @@
+/* SPDX-License-Identifier: MIT */
+#include "ledger_support.h"
+#include "scenario_support.h"
+
+#include <quarry.h>
+
+/* Half of what is freed below waits. */
+void setup_quarantine(void) {
+    for (unsigned i = 0; i < 40; i++)
+        ledger_take(LEDGER_SETUP + i, 16 + i * 500);
+    quarry_mallopt(QUARRY_M_QUARANTINE, 100000);
+}
+
+void run_quarantine(unsigned first) {
+    ledger_take_many(first, 60, 1000);
+    ledger_take(first + 60, 200000); /* a mapping, too large to wait */
+    ledger_take(first + 61, 20000);
+    ledger_take_aligned(first + 62, 4096, 50000);
+    ledger_give_many(first, 63, 1);
+    ledger_take_many(first, 30, 1000);
+    ledger_resize(first, 5000);
+    ledger_give_many(first, 30, 2);
+    quarry_malloc_trim(0);
+}
