@@ -19,7 +19,7 @@ verbs = parser._subparsers._group_actions[0].choices
 print(json.dumps({name: [action.option_strings for action in verb._actions if action.option_strings]
                   for name, verb in [("", parser), *verbs.items()]}))
 """
-LIKE_RUN = ("rt", "record")  # take the options of the allocator that run takes
+LIKE_RUN = ("rt", "record", "profile")  # take the options of the allocator that run takes
 EVERY = (["-h", "--help"], ["--json"])
 
 
