@@ -65,7 +65,7 @@ static inline bool is_power_of_two(size_t n) {
 
 /* n if it is one; n is at most SIZE_MAX / 2 + 1 and not 0. */
 static inline size_t power_of_two_from(size_t n) {
-    return (size_t)1 << (63 - (unsigned)__builtin_clzll(n) + !is_power_of_two(n));
+    return LIKELY(is_power_of_two(n)) ? n : (size_t)1 << (64 - (unsigned)__builtin_clzll(n));
 }
 
 /* Pages that hold n bytes; n is at most PTRDIFF_MAX. */

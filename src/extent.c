@@ -34,31 +34,39 @@ enum { GATHER_TRIES = 8 };
 /* ---- by region ----------------------------------------------------------------------------------- */
 
 /* A byte for each region, eight in a word, so that a search passes over eight regions at once. */
-static uint64_t longest_lists[REGION_MAX / 8][2];
+static union {
+    uint64_t word;
+    uint8_t list[8];
+} longest_lists[REGION_MAX / 8][2];
 
 #define EACH_BYTE(value) ((value) * (uint64_t)0x0101010101010101)
 
-unsigned extent_longest(uint32_t rank, enum fit_kind kind) {
-    return (unsigned)(longest_lists[rank / 8][kind] >> (rank % 8 * 8)) & 0xff;
-}
+_Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "list[0] is the lowest byte of word");
+_Static_assert(FIT_BINS < 128, "no sum of two bytes carries into the next one");
 
-/* Bytes are below 128, so that no sum carries into the next one. */
-uint32_t extent_next_region(uint32_t rank, enum fit_kind kind, unsigned list) {
+/* Bytes of a word that are large enough have their highest bit set once a number is added to all. */
+static ALWAYS_INLINE uint32_t next_region(uint32_t rank, enum fit_kind kind, unsigned list) {
     uint64_t passed = bit_mask(rank % 8 * 8);
-    for (uint32_t word = rank / 8; word * 8 < pagemap_region_count; word++, passed = 0) {
-        uint64_t sums = longest_lists[word][kind] + EACH_BYTE(128 - list);
+    for (uint32_t i = rank / 8; i * 8 < pagemap_region_count; i++, passed = 0) {
+        uint64_t sums = longest_lists[i][kind].word + EACH_BYTE(128 - list);
         uint64_t enough = sums & EACH_BYTE(128) & ~passed;
         if (enough)
-            return word * 8 + bit_lowest(enough) / 8;
+            return i * 8 + bit_lowest(enough) / 8;
     }
     return pagemap_region_count;
 }
 
-static void note_longest(const struct region *region, enum fit_kind kind) {
-    unsigned shift = region->rank % 8 * 8;
-    uint64_t *word = &longest_lists[region->rank / 8][kind];
-    *word = (*word & ~((uint64_t)0xff << shift)) | (uint64_t)fit_longest(&region->fit, kind)
-                                                       << shift;
+uint32_t extent_next_region(uint32_t rank, enum fit_kind kind, unsigned list) {
+    return next_region(rank, kind, list);
+}
+
+unsigned extent_longest(uint32_t rank, enum fit_kind kind) {
+    return longest_lists[rank / 8][kind].list[rank % 8];
+}
+
+static inline void note_longest(const struct region *region, enum fit_kind kind) {
+    longest_lists[region->rank / 8][kind].list[region->rank % 8] =
+        (uint8_t)fit_longest(&region->fit, kind);
 }
 
 void extent_forget(const struct region *region) {
@@ -99,7 +107,7 @@ struct extent extent_holding(uintptr_t address) {
 }
 
 bool extent_clean(struct extent *extent) {
-    uint32_t rank = extent_next_region(0, FIT_CLEAN, 1);
+    uint32_t rank = next_region(0, FIT_CLEAN, 1);
     struct fit_walk walk = {0, 0};
     struct fit_extent found;
     if (rank == pagemap_region_count ||
@@ -220,7 +228,7 @@ static unsigned list_for(size_t bytes) {
 static bool find(size_t bytes, size_t align, enum fit_kind kind, struct extent *place) {
     unsigned least = list_for(bytes);
     uint32_t rank = 0;
-    while ((rank = extent_next_region(rank, kind, least)) < pagemap_region_count)
+    while ((rank = next_region(rank, kind, least)) < pagemap_region_count)
         if (find_in(pagemap_regions[rank++], bytes, align, kind, place))
             return true;
     return false;

@@ -39,13 +39,6 @@ unsigned fit_list_for(unsigned pages) {
     return bin_of(pages) + 1;
 }
 
-unsigned fit_longest(const struct fit *fit, enum fit_kind kind) {
-    const uint64_t *occupied = fit->occupied[kind];
-    if (occupied[1])
-        return 64 + bit_highest(occupied[1]) + 1;
-    return occupied[0] ? bit_highest(occupied[0]) + 1 : 0;
-}
-
 static struct fit_extent extent_at(const struct fit *fit, unsigned first) {
     unsigned tag = fit->node[first].tag;
     return (struct fit_extent){first, tag & FIT_PAGES, tag & FIT_IS_CLEAN ? FIT_CLEAN : FIT_DIRTY};

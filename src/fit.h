@@ -56,7 +56,12 @@ bool fit_find(const struct fit *fit, enum fit_kind kind, unsigned pages, struct 
 /* The list that an extent of so many pages, 1 .. BUDDY_PAGES, is in, from 1 on; and the list of the longest
  * extent of a kind, 0 if there is none.  An extent is never shorter than those of the lists before its own. */
 unsigned fit_list_for(unsigned pages);
-unsigned fit_longest(const struct fit *fit, enum fit_kind kind);
+static inline unsigned fit_longest(const struct fit *fit, enum fit_kind kind) {
+    const uint64_t *occupied = fit->occupied[kind];
+    if (UNLIKELY(occupied[1]))
+        return 64 + bit_highest(occupied[1]) + 1;
+    return occupied[0] ? bit_highest(occupied[0]) + 1 : 0;
+}
 
 /* The extent that begins or ends with the page; false if none does. */
 bool fit_beside(const struct fit *fit, unsigned page, struct fit_extent *found);

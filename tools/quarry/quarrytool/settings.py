@@ -11,7 +11,10 @@ from .finding import Finding
 
 _TUNABLES, _PREFIX = "GLIBC_TUNABLES", "glibc.malloc."
 _ANY = "any number"
-_IN_BYTES = ("trim_threshold", "top_pad", "mmap_threshold", "mxfast", "tcache_max", "limit")
+_IN_BYTES = (
+    *("trim_threshold", "top_pad", "mmap_threshold", "mxfast", "tcache_max", "limit"),
+    *("quarantine", "guard"),
+)
 # Read, and no option: whether malformed values are told, and the library and program of this tool.
 _OTHERS = ("QUARRY_VERBOSE", "QUARRY_LIBRARY", "QUARRY_REALTIME")
 _LONG_MAX = (1 << 63) - 1
@@ -92,8 +95,10 @@ def _near(name: str) -> str:
         keys = {key.removeprefix(_PREFIX): key for key in options() if key.startswith(_PREFIX)}
         name = name.rpartition(".")[2].lower()
     else:
-        keys = {key: key for key in (*options(), *_OTHERS) if "." not in key}
-        name = name.upper()
+        # What all names begin with says nothing: QUARRY_ROOT is not QUARRY_ZERO.
+        prefix, _, name = name.upper().partition("_")
+        known = (key.partition("_") for key in (*options(), *_OTHERS) if "." not in key)
+        keys = {rest: f"{first}_{rest}" for first, _, rest in known if first == prefix}
     found = difflib.get_close_matches(name, keys, 1, _NEAR)
     return keys[found[0]] if found else ""
 
