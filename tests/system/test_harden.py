@@ -90,8 +90,8 @@ def check_late():
 
 def check_api():
     """The tests of the API, with all of it on; what they ask of the default's own figures is left out."""
-    runs = [("test_model", {"QUARRY_TEST_OPS": "60000"}), ("test_model_threads", {}), ("test_realloc", {}),
-            ("test_contract", {}), ("test_thread_end", {}), ("test_fork", {})]
+    runs = [("test_model", {"QUARRY_TEST_OPS": "40000"}), ("test_model_threads", {"QUARRY_TEST_OPS": "1200"}),
+            ("test_realloc", {}), ("test_contract", {}), ("test_thread_end", {}), ("test_fork", {})]
     for name, more in runs:
         program = os.path.join(tap.BUILD, "debug", "tests", "api", name)
         for variables in (ALL | guard(30000), CANARY | QUARANTINE | PERTURB):
