@@ -241,8 +241,7 @@ static bool gather(size_t bytes, size_t align, enum fit_kind kind, bool same_kin
     bool one_region = !run_may_cross(bytes);
     enum fit_kind other = kind == FIT_DIRTY ? FIT_CLEAN : FIT_DIRTY;
     unsigned least = list_for(bytes);
-    for (uint32_t rank = 0; (rank = extent_next_region(rank, kind, 1)) < pagemap_region_count;
-         rank++) {
+    for (uint32_t rank = 0; (rank = next_region(rank, kind, 1)) < pagemap_region_count; rank++) {
         bool alone = one_region && !same_kind && !extent_longest(rank, other);
         if (alone && extent_longest(rank, kind) < least)
             continue;

@@ -128,22 +128,3 @@ EXPORT void *pvalloc(size_t size) {
     size_t whole = size > 0 ? (size + page - 1) & ~(page - 1) : page;
     return record(RAW_ALIGNED, whole, next.pvalloc(size), page);
 }
-
-EXPORT void cfree(void *block);
-EXPORT void cfree(void *block) {
-    free(block);
-}
-
-/* C23. The sizes are the program's affair; what is recorded is that the block goes. */
-EXPORT void free_sized(void *block, size_t size);
-EXPORT void free_sized(void *block, size_t size) {
-    (void)size;
-    free(block);
-}
-
-EXPORT void free_aligned_sized(void *block, size_t alignment, size_t size);
-EXPORT void free_aligned_sized(void *block, size_t alignment, size_t size) {
-    (void)alignment;
-    (void)size;
-    free(block);
-}

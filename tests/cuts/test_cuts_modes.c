@@ -12,7 +12,7 @@ int main(int count, char **arguments) {
     static struct campaign_way ways[] = {{FORK_THEN_THREAD, 11},
                                          {FORK_THEN_EXIT, 11},
                                          {FORK_BY_CUT_THREAD, 11},
-                                         {FORK_THEN_FORK, 251}};
+                                         {FORK_THEN_FORK, 151}};
     const struct CMUnitTest tests[] = {
         {"the child's first call is in a new thread", campaign_all, NULL, NULL, &ways[0]},
         {"the child's first thread ends first", campaign_all, NULL, NULL, &ways[1]},

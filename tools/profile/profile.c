@@ -137,22 +137,3 @@ EXPORT void *pvalloc(size_t size) {
     return aligned_due(whole) ? sampler_take(next.pvalloc(size), whole, CALLER)
                               : next.pvalloc(size);
 }
-
-EXPORT void cfree(void *block);
-EXPORT void cfree(void *block) {
-    free(block);
-}
-
-/* C23. The sizes are the program's affair; what matters is that the block goes. */
-EXPORT void free_sized(void *block, size_t size);
-EXPORT void free_sized(void *block, size_t size) {
-    (void)size;
-    free(block);
-}
-
-EXPORT void free_aligned_sized(void *block, size_t alignment, size_t size);
-EXPORT void free_aligned_sized(void *block, size_t alignment, size_t size) {
-    (void)alignment;
-    (void)size;
-    free(block);
-}
