@@ -52,7 +52,7 @@ static size_t hash(uintptr_t address) {
 }
 
 static struct mapping_entry *find(uintptr_t address) {
-    if (!mapping_table || address == 0)
+    if (!mapping_table || address <= GONE) /* what an empty slot says is no block's address */
         return NULL;
     for (size_t i = hash(address);; i++) {
         struct mapping_entry *entry = &mapping_table->entry[i & (mapping_table->slots - 1)];
