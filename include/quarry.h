@@ -100,6 +100,7 @@ QUARRY_API int quarry_mallopt(int param, int value);
 #define QUARRY_M_HEADROOM (-1006)
 #define QUARRY_M_ZERO (-1007)
 #define QUARRY_M_QUARANTINE (-1008)
+#define QUARRY_M_HUGE_SHARE (-1009)
 
 /* Returns to the kernel what can be: this thread's cache, free runs, free pages inside slabs, and
  * the top of the break except for pad bytes.  Returns 1 if any memory was released, else 0. */

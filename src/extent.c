@@ -267,10 +267,14 @@ bool extent_find_dirty(size_t bytes, size_t align, struct extent *place) {
             gather(bytes, align, FIT_DIRTY, true, purge_never() ? INT_MAX : GATHER_TRIES, place));
 }
 
+bool extent_find_clean(size_t bytes, size_t align, struct extent *place) {
+    return find(bytes, align, FIT_CLEAN, place);
+}
+
 bool extent_find(size_t bytes, size_t align, struct extent *place) {
     return extent_find_dirty(bytes, align, place) ||
            gather(bytes, align, FIT_DIRTY, false, purge_never() ? INT_MAX : GATHER_TRIES, place) ||
-           find(bytes, align, FIT_CLEAN, place);
+           extent_find_clean(bytes, align, place);
 }
 
 bool extent_find_any(size_t bytes, size_t align, struct extent *place) {

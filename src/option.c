@@ -160,6 +160,12 @@ const struct option option_table[] = {
      "size in bytes of the largest objects that threads cache", OPTION_BYTES},
     {"hugetlb", NULL, "hugetlb", QUARRY_M_HUGETLB, 0, LONG_MAX, NULL, set_huge,
      "1 or more: ask for transparent huge pages, for the heap and for mappings from 1 MiB on", 0},
+    {"huge_share", "QUARRY_HUGE_SHARE", NULL, QUARRY_M_HUGE_SHARE, 0, 100, NULL,
+     page_set_huge_share,
+     "percent of what is in use that may be resident and free for the sake of huge pages, from "
+     "which small "
+     "blocks are then cut; 0: none",
+     0},
     {"limit", "QUARRY_LIMIT", NULL, 0, 1, LONG_MAX, "auto", set_limit,
      "bytes that the allocator may hold; then it gives back, then it fails; auto: what the cgroup "
      "may",

@@ -41,6 +41,9 @@
 #ifndef MADV_WIPEONFORK
 #define MADV_WIPEONFORK 18
 #endif
+#ifndef MADV_COLLAPSE
+#define MADV_COLLAPSE 25
+#endif
 #ifndef MADV_POPULATE_WRITE
 #define MADV_POPULATE_READ 22
 #define MADV_POPULATE_WRITE 23
@@ -177,6 +180,12 @@ bool os_purge(void *address, size_t bytes) {
 
 bool os_resident(void *address, size_t bytes, uint8_t *pages) {
     return call(SYS_mincore, (long)address, (long)bytes, (long)pages, 0, 0, 0) == 0;
+}
+
+/* The kernel makes a huge page of a stretch of which at least one page is there. */
+bool os_make_huge(void *address, size_t bytes) {
+    *(volatile char *)address = 0;
+    return call(SYS_madvise, (long)address, (long)bytes, MADV_COLLAPSE, 0, 0, 0) == 0;
 }
 
 bool os_populate(void *address, size_t bytes) {

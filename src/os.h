@@ -53,6 +53,10 @@ bool os_resident(void *address, size_t bytes, uint8_t *pages);
 /* Makes a range resident and writable at once; false if that failed or is not supported. */
 bool os_populate(void *address, size_t bytes);
 
+/* Makes a huge page of a range, aligned and as long as one, of which nobody uses anything: resident and
+ * zero; false if the kernel does not. */
+bool os_make_huge(void *address, size_t bytes);
+
 /* The same by all means, for memory that other threads may be writing to. */
 static inline void os_make_resident(void *address, size_t bytes) {
     size_t step = os_page_bytes();

@@ -63,6 +63,9 @@ void run_set_heads(struct extent run, enum head_kind kind) {
 static ALWAYS_INLINE bool take_free(size_t pages, size_t align_bytes, struct extent *place,
                                     bool *zero) {
     size_t bytes = pages << PAGE_SHIFT;
+    if (UNLIKELY(S.huge_percent) && pages <= HUGE_RUN_PAGES &&
+        !extent_find_dirty(bytes, align_bytes, place))
+        huge_fill();
     if (!extent_find(bytes, align_bytes, place) &&
         !(hot_merge_all() && extent_find(bytes, align_bytes, place)) &&
         !zone_grow(pages, align_bytes, place) && !extent_find_any(bytes, align_bytes, place))

@@ -53,6 +53,8 @@ void page_set_trim_threshold(size_t bytes); /* SIZE_MAX: never give back */
 void page_set_top_pad(size_t bytes);
 /* Where nothing is given back: of the most pages ever in use. */
 void page_set_headroom(size_t percent);
+/* Percent of the pages in use that free pages may be resident for the sake of huge ones; 0: no huge pages. */
+void page_set_huge_share(size_t percent);
 size_t page_trim_bound(void);             /* the bound in force now; takes no lock */
 bool page_trim_threshold_set(void);       /* by the user; takes no lock */
 size_t page_hole_bound(size_t otherwise); /* the threshold if the user set it */

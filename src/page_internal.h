@@ -25,6 +25,9 @@ static inline bool run_may_cross(size_t bytes) {
     return bytes >= RUN_CROSS_BYTES;
 }
 
+/* No longer ones have huge pages: most of a large block may never be written to. */
+enum { HUGE_RUN_PAGES = 64 };
+
 #define BOUND_MIN_PAGES ((size_t)256)
 
 struct page_state {
@@ -46,6 +49,10 @@ struct page_state {
     uintptr_t zone_hint;              /* where the next mapped zone should go */
     size_t top_pad_bytes;
     bool top_pad_set;
+
+    /* huge.c */
+    size_t huge_percent; /* 0: none */
+    bool huge_refused;
 
     /* headroom.c */
     size_t provided_pages; /* the peak of pages in use that there is headroom for */
@@ -86,7 +93,8 @@ size_t extent_remove(struct extent extent); /* returns how many of its pages wer
 void extent_insert(struct extent extent, bool dirty);
 bool extent_find(size_t bytes, size_t align, struct extent *place);
 bool extent_find_dirty(size_t bytes, size_t align, struct extent *place); /* where no page faults */
-bool extent_find_any(size_t bytes, size_t align, struct extent *place);   /* looks everywhere */
+bool extent_find_clean(size_t bytes, size_t align, struct extent *place);
+bool extent_find_any(size_t bytes, size_t align, struct extent *place); /* looks everywhere */
 
 /* page.c: stores the words that say what an extent is, in the order that a fork child needs. */
 void run_set_heads(struct extent run, enum head_kind kind);
@@ -110,6 +118,10 @@ static inline size_t purge_dirty_pages(void) {
     return LOAD_RELAXED(page_state.dirty_pages) + LOAD_RELAXED(page_state.hot_pages);
 }
 
+/* huge.c: makes a huge page of clean pages dirty if the share allows that; drops and retakes the lock. */
+bool huge_fill(void);
+void huge_retry(void); /* the kernel may not refuse any more */
+
 /* headroom.c: to be called where more pages may be in use than ever before and purge_never() holds. */
 void headroom_keep(void);
 void headroom_forget(void); /* pages were given back all the same: the peak is counted anew */
@@ -118,6 +130,10 @@ void headroom_forget(void); /* pages were given back all the same: the peak is c
 size_t purge_bound_pages(void); /* needs no lock */
 void purge_count_retaken(size_t clean_pages);
 void purge_down(void); /* drops and retakes the lock around each system call */
+
+/* Free pages are taken, yet no block, while the lock is dropped; returns how many of them are dirty. */
+size_t purge_hold(struct extent extent);
+void purge_let_go(struct extent extent, bool dirty);
 
 /* Clean pages were taken: up to the number purged, that was in vain. */
 static inline void purge_note_taken(size_t clean_pages) {

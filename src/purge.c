@@ -171,8 +171,7 @@ static bool pick_dirty(size_t limit_bytes, struct extent *extent) {
     return true;
 }
 
-/* Free pages are taken, yet no block, while the lock is dropped; returns how many of them are dirty. */
-static size_t hold(struct extent extent) {
+size_t purge_hold(struct extent extent) {
     struct region *region = pagemap_region(extent.start);
     uint32_t pages = (uint32_t)((extent.end - extent.start) >> PAGE_SHIFT);
     size_t dirty_pages = extent_remove(extent);
@@ -181,7 +180,7 @@ static size_t hold(struct extent extent) {
     return dirty_pages;
 }
 
-static void let_go(struct extent extent, bool dirty) {
+void purge_let_go(struct extent extent, bool dirty) {
     struct region *region = pagemap_region(extent.start);
     pagemap_set_head(region, pagemap_page(region, extent.start), head_make(HEAD_FREE, 0));
     STORE_RELAXED(S.held_pages, S.held_pages - ((extent.end - extent.start) >> PAGE_SHIFT));
@@ -190,12 +189,12 @@ static void let_go(struct extent extent, bool dirty) {
 
 /* Purges one extent; the lock is dropped meanwhile.  False if the kernel refuses. */
 static bool purge_extent(struct extent extent) {
-    size_t dirty_pages = hold(extent);
+    size_t dirty_pages = purge_hold(extent);
     lock_drop(&S.lock);
     purge_spend_calls(1, dirty_pages);
     bool gone = os_purge((void *)extent.start, extent.end - extent.start);
     lock_take(&S.lock);
-    let_go(extent, !gone);
+    purge_let_go(extent, !gone);
     if (!gone)
         S.purge_refused = true;
     else {
@@ -325,18 +324,19 @@ static size_t purge_below(size_t pad_bytes) {
             break;
         piece.start = max_size(piece.start, low);
         if (dirty) {
-            hold(piece);
+            purge_hold(piece);
             held[count++] = piece;
         }
     }
     size_t bytes = purge_all();
     while (count > 0)
-        let_go(held[--count], true);
+        purge_let_go(held[--count], true);
     return bytes;
 }
 
 size_t page_trim(size_t pad_bytes) {
     lock_take(&S.lock);
+    huge_retry();
     hot_merge_all();
     size_t bytes = zone_trim_top(pad_bytes);
     bytes += purge_below(pad_bytes);

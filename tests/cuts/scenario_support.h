@@ -26,6 +26,10 @@ extern const unsigned scenario_count;
 void setup_quarantine(void);
 void run_quarantine(unsigned first);
 
+/* huge_support.c */
+void setup_huge(void);
+void run_huge(unsigned first);
+
 /* The scenario of that name. */
 const struct scenario *scenario_named(const char *name);
 

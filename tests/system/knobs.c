@@ -18,14 +18,18 @@
 #pragma weak quarry_stats
 #pragma weak quarry_trim
 
-static size_t resident(void) {
+static size_t figure(const char *name) {
     char text[4096] = {0};
     int file = open("/proc/self/smaps_rollup", O_RDONLY);
     MUST(file >= 0 && read(file, text, sizeof text - 1) > 0);
     close(file);
-    char *line = strstr(text, "\nRss:");
+    char *line = strstr(text, name);
     MUST(line);
-    return strtoul(line + 5, NULL, 10) * 1024;
+    return strtoul(strchr(line, ':') + 1, NULL, 10) * 1024;
+}
+
+static size_t resident(void) {
+    return figure("\nRss:");
 }
 
 static void mark(void) {
@@ -42,13 +46,14 @@ static void breathe(void) {
         small[i] = memset(malloc(1000), 1, 1000);
     for (int i = 0; i < MIDDLE; i++)
         middle[i] = memset(malloc(20000), 1, 20000);
-    size_t peak = resident();
+    size_t peak = resident(), huge = figure("\nAnonHugePages:");
     for (int i = 0; i < SMALL; i++)
         free(small[i]);
     for (int i = 0; i < MIDDLE; i++)
         free(middle[i]);
     mark();
     say("peak=%zu\n", peak - before);
+    say("huge=%zu\n", huge);
     say("after=%zd\n", (ssize_t)(resident() - before));
 }
 

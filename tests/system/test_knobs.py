@@ -4,6 +4,7 @@
 
 Variables, GLIBC_TUNABLES and mallopt; what is malformed counts for nothing and says nothing.
 """
+import mmap
 import os
 import re
 import shutil
@@ -18,6 +19,7 @@ DEBUG_LIBRARY = os.path.join(tap.BUILD, "debug", "libquarry.so")
 KIB, MIB = 1024, 1024 * 1024
 PAGE = os.sysconf("SC_PAGE_SIZE")
 MARK = "close(-1000)"
+HUGE, MADV_COLLAPSE = 2 * MIB, 25
 
 
 class Trace:
@@ -58,11 +60,17 @@ class Trace:
                 f"{self.purges} madvise")
 
 
+def breathe(**variables):
+    """What the load says, in bytes."""
+    result = tap.run(os.path.join(SYSTEM, "knobs"), "breathe", preload=tap.LIBRARY, **variables)
+    return {name: int(value) for name, value in re.findall(r"^(\w+)=(\d+)$", result.stdout,
+                                                           re.MULTILINE)}
+
+
 def memory(**variables):
     """What the process had resident at its peak, and after all was freed, beyond its start."""
-    result = tap.run(os.path.join(SYSTEM, "knobs"), "breathe", preload=tap.LIBRARY, **variables)
-    figures = dict(line.split("=") for line in result.stdout.splitlines() if "=" in line)
-    return int(figures.get("peak", 0)), int(figures.get("after", 0))
+    figures = breathe(**variables)
+    return figures.get("peak", 0), figures.get("after", 0)
 
 
 def probe(*arguments, library=tap.LIBRARY, **variables):
@@ -221,6 +229,33 @@ def check_huge_pages():
                   trace.describe())
 
 
+def kernel_makes_huge_pages():
+    with mmap.mmap(-1, 2 * HUGE, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as memory_map:
+        memory_map[:] = b"\1" * len(memory_map)
+        try:
+            memory_map.madvise(MADV_COLLAPSE)
+            return True
+        except OSError:
+            return False
+
+
+def check_huge_share():
+    """Within a bound of 4 MiB, and a share of all that is in use, small blocks lie in huge pages."""
+    found = {share: breathe(QUARRY_HUGE_SHARE=str(share), MALLOC_TRIM_THRESHOLD_="4M")
+             for share in (0, 5, 100)}
+    print(f"# the load by share: {found}")
+    for share in (0, 5):
+        tap.equal(f"a heap for which a share of {share} is too small has no huge pages",
+                  found[share].get("huge"), 0)
+    name = "a share of 100 makes huge pages"
+    if not kernel_makes_huge_pages():
+        return tap.skip(name, "this kernel makes no huge pages")
+    tap.check(name, found[100].get("huge", 0) >= 4 * HUGE, found)
+    tap.check("no more is resident than the bound allows",
+              found[100].get("peak", 0) <= found[0].get("peak", 0) + 4 * MIB, found)
+    tap.check("and it goes back", found[100].get("after", 1 << 40) <= 4 * MIB + 768 * KIB, found)
+
+
 def check_trim_report():
     found = say("report")
     tap.equal("quarry_trim returns 1 only if it released memory", found.get("returned"), [10])
@@ -277,6 +312,7 @@ if tap.check("strace is installed", shutil.which("strace")):
     check_top_pad()
     check_mappings()
     check_huge_pages()
+check_huge_share()
 check_deep_caches()
 check_trim_report()
 check_verbose()

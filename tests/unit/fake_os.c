@@ -40,8 +40,8 @@ static uintptr_t break_start, break_now;
 static bool tracing;
 
 static const char *const kind_names[FAKE_KINDS] = {
-    "break_now", "break_grow", "break_shrink", "map",      "map_at",
-    "unmap",     "remap",      "purge",        "populate", "fork_page",
+    "break_now", "break_grow", "break_shrink", "map",  "map_at",    "unmap",
+    "remap",     "purge",      "populate",     "huge", "fork_page",
 };
 
 static void reserve_space(void) {
@@ -329,6 +329,20 @@ bool os_populate(void *address, size_t bytes) {
     }
     if (good && !fails)
         fake_os.populated_bytes += bytes;
+    leave();
+    return good && !fails;
+}
+
+#define HUGE_BYTES ((size_t)2 << 20)
+
+bool os_make_huge(void *address, size_t bytes) {
+    uintptr_t start = (uintptr_t)address;
+    bool fails = enter(FAKE_HUGE, start, bytes);
+    bool good = start % HUGE_BYTES == 0 && bytes == HUGE_BYTES && shadow_ours(start, start + bytes);
+    if (!good)
+        shadow_violate("made huge, and no huge page of the allocator's", start, start + bytes);
+    if (good && !fails)
+        fake_os.huge_bytes += bytes;
     leave();
     return good && !fails;
 }

@@ -29,6 +29,7 @@ enum fake_kind {
     FAKE_PURGE,
     FAKE_SEAL,
     FAKE_POPULATE,
+    FAKE_HUGE,
     FAKE_FORK_PAGE,
     FAKE_KINDS,
 };
@@ -62,7 +63,7 @@ struct fake_os {
     uint64_t count[FAKE_KINDS];
     uint64_t failures; /* calls that the script let fail */
     uint64_t waits, wakes, yields;
-    uint64_t populated_bytes;
+    uint64_t populated_bytes, huge_bytes;
     uint32_t *fork_page; /* a test that stores 0 there plays the child of a fork */
 };
 

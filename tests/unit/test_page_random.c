@@ -265,6 +265,20 @@ static void with_a_threshold_and_a_pad(void) {
     play(&bounded);
 }
 
+static void with_huge_pages(void) {
+    static const struct scenario bounded = {
+        .max_pages = 300, .live_pages = 6000, .bounded = true, .bound = 4 * MIB};
+    page_set_trim_threshold(4 * MIB);
+    page_set_huge_share(100);
+    play(&bounded);
+    must(fake_os.huge_bytes > 0);
+}
+
+static void with_huge_pages_where_anything_fails(void) {
+    page_set_huge_share(100);
+    play(&flaky);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         body_test(on_a_kind_system),
@@ -280,6 +294,8 @@ int main(void) {
         body_test(where_anything_fails_beside_a_foreign_sbrk),
         body_test(with_a_threshold_of_0),
         body_test(with_a_threshold_and_a_pad),
+        body_test(with_huge_pages),
+        body_test(with_huge_pages_where_anything_fails),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -29,6 +29,7 @@ OPTIONS = (
     ("--tcache-count", "glibc.malloc.tcache_count", "N", "objects a thread caches of one size"),
     ("--tcache-max", "glibc.malloc.tcache_max", "BYTES", "largest objects that threads cache"),
     ("--hugetlb", "glibc.malloc.hugetlb", "0|1", "1: ask for transparent huge pages"),
+    ("--huge-share", "QUARRY_HUGE_SHARE", "PERCENT", "free and resident, for huge pages' sake"),
     ("--limit", "QUARRY_LIMIT", "BYTES|auto", "hold no more than this; then malloc fails"),
     ("--check", "QUARRY_CHECK", "0|1", "1: report every wrong free at once"),
     ("--check-action", "MALLOC_CHECK_", "0-3", "the same; 1: print a line, 2: abort, 3: both"),
