@@ -32,7 +32,6 @@
 
 #include "heap.h"
 #include "meta.h"
-#include "objects.h"
 #include "page.h"
 #include "report.h"
 #include "sizeclass.h"
@@ -40,23 +39,15 @@
 #include <errno.h>
 #include <string.h>
 
-enum { LARGE_FROM = 4096, CACHES_MOST = 56 };
+enum { LARGE_FROM = 4096 };
 
 struct large {
     struct quarry_heap *owner;
     struct large *next, *previous;
 } __attribute__((aligned(CACHE_LINE)));
 
-struct quarry_heap {
-    struct lock lock;
-    struct quarry_heap *next; /* of all heaps */
-    struct large *large;
-    size_t large_bytes;
-    struct quarry_cache cache[CACHES_MOST]; /* by size class, less one */
-};
-
 static struct lock list_lock = LOCK_INITIALISER(LOCK_OBJECTS);
-static struct quarry_heap *heaps;
+struct quarry_heap *heaps_list;
 
 /* ---- large blocks -------------------------------------------------------------------------------- */
 
@@ -142,12 +133,12 @@ struct quarry_heap *quarry_heap_create(void) {
         return NULL;
     }
     heap->lock = (struct lock)LOCK_INITIALISER(LOCK_OBJECTS);
-    quarry_assert(sizeclass_for(LARGE_FROM) <= CACHES_MOST);
+    quarry_assert(sizeclass_for(LARGE_FROM) <= HEAP_CACHES);
     for (unsigned i = 1; i <= sizeclass_for(LARGE_FROM); i++)
         objects_init(&heap->cache[i - 1], size_classes[i].size, SIZE_GRAIN);
     lock_take(&list_lock);
-    heap->next = heaps;
-    STORE_RELEASE(heaps, heap);
+    heap->next = heaps_list;
+    STORE_RELEASE(heaps_list, heap);
     lock_drop(&list_lock);
     return heap;
 }
@@ -222,7 +213,7 @@ size_t quarry_heap_bytes(const struct quarry_heap *heap) {
 /* False where there is no such heap. */
 static bool unlink_heap(struct quarry_heap *heap) {
     lock_take(&list_lock);
-    struct quarry_heap **link = &heaps;
+    struct quarry_heap **link = &heaps_list;
     while (*link && *link != heap)
         link = &(*link)->next;
     bool found = *link != NULL;
@@ -265,7 +256,7 @@ static void rebuild(struct quarry_heap *heap) {
 void heaps_repair(void) {
     if (lock_broken(&list_lock))
         lock_repair(&list_lock);
-    for (struct quarry_heap *heap = heaps; heap; heap = heap->next) {
+    for (struct quarry_heap *heap = heaps_list; heap; heap = heap->next) {
         if (lock_broken(&heap->lock))
             rebuild(heap);
         for (unsigned i = 0; i < sizeclass_for(LARGE_FROM); i++)

@@ -43,7 +43,7 @@
 enum { OBJECTS_MOST = 64 * OBJECT_WORDS, OBJECTS_LEAST = 8 };
 
 static struct lock list_lock = LOCK_INITIALISER(LOCK_OBJECTS);
-static struct quarry_cache *caches;
+struct quarry_cache *object_caches;
 
 /* ---- slabs --------------------------------------------------------------------------------------- */
 
@@ -179,8 +179,8 @@ struct quarry_cache *quarry_cache_create(const char *name, size_t size, size_t a
     memcpy(cache->name, name, strlen(name));
     objects_init(cache, size, align);
     lock_take(&list_lock);
-    cache->next = caches;
-    STORE_RELEASE(caches, cache);
+    cache->next = object_caches;
+    STORE_RELEASE(object_caches, cache);
     lock_drop(&list_lock);
     return cache;
 }
@@ -288,7 +288,7 @@ size_t quarry_cache_reap(struct quarry_cache *cache) {
 /* Where the list names the cache; the list's lock is held.  What is found there is NULL where there is no
  * such cache. */
 static struct quarry_cache **link_to(const struct quarry_cache *cache) {
-    struct quarry_cache **link = &caches;
+    struct quarry_cache **link = &object_caches;
     while (*link && *link != cache)
         link = &(*link)->next;
     return link;
@@ -321,7 +321,7 @@ size_t quarry_cache_stats(struct quarry_cache_stats *rows, size_t count) {
     size_t found = 0;
     heap_enter();
     lock_take(&list_lock);
-    for (const struct quarry_cache *cache = caches; cache; cache = cache->next, found++) {
+    for (const struct quarry_cache *cache = object_caches; cache; cache = cache->next, found++) {
         if (found >= count)
             continue;
         size_t slabs = LOAD_RELAXED(cache->slab_count), live = LOAD_RELAXED(cache->live);
@@ -364,6 +364,6 @@ void objects_rebuild(struct quarry_cache *cache) {
 void objects_repair(void) {
     if (lock_broken(&list_lock))
         lock_repair(&list_lock);
-    for (struct quarry_cache *cache = caches; cache; cache = cache->next)
+    for (struct quarry_cache *cache = object_caches; cache; cache = cache->next)
         objects_rebuild(cache);
 }

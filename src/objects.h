@@ -33,6 +33,8 @@ struct quarry_cache {
     char name[QUARRY_CACHE_NAME_BYTES];
 };
 
+extern struct quarry_cache *object_caches; /* all of them, newest first, but for those of heaps */
+
 /* Gives a cache its lock and the shape of its slabs; all else of it is 0. */
 void objects_init(struct quarry_cache *cache, size_t size, size_t align);
 

@@ -11,6 +11,7 @@
  *          docs/FORMATS.md describes each structure and how far it may be trusted while it changes.
  */
 #include "cache.h"
+#include "heaps.h"
 #include "mapping.h"
 #include "meta.h"
 #include "page_internal.h"
@@ -41,6 +42,8 @@ static const struct quarry_public_field fields[] = {
     ADDRESS("mappings", mapping_table),
     ADDRESS("meta_chunks", meta_chunk_list),
     ADDRESS("meta_large_bytes", meta_large_total),
+    ADDRESS("object_caches", object_caches),
+    ADDRESS("heaps", heaps_list),
     COUNT("classes", CLASS_COUNT),
     COUNT("bins", BIN_COUNT),
     COUNT("orders", BUDDY_ORDERS),
@@ -48,6 +51,7 @@ static const struct quarry_public_field fields[] = {
     COUNT("region_pages", REGION_PAGES),
     COUNT("slab_words", SLAB_WORDS),
     COUNT("head_shift", HEAD_SHIFT),
+    COUNT("heap_caches", HEAP_CACHES),
     OFFSET(window, base),
     OFFSET(window, limit),
     OFFSET(window, class_map),
@@ -94,6 +98,18 @@ static const struct quarry_public_field fields[] = {
     STRIDE(mapping_entry),
     OFFSET(meta_chunk, next),
     OFFSET(meta_chunk, bytes),
+    OFFSET(quarry_cache, next),
+    OFFSET(quarry_cache, size),
+    OFFSET(quarry_cache, objects),
+    OFFSET(quarry_cache, run_bytes),
+    OFFSET(quarry_cache, slab_count),
+    OFFSET(quarry_cache, live),
+    OFFSET(quarry_cache, name),
+    STRIDE(quarry_cache),
+    OFFSET(quarry_heap, next),
+    OFFSET(quarry_heap, large_bytes),
+    OFFSET(quarry_heap, cache),
+    STRIDE(quarry_heap),
     OFFSET(page_state, zone_pages),
     OFFSET(page_state, dirty_pages),
     OFFSET(page_state, clean_pages),

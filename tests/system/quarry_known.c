@@ -4,6 +4,7 @@
  *
  * usage: quarry_known hold          allocates, touches and frees; says "ready"; ends with status 7
  *                                   at the end of its input
+ *        quarry_known objects       the same with an object cache and two heaps, where there are such
  *        quarry_known calls N       N times mmap, madvise and munmap of 64 KiB
  *        quarry_known steps         grows by 8 MiB, frees it, five times, a fifth of a second each
  *        quarry_known drips         gives back 40 KiB sixty times, each 10 ms later
@@ -15,9 +16,16 @@
 
 #include <malloc.h>
 #include <pthread.h>
+#include <quarry.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+
+#pragma weak quarry_cache_create
+#pragma weak quarry_cache_alloc
+#pragma weak quarry_cache_free
+#pragma weak quarry_heap_create
+#pragma weak quarry_heap_malloc
 
 enum {
     BLOCKS = 10000,
@@ -30,6 +38,9 @@ enum {
     DRIPS = 60,
     DRIP_BYTES = 40 << 10,
     FAILURE = 5,
+    OBJECTS = 1000,
+    OBJECTS_FREED = 300,
+    HEAP_BLOCKS = 500,
 };
 
 #define MAPPING_BYTES ((size_t)40 << 20)
@@ -58,6 +69,26 @@ static int hold(void) {
     while (read(STDIN_FILENO, &byte, 1) > 0)
         continue;
     return 7;
+}
+
+/* 1000 objects, of which it frees 300; 500 blocks of a size in two heaps. */
+static int hold_objects(void) {
+    static void *objects[OBJECTS];
+    char byte;
+    MUST(quarry_cache_create != NULL);
+    struct quarry_cache *cache = quarry_cache_create("known-things", 200, 0, NULL, NULL, NULL);
+    MUST(cache);
+    for (int i = 0; i < OBJECTS; i++)
+        MUST(objects[i] = quarry_cache_alloc(cache));
+    for (int i = 0; i < OBJECTS_FREED; i++)
+        quarry_cache_free(cache, objects[i]);
+    struct quarry_heap *heaps[] = {quarry_heap_create(), quarry_heap_create()};
+    for (int i = 0; i < HEAP_BLOCKS; i++)
+        MUST(quarry_heap_malloc(heaps[i % 2], 640));
+    say("ready\n");
+    while (read(STDIN_FILENO, &byte, 1) > 0)
+        continue;
+    return 0;
 }
 
 static int make_calls(int count) {
@@ -128,6 +159,8 @@ static int outlive(void) {
 int main(int argc, char **argv) {
     if (argc == 2 && strcmp(argv[1], "hold") == 0)
         return hold();
+    if (argc == 2 && strcmp(argv[1], "objects") == 0)
+        return hold_objects();
     if (argc == 3 && strcmp(argv[1], "calls") == 0)
         return make_calls(atoi(argv[2]));
     if (argc == 2 && strcmp(argv[1], "steps") == 0)

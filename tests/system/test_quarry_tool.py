@@ -14,7 +14,7 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path[:0] = [os.path.dirname(HERE), HERE]
 import outside
 import tap
-from quarry_tool import (BLOCK_CLASS, BLOCKS, CACHED_RUN, ENVIRONMENT, MAPPING, PROGRAM, RUN, TOOL, Known,
+from quarry_tool import (BLOCK_CLASS, BLOCKS, CACHED_RUN, ENVIRONMENT, MAPPING, PROGRAM, RUN, TOOL, Known, Ready,
                          reads, refuses, tool, tool_words, under_filter)
 
 COLUMNS = ("name", "active_objs", "num_objs", "objsize", "objperslab", "pagesperslab", "limit",
@@ -43,6 +43,23 @@ def check_slabinfo(known):
     shown = reads("slabinfo as JSON", "slabinfo", known.pid).get("classes", [])
     tap.equal("the same figures as JSON", {str(c["objsize"]): {k: str(v) for k, v in c.items()}
                                            for c in shown}, parsed)
+
+
+def check_object_caches():
+    """Of tests/system/quarry_known.c: 700 of 1000 objects, 500 blocks in two heaps."""
+    environment = dict(os.environ, LD_PRELOAD=tap.LIBRARY)
+    with Ready([PROGRAM, "objects"], environment) as known:
+        shown = reads("slabinfo of object caches", "slabinfo", known.pid).get("classes", [])
+        views = reads("top of object caches", "top", known.pid).get("classes", [])
+    rows = {row["name"]: row for row in shown}
+    for name, size, live, most in (("known-things", 208, 700, 1000), ("heap-640", 640, 500, 500)):
+        row = rows.get(name, {})
+        good = row.get("objsize") == size and row.get("active_objs") == live
+        tap.check(f"slabinfo has {name}", good and most <= row["num_objs"] < most + 256
+                  and row["num_objs"] == row["num_slabs"] * row["objperslab"], row)
+        view = next((view for view in views if view["name"] == name), {})
+        tap.equal(f"top has {name}", [view.get(key) for key in ("active", "objects", "object_size")],
+                  [row.get(key) for key in ("active_objs", "num_objs", "objsize")])
 
 
 def check_buddyinfo(known):
@@ -260,6 +277,7 @@ with Known() as process:
     check_slabinfo(process)
     check_buddyinfo(process)
     check_why(process)
+check_object_caches()
 check_memory_of_why()
 check_without_quarry()
 check_run()

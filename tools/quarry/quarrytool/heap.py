@@ -57,6 +57,18 @@ class ClassCounts:
 
 
 @dataclass
+class ObjectCache:
+    """One of quarry_cache_create, or what all heaps have of one size; slab_bytes: of a slab."""
+
+    name: str
+    size: int
+    per_slab: int
+    slab_bytes: int
+    slabs: int
+    live: int
+
+
+@dataclass
 class Slab:
     """A slab: bit i of free says that object i is free and in the slab."""
 
@@ -380,3 +392,45 @@ class Heap:
         totals.runs = max(totals.zones - totals.dirty - totals.clean - totals.slabs - runs, 0)
         totals.live = live + totals.runs + totals.mappings
         return totals
+
+    # ---- object caches and heaps ----
+
+    def object_caches(self) -> list[ObjectCache]:
+        """Those with a name, newest first, then those of heaps, by size."""
+        of_heaps: dict[int, ObjectCache] = {}
+        for heap in self._list("heaps", "quarry_heap"):
+            for cache in self._caches_of(heap):
+                known = of_heaps.setdefault(cache.size, cache)
+                if known is not cache:
+                    known.slabs += cache.slabs
+                    known.live += cache.live
+        named = [self._object_cache(data) for data in self._list("object_caches", "quarry_cache")]
+        return named + [of_heaps[size] for size in sorted(of_heaps)]
+
+    def _list(self, name: str, structure: str) -> Iterator[bytes]:
+        """Copies of the members of a list."""
+        address = self.number(self.field["address." + name])
+        for _ in range(1 << 20):
+            if not address:
+                return
+            data = memory.read(self.pid, address, self.field["stride." + structure])
+            yield data
+            address = self._at(data, 0, structure + ".next")
+
+    def _caches_of(self, heap: bytes) -> Iterator[ObjectCache]:
+        first, stride = self.offset("quarry_heap.cache"), self.field["stride.quarry_cache"]
+        for start in range(first, first + self.count("heap_caches") * stride, stride):
+            cache = self._object_cache(heap[start : start + stride])
+            if cache.size:
+                cache.name = f"heap-{cache.size}"
+                yield cache
+
+    def _object_cache(self, data: bytes) -> ObjectCache:
+        start = self.offset("quarry_cache.name")
+        return ObjectCache(
+            data[start : start + _NAME_BYTES].split(b"\0")[0].decode(errors="replace"),
+            *(
+                self._at(data, 0, "quarry_cache." + name)
+                for name in ("size", "objects", "run_bytes", "slab_count", "live")
+            ),
+        )

@@ -5,7 +5,7 @@ from typing import Any
 
 from . import show
 from .arguments import add_pid
-from .heap import Heap
+from .heap import ClassCounts, Heap, ObjectCache
 
 SLABINFO_HEADER = (
     "slabinfo - version: 2.1\n"
@@ -23,7 +23,8 @@ def add_parser(verbs: Any) -> None:
         description="Prints a process's size classes as the kernel prints its slab caches, in the "
         "format of /proc/slabinfo, version 2.1. Active objects are those that the program holds; "
         "limit is the depth that a thread's cache has earned, sharedavail the objects in all caches; "
-        "objperslab and pagesperslab are of its full slabs, the first ones of a class are smaller.",
+        "objperslab and pagesperslab are of its full slabs, the first ones of a class are smaller. Object "
+        "caches follow by their names, and what heaps hold as heap-SIZE.",
     )
     add_pid(slab)
     slab.add_argument("--all", action="store_true", help="classes without a slab, too")
@@ -46,27 +47,54 @@ def add_parser(verbs: Any) -> None:
     buddy.set_defaults(run=buddyinfo)
 
 
+def _class_row(counts: ClassCounts) -> dict[str, str | int]:
+    return {
+        "name": f"quarry-{counts.shape.size}",
+        "active_objs": counts.live,
+        "num_objs": counts.objects,
+        "objsize": counts.shape.size,
+        "objperslab": counts.shape.objects,
+        "pagesperslab": counts.shape.pages,
+        "limit": counts.capacity,
+        "batchcount": (counts.capacity + 1) // 2,
+        "sharedfactor": 0,
+        "active_slabs": counts.slabs,
+        "num_slabs": counts.slabs,
+        "sharedavail": counts.cached,
+    }
+
+
+def _cache_row(cache: ObjectCache, page_bytes: int) -> dict[str, str | int]:
+    """No thread keeps objects of these."""
+    return {
+        "name": cache.name,
+        "active_objs": cache.live,
+        "num_objs": cache.slabs * cache.per_slab,
+        "objsize": cache.size,
+        "objperslab": cache.per_slab,
+        "pagesperslab": cache.slab_bytes // page_bytes,
+        "limit": 0,
+        "batchcount": 0,
+        "sharedfactor": 0,
+        "active_slabs": cache.slabs,
+        "num_slabs": cache.slabs,
+        "sharedavail": 0,
+    }
+
+
 def slabinfo(arguments: argparse.Namespace) -> int:
     """The verb slabinfo."""
-    rows = []
-    for counts in Heap(arguments.pid).classes()[1:]:
-        if counts.slabs or arguments.all and counts.shape.size:
-            rows.append(
-                {
-                    "name": f"quarry-{counts.shape.size}",
-                    "active_objs": counts.live,
-                    "num_objs": counts.objects,
-                    "objsize": counts.shape.size,
-                    "objperslab": counts.shape.objects,
-                    "pagesperslab": counts.shape.pages,
-                    "limit": counts.capacity,
-                    "batchcount": (counts.capacity + 1) // 2,
-                    "sharedfactor": 0,
-                    "active_slabs": counts.slabs,
-                    "num_slabs": counts.slabs,
-                    "sharedavail": counts.cached,
-                }
-            )
+    heap = Heap(arguments.pid)
+    rows = [
+        _class_row(counts)
+        for counts in heap.classes()[1:]
+        if counts.slabs or arguments.all and counts.shape.size
+    ]
+    rows += [
+        _cache_row(cache, heap.page_bytes)
+        for cache in heap.object_caches()
+        if cache.slabs or arguments.all
+    ]
     if arguments.json:
         show.print_json({"pid": arguments.pid, "classes": rows})
         return 0

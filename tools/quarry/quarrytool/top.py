@@ -19,7 +19,7 @@ from rich.text import Text
 
 from . import pages, procfs, quantity, show, signals
 from .errors import ToolError, UsageError
-from .heap import Heap, Totals
+from .heap import Heap, ObjectCache, Totals
 
 SORTS = {
     "size": "bytes",
@@ -221,7 +221,7 @@ def _as_json(heap: Heap | None, sort: str) -> Any:
 
 
 def class_rows(heap: Heap, sort: str) -> list[Row]:
-    """The classes that have slabs, largest first."""
+    """The classes and object caches that have slabs, largest first."""
     shapes, holes, returned = heap.shapes(), Counter[int](), Counter[int]()
     places: dict[int, list[int]] = {}
     for region in heap.regions():
@@ -254,7 +254,24 @@ def class_rows(heap: Heap, sort: str) -> list[Row]:
         for index, counts in enumerate(heap.classes())
         if index and counts.slabs
     ]
+    rows += [_cache_row(cache) for cache in heap.object_caches() if cache.slabs]
     return sorted(rows, key=lambda row: -getattr(row, SORTS[sort]))
+
+
+def _cache_row(cache: ObjectCache) -> Row:
+    """Free objects of these stay constructed: no page of them is a hole."""
+    return Row(
+        cache.name,
+        cache.slabs * cache.per_slab,
+        cache.live,
+        cache.size,
+        cache.slabs,
+        cache.per_slab,
+        cache.slabs * cache.slab_bytes,
+        cached=0,
+        holes=0,
+        returned=0,
+    )
 
 
 def users(lacking: set[Any]) -> list[tuple[int, str, int, Totals]]:
