@@ -285,6 +285,7 @@ def check_refusals():
         result = tool("profile", *words)
         tap.check(f"a wrong command line: {what}", result.returncode == 2 and "Traceback" not in result.stderr,
                   f"{result.returncode} {result.stderr}")
+    os.remove(bad)
     result = tool("profile", "-o", bad, "--", "/no/such/program")
     tap.check("a command that is not there", result.returncode == 127 and result.stderr.count("\n") == 1
               and not os.path.exists(bad), result.stderr)

@@ -148,6 +148,21 @@ def check_clock(name, known):
               and not result.stderr, f"{shown} {result.stderr}")
 
 
+def check_command(name):
+    """Its status comes back, and it ends by itself, whatever becomes of the recording."""
+    result = tool("record", "--json", "-o", name, "-i", "3600", "--", "sh", "-c", "exit 5")
+    tap.check("a recording too short for a summary: the command's status", result.returncode == 5 and
+              "too few" in result.stderr and result.stderr.count("\n") == 1, result.stderr)
+    before = lines_of(name)
+    for words in (("--", "/nonexistent"), ("2",)):
+        result = tool("record", "-o", name, *words)
+        tap.check(f"record {words[-1]} costs no recording", result.returncode == 1 and lines_of(name) == before,
+                  result.stderr)
+    result = tool("record", "--json", "-o", "/dev/full", "--", "sh", "-c", "sleep 0.1; echo ended; exit 5")
+    tap.check("where nothing can be written the command goes on", result.returncode == 5 and
+              result.stdout == "ended\n" and result.stderr.count("\n") == 1, result.stdout + result.stderr)
+
+
 def check_plot_over(folder):
     name = os.path.join(folder, "memory.html")
     tool("record", "-o", name, "-i", "0.01", "--", PROGRAM, "drips")
@@ -168,5 +183,6 @@ with tempfile.TemporaryDirectory() as scratch:
         check_words(recording, one, two)
         check_quantities(recording, one)
         check_clock(recording, one)
+    check_command(recording)
     check_plot_over(scratch)
 tap.done()

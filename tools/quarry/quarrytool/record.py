@@ -10,11 +10,11 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, suppress
 from typing import Any, TextIO
 
 from . import procfs, quantity, recording, run, show, signals
-from .errors import ToolError, UsageError
+from .errors import ToolError, UsageError, only_told, tell
 from .heap import Heap, Totals
 from .statusline import StatusLine
 
@@ -178,23 +178,32 @@ def main(arguments: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
         raise UsageError("record: name the file to write by -o FILE")
     command = [] if pid else run.command_of(arguments)
     name = procfs.command(pid) if pid else os.path.basename(command[0])
-    with show.open_output(arguments.output) as output, signals.Inbox(
+    if pid:
+        Sampler(pid, False).sample()  # one that cannot be looked at costs no file
+    with show.open_output(arguments.output, keep=True) as output, signals.Inbox(
         signal.SIGINT, signal.SIGTERM, signal.SIGHUP
     ) as inbox:
         child = _start(command, arguments) if command else None
-        _write(
-            output,
-            {
-                "format": recording.FORMAT,
-                "version": recording.VERSION,
-                "command": name,
-                "interval_s": arguments.interval,
-            },
-        )
-        end = _follow(child.pid if child else pid, child, output, inbox, arguments)
+        show.empty(output)
+        header = {
+            "format": recording.FORMAT,
+            "version": recording.VERSION,
+            "command": name,
+            "interval_s": arguments.interval,
+        }
+        try:
+            _write(output, header)
+            end = _follow(child.pid if child else pid, child, output, inbox, arguments)
+        except OSError as error:
+            if not child:
+                raise
+            tell(error)
+            return _outlast(child, output, inbox)
+    command_ended = child is not None and end == _ENDED
     if arguments.json:
-        show.print_json(recording.load(arguments.output).summary(), sys.stderr)
-    return _status(child) if end == _ENDED else 0
+        with only_told() if command_ended else nullcontext():
+            show.print_json(recording.load(arguments.output).summary(), sys.stderr)
+    return _status(child) if command_ended else 0
 
 
 def _process(arguments: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
@@ -274,6 +283,17 @@ def _follow(
     if not arguments.quiet:
         _tell_rate(clock, sampler.now, samples)
     return end
+
+
+def _outlast(child: "subprocess.Popen[bytes]", output: TextIO, inbox: signals.Inbox) -> int:
+    """The recording cannot be written any more; the status of the command, which goes on with its signals."""
+    with suppress(OSError):
+        output.close()  # what is left of it would be tried once more
+    with _end_of(child.pid) as ended:
+        while child.poll() is None:
+            if came := inbox.wait(_PROGRESS_S, ended):
+                _interrupted(came, child)
+    return _status(child)
 
 
 @contextmanager

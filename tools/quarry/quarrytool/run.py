@@ -9,10 +9,10 @@ import time
 from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
-from . import heap, show
-from .errors import ToolError, UsageError
+from . import heap, show, start
+from .errors import ToolError, UsageError, only_told
 from .tracer import Outcome, Tracer
 
 # Flag, variable or tunable, metavar, what it does: docs/OPTIONS.md.
@@ -154,8 +154,8 @@ def main(arguments: argparse.Namespace) -> int:
     """The verb; does not return where the command was killed by a signal."""
     command, variables = command_of(arguments), environment(arguments)
     if arguments.quiet:
-        _become(command, variables)
-    output = show.open_output(arguments.output) if arguments.output else None
+        start.become(command, variables)
+    output = show.open_output(arguments.output, keep=True) if arguments.output else None
     last: dict[str, Any] = {}
     started = time.monotonic()
     tracer = Tracer(command, variables, not arguments.no_calls, lambda pid: _look(pid, last))
@@ -163,20 +163,14 @@ def main(arguments: argparse.Namespace) -> int:
     if not tracer.started:
         return finish(outcome.status)
     figures = _figures(outcome, last, time.monotonic() - started)
-    with output or nullcontext(sys.stderr) as stream:  # written before a signal ends this, too
+    with only_told(), output or nullcontext(sys.stderr) as stream:  # before a signal ends this, too
+        if output:
+            show.empty(output)
         if arguments.json:
             show.print_json(figures, stream)
         else:
             print(_text(figures), file=stream)
     return finish(outcome.status)
-
-
-def _become(command: list[str], variables: dict[str, str]) -> NoReturn:
-    try:
-        os.execvpe(command[0], command, variables)
-    except OSError as error:
-        print(f"quarry: {command[0]}: {error.strerror}", file=sys.stderr)
-    sys.exit(127)
 
 
 def finish(status: int) -> int:
