@@ -312,17 +312,8 @@ def _trim_text(report: dict[str, Any]) -> str:
     return text + ("; stays: " + ", ".join(kept) if kept else "")
 
 
-_HELD = ("live", "cached", "free_object", "dirty", "mapped", "metadata")
-
-
 def _limit(arguments: argparse.Namespace) -> int:
     request = f"limit {_word(arguments.bytes)}"
-
-    def act(process: Process) -> dict[str, Any]:
-        answer = process.ask(request)
-        stats = process.ask("stats json")
-        held = sum(stats[f"{name}_bytes"] for name in _HELD)
-        return {**answer, "held_bytes": held, "dirty_bytes": stats["dirty_bytes"]}
 
     def text(result: dict[str, Any]) -> str:
         limit, held = result["limit_bytes"], result["held_bytes"]
@@ -337,7 +328,7 @@ def _limit(arguments: argparse.Namespace) -> int:
             beyond = f", {free} of it free, which goes back before malloc fails"
         return f"limit {show.size(limit)}; it holds {show.size(held)}{beyond}"
 
-    return _each(arguments, act, text)
+    return _each(arguments, lambda process: process.ask(request), text)
 
 
 def _stats(arguments: argparse.Namespace) -> int:
