@@ -4,6 +4,7 @@
 what to do where nothing can be traced."""
 import errno
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,7 +14,7 @@ import time
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path[:0] = [os.path.dirname(HERE), HERE]
 import tap
-from quarry_tool import ENVIRONMENT, NO_SECCOMP, TOOL, tool, under_filter
+from quarry_tool import ENVIRONMENT, NO_SECCOMP, TOOL, refuses, tool, under_filter
 
 PATIENCE_S = 60
 FAILS = ("--", "sh", "-c", "exit 5")
@@ -100,9 +101,17 @@ def check_status(folder):
         tap.check("one that it starts does", file.read().startswith("quarry: peak"), result.stderr)
 
 
+def check_library(folder):
+    """ld.so takes a path with a blank or a colon for two, and neither is there."""
+    for name in ("a b", "a:b"):
+        path = shutil.copy(tap.LIBRARY, os.path.join(folder, name))
+        refuses(f"a library '{name}' is refused", "move it", "run", "-q", "--library", path, "--", "true")
+
+
 check_descendants()
 check_no_ptrace()
 with tempfile.TemporaryDirectory() as scratch:
     check_signals_of_command(scratch)
     check_status(scratch)
+    check_library(scratch)
 tap.done()

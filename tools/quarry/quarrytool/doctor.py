@@ -174,7 +174,7 @@ def _library() -> Finding:
     try:
         return Finding("ok", "library", run.find_library())
     except ToolError as error:
-        return Finding("bad", "library", "not found", str(error))
+        return Finding("bad", "library", "cannot be preloaded", str(error))
 
 
 def _process(pid: int) -> Iterator[Finding]:

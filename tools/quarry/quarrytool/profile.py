@@ -139,7 +139,7 @@ def _environment(arguments: argparse.Namespace) -> dict[str, str]:
     if not shim:
         raise ToolError(f"{_LIBRARY}: there is no such library; build it by 'make'")
     result = dict(os.environ) if arguments.plain else run.environment(arguments)
-    result["LD_PRELOAD"] = " ".join(filter(None, (shim, result.get("LD_PRELOAD"))))
+    result["LD_PRELOAD"] = " ".join(filter(None, (run.preloadable(shim), result.get("LD_PRELOAD"))))
     result["QUARRY_PROFILE_FILE"] = os.path.abspath(arguments.output)
     result["QUARRY_PROFILE_RATE"] = str(arguments.rate)
     if arguments.follow:

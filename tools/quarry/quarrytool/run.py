@@ -59,7 +59,14 @@ def find_library(given: str | None = None) -> str:
             f"{given or 'libquarry.so'}: there is no such library; build it by 'make', "
             "or name it by --library"
         )
-    return found
+    return preloadable(found)
+
+
+def preloadable(path: str) -> str:
+    """The path of a library; a ToolError where ld.so would take it for two, and ignore both."""
+    if " " in path or ":" in path:
+        raise ToolError(f"{path}: LD_PRELOAD cannot have a blank or a colon in a path; move it elsewhere")
+    return path
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
