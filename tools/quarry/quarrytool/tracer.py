@@ -150,7 +150,7 @@ class Tracer:
             os.waitpid(pid, 0)
             raise ToolError(
                 f"the command cannot be traced: {error}; a debugger or sandbox may forbid "
-                f"it; {self.untraced}"
+                f"it; {self.untraced}{procfs.yama_hint(procfs.YAMA_ROOT)}"
             )
         os.write(go_end, b"g")
         os.close(go_end)
