@@ -117,6 +117,7 @@ def check_words(name, known, other):
             (("-o", name, known.pid, "--library", "x"), "--library: ")):
         shown = " ".join(words).replace(known.pid, "PID").replace(other.pid, "PID2").replace(name, "FILE")
         refuses(f"record {shown}", says, "record", *words, status=2)
+    refuses("record \u00b2: a command, not a PID", "\u00b2: No such file", "record", "-o", name, "\u00b2")
     refuses("top PID PID2", both, "top", known.pid, other.pid, status=2)
     refuses("top 0 is not top of all", "process 0: there is none", "top", "0")
     result = tool("record", "-o", name, "--", "sh", "-c", "echo $1", "sh", "-t")

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """The command line: one module per verb."""
 import argparse
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -90,6 +91,9 @@ def _replace_closed() -> None:
 def main(words: list[str]) -> int:
     """Run one command line; the exit status."""
     _replace_closed()
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # names of files need not be text
     try:
         return _run(words)
     except KeyboardInterrupt:

@@ -77,7 +77,7 @@ class Process:
         parts, end = [], time.monotonic() + self.timeout_s
         try:
             self.socket.settimeout(self.timeout_s)
-            self.socket.send(request.encode() + b"\n")
+            self.socket.send(request.encode(errors="replace") + b"\n")
             while data := self._receive(end):
                 parts.append(data)
         except TimeoutError:

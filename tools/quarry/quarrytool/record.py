@@ -177,7 +177,7 @@ def main(arguments: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
     if not arguments.output:
         raise UsageError("record: name the file to write by -o FILE")
     command = [] if pid else run.command_of(arguments)
-    name = procfs.command(pid) if pid else os.path.basename(command[0])
+    name = procfs.command(pid) if pid else procfs.printable(os.path.basename(command[0]))
     if pid:
         Sampler(pid, False).sample()  # one that cannot be looked at costs no file
     with show.open_output(arguments.output, keep=True) as output, signals.Inbox(
@@ -209,7 +209,7 @@ def main(arguments: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
 def _process(arguments: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
     """The process that is named, options behind it read; 0 where there is a command."""
     pids = []
-    while arguments.command and arguments.command[0].isdigit():
+    while arguments.command and arguments.command[0].isdecimal():
         pids.append(arguments.command[0])
         parser.parse_args(arguments.command[1:], arguments)
     if not pids:

@@ -86,7 +86,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _switch(text: str) -> str:
-    if not text.isdigit():
+    if not text.isdecimal():
         raise argparse.ArgumentTypeError("takes 0, 1 or nothing; put '--' before the command")
     return text
 
