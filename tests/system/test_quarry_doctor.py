@@ -34,12 +34,13 @@ def check_settings():
     status, found = of_environment()
     tap.check("nothing is set, and that is said", status == 0 and "none" in found.get(
         "settings of malloc", {}).get("value", ""), found)
-    status, found = of_environment(MALLOC_TRIM_THRESHOLD_="1M", QUARRY_FOREIGN="leak",
+    status, found = of_environment(MALLOC_TRIM_THRESHOLD_="1M", QUARRY_FOREIGN="leak", QUARRY_PROFILE_RATE="1",
                                    GLIBC_TUNABLES="glibc.rtld.nns=4:glibc.malloc.tcache_count=9")
     tap.check("what is set, and well, is listed", status == 0 and [
         (found.get(name, {}).get("verdict"), found.get(name, {}).get("value"))
-        for name in ("MALLOC_TRIM_THRESHOLD_", "QUARRY_FOREIGN", "glibc.malloc.tcache_count")] == [
-            ("ok", "1M"), ("ok", "leak"), ("ok", "9")] and "glibc.rtld.nns" not in found, found)
+        for name in ("MALLOC_TRIM_THRESHOLD_", "QUARRY_FOREIGN", "QUARRY_PROFILE_RATE",
+                     "glibc.malloc.tcache_count")] == [
+            ("ok", "1M"), ("ok", "leak"), ("ok", "1"), ("ok", "9")] and "glibc.rtld.nns" not in found, found)
     wrong = {"MALLOC_TRIM_THRESHOLD": "MALLOC_TRIM_THRESHOLD_", "QUARRY_LIMITS": "QUARRY_LIMIT",
              "malloc_arena_max": "MALLOC_ARENA_MAX"}
     status, found = of_environment(**dict.fromkeys(wrong, "1M"), MALLOC_CONF="a:b",

@@ -164,6 +164,31 @@ def check_command(name):
               result.stdout == "ended\n" and result.stderr.count("\n") == 1, result.stdout + result.stderr)
 
 
+def check_late_heap():
+    """A program that uses Quarry after long without is seen to."""
+    script = """if True:
+        import os, sys
+        sys.path.insert(0, sys.argv[1])
+        from quarrytool import record
+        looks, now = [0], [0.0]
+        record.time.monotonic = lambda: now[0]
+        def heap(pid):
+            looks[0] += 1
+            if now[0] < 1000:
+                raise record.ToolError
+            return Heap()
+        class Heap:
+            totals = staticmethod(record.Totals)
+        record.Heap = heap
+        sampler = record.Sampler(os.getpid(), False)
+        for now[0] in range(1002):
+            for _ in range(200):
+                entry = sampler.sample()[-1]
+        print("live" in entry, looks[0] < 2000)"""
+    result = tap.run("/usr/bin/python3", "-B", "-c", script, os.path.dirname(TOOL))
+    tap.equal("a heap that is there late is found, and seldom looked for", result.stdout, "True True\n")
+
+
 def check_plot_over(folder):
     name = os.path.join(folder, "memory.html")
     tool("record", "-o", name, "-i", "0.01", "--", PROGRAM, "drips")
@@ -185,5 +210,6 @@ with tempfile.TemporaryDirectory() as scratch:
         check_quantities(recording, one)
         check_clock(recording, one)
     check_command(recording)
+    check_late_heap()
     check_plot_over(scratch)
 tap.done()

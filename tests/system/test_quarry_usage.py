@@ -20,6 +20,8 @@ def check_processes(known):
         text = tool(verb, "--help", COLUMNS="40").stdout
         tap.check(f"{verb} --help names one", text.count("PID") >= 1 and "more" not in text.split("PID")[0],
                   text)
+    tap.equal("trim --json of several that cannot be reached", tool("trim", "--json", "123", "99999999").stdout,
+              "[]\n")
     for words in (("why", known.pid, "--json"), ("why", "--json", known.pid), ("doctor", "--json", known.pid)):
         tap.check(f"{' '.join(words[:2])} ...: one process", json.loads(tool(*words).stdout or "0"), words)
 

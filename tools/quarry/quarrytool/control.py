@@ -271,8 +271,9 @@ def _each(
             unwritten = error
     if unwritten:
         raise unwritten
-    if arguments.json and done:
-        show.print_json(done[0] if len(arguments.pid) == 1 else done)
+    several = len(arguments.pid) > 1
+    if arguments.json and (done or several):
+        show.print_json(done if several else done[0])
     return failed
 
 

@@ -180,7 +180,10 @@ def _report(profile: profiled.Profile, arguments: argparse.Namespace, stream: Te
         return
     resolved = callsites.Resolved(profile)
     if arguments.folded:
-        _write(arguments.folded, lambda out: callsites.write_folded(resolved, what, out))
+        _write(
+            arguments.folded,
+            lambda out: callsites.write_folded(resolved, what, arguments.leaks, out),
+        )
     if arguments.quiet:
         return
     report = _figures(resolved, arguments, what)

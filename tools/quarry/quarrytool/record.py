@@ -21,6 +21,7 @@ from .statusline import StatusLine
 _EVENT_BYTES = 64 << 10  # less given back is added to what comes next
 _GIVEN_BACK = {"purged_ever": "given back by madvise", "trimmed_ever": "given back by brk"}
 _PROGRESS_S = 0.25
+_TRIES, _RETRY_S = 100, 1.0
 _LATE = 0.1  # a larger share of samples that took longer than the interval is told
 _DURATION_MOST_S = 366 * quantity.DAY_S
 _ENDED, _OVER = "the process ended", "the time was over"
@@ -79,7 +80,7 @@ class Sampler:
         self.pid = pid  # of the thread through which it is looked at
         self.started = time.monotonic()
         self.heap: Heap | None = None
-        self.tries = 0
+        self.tries, self.tried = 0, 0.0
         self.seen: dict[str, int] = dict.fromkeys(_GIVEN_BACK, 0) if from_start else {}
         self.untold: Counter[str] = Counter()
         self.now = 0.0
@@ -121,11 +122,15 @@ class Sampler:
         raise ToolError(f"process {self.process}: there is none; it may have ended")
 
     def _totals(self) -> Totals | None:
-        """The heap's totals; looked for anew while the program starts or turns into another one."""
+        """The heap's totals; looked for anew while the program starts or turns into another one.
+
+        A look costs more than a sample: after many in vain there are few.
+        """
         try:
-            if self.heap is None and self.tries < 100:
-                self.tries += 1
+            if self.heap is None and (self.tries < _TRIES or self.now >= self.tried + _RETRY_S):
+                self.tries, self.tried = self.tries + 1, self.now
                 self.heap = Heap(self.pid)
+                self.tries = 0
             return self.heap.totals() if self.heap else None
         except ToolError:
             self.heap = None

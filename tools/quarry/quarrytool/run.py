@@ -11,7 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from . import heap, show, start
+from . import heap, settings, show, start
 from .errors import ToolError, UsageError, only_told
 from .tracer import Outcome, Tracer
 
@@ -105,7 +105,8 @@ def environment(arguments: argparse.Namespace) -> dict[str, str]:
     result["LD_PRELOAD"] = " ".join(
         filter(None, (find_library(arguments.library), result.get("LD_PRELOAD")))
     )
-    tunables = list(filter(None, [result.get("GLIBC_TUNABLES")]))
+    given_before = filter(None, result.pop("GLIBC_TUNABLES", "").split(":"))
+    tunables = [entry for entry in given_before if not _replaced(entry, arguments)]
     for flag, name, *_ in (*OPTIONS, ("--control", "QUARRY_CONTROL")):
         value = getattr(arguments, flag[2:].replace("-", "_"))
         if value is not None and name.startswith("glibc."):
@@ -115,6 +116,12 @@ def environment(arguments: argparse.Namespace) -> dict[str, str]:
     if tunables:
         result["GLIBC_TUNABLES"] = ":".join(tunables)
     return result
+
+
+def _replaced(tunable: str, arguments: argparse.Namespace) -> bool:
+    """Whether a flag says what a tunable does, which would win over the flag's variable."""
+    option = settings.options().get(tunable.partition("=")[0])
+    return option is not None and getattr(arguments, option.name, None) is not None
 
 
 def add_parser(verbs: Any) -> None:
