@@ -102,7 +102,8 @@ static void do_limit(struct sink *out, char *const *word) {
         refuse(out, "limit", word[1], "is no limit; give bytes (64M), auto, or none");
         return;
     }
-    sink_print(out, "{\"limit_bytes\": %zu}\n", limit_get() == LIMIT_NONE ? 0 : limit_get());
+    sink_print(out, "{\"limit_bytes\": %zu, \"held_bytes\": %zu, \"dirty_bytes\": %zu}\n",
+               limit_get() == LIMIT_NONE ? 0 : limit_get(), limit_held_bytes(), page_dirty_bytes());
 }
 
 static void do_stats(struct sink *out, char *const *word) {

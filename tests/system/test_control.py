@@ -115,6 +115,7 @@ def check_set():
                 "mxfast", "161")
         refuses("and one that is none", "is not one of: abort, leak, libc", "set", program.pid,
                 "foreign", "no")
+        refuses("and one that is no text", "'?' is not one of", "set", program.pid, "top_pad", b"\xff")
         refuses("a value is one word", "one word", "set", program.pid, "top_pad", "1 2")
 
 

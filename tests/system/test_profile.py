@@ -92,7 +92,11 @@ def check_program_without_leaks():
     shown = report("--leaks")
     tap.check("a program that frees all has no leaks", shown["sites"] == [] and shown["bytes"] == 0
               and shown["kept_by_runtime"] > 0, shown["sites"])
+    out = os.path.join(work.name, "out")
     tap.check("and the text says so", "0B leaked" in tool("profile", "--leaks", PROFILE).stdout, "")
+    tool("profile", "--leaks", "--folded", out, PROFILE)
+    with open(out, encoding="utf-8") as file:
+        tap.equal("and no stack is folded", file.read(), "")
     tap.check("what it allocated is known all the same", by_function(report(
         "--allocated", "--depth", "1")) == ALLOCATED, "")
 
@@ -285,6 +289,7 @@ def check_refusals():
         result = tool("profile", *words)
         tap.check(f"a wrong command line: {what}", result.returncode == 2 and "Traceback" not in result.stderr,
                   f"{result.returncode} {result.stderr}")
+    os.remove(bad)
     result = tool("profile", "-o", bad, "--", "/no/such/program")
     tap.check("a command that is not there", result.returncode == 127 and result.stderr.count("\n") == 1
               and not os.path.exists(bad), result.stderr)

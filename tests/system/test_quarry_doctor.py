@@ -34,12 +34,13 @@ def check_settings():
     status, found = of_environment()
     tap.check("nothing is set, and that is said", status == 0 and "none" in found.get(
         "settings of malloc", {}).get("value", ""), found)
-    status, found = of_environment(MALLOC_TRIM_THRESHOLD_="1M", QUARRY_FOREIGN="leak",
+    status, found = of_environment(MALLOC_TRIM_THRESHOLD_="1M", QUARRY_FOREIGN="leak", QUARRY_PROFILE_RATE="1",
                                    GLIBC_TUNABLES="glibc.rtld.nns=4:glibc.malloc.tcache_count=9")
     tap.check("what is set, and well, is listed", status == 0 and [
         (found.get(name, {}).get("verdict"), found.get(name, {}).get("value"))
-        for name in ("MALLOC_TRIM_THRESHOLD_", "QUARRY_FOREIGN", "glibc.malloc.tcache_count")] == [
-            ("ok", "1M"), ("ok", "leak"), ("ok", "9")] and "glibc.rtld.nns" not in found, found)
+        for name in ("MALLOC_TRIM_THRESHOLD_", "QUARRY_FOREIGN", "QUARRY_PROFILE_RATE",
+                     "glibc.malloc.tcache_count")] == [
+            ("ok", "1M"), ("ok", "leak"), ("ok", "1"), ("ok", "9")] and "glibc.rtld.nns" not in found, found)
     wrong = {"MALLOC_TRIM_THRESHOLD": "MALLOC_TRIM_THRESHOLD_", "QUARRY_LIMITS": "QUARRY_LIMIT",
              "malloc_arena_max": "MALLOC_ARENA_MAX"}
     status, found = of_environment(**dict.fromkeys(wrong, "1M"), MALLOC_CONF="a:b",
@@ -128,8 +129,28 @@ def check_refused():
                  "not root: no process of another user to look at")
 
 
+def check_kernel():
+    """What the kernel lacks or refuses is told as that."""
+    absent = ("lacks = lambda call: lambda name, *a, **k: call(name, *a, **k) if name.split('/')[-1] not in "
+              "('pagemap', 'cgroup') else (_ for _ in ()).throw(FileNotFoundError(2, '')); "
+              "procfs.open, procfs.os.open = lacks(open), lacks(procfs.os.open); ")
+    for scope, says in ((2, "as does 'quarry run' without -q"), (3, "nobody may")):
+        result = hooked(f"{absent}procfs.yama_scope = lambda: {scope}", "doctor", "--json")
+        found = {f["topic"]: f for f in json.loads(result.stdout or "[]")}
+        tap.check(f"doctor under Yama's scope {scope}", says in found.get("Yama ptrace_scope", {}).get("advice", ""),
+                  found.get("Yama ptrace_scope"))
+    for topic, name in (("pagemap", "pagemap"), ("control group's memory limit", "cgroup")):
+        tap.check(f"without /proc/PID/{name} doctor says so, and goes on", f"no /proc/PID/{name}" in found.get(
+            topic, {}).get("advice", ""), result.stderr)
+    result = hooked("procfs.yama_scope = lambda: 3; cli.run.Tracer._start.__globals__['_ptrace'] = lambda *a: -1",
+                    "run", "--", "true")
+    tap.check("run says where Yama lets nobody trace", result.returncode == 1 and "ptrace_scope is 3" in result.stderr
+              and "nobody may" in result.stderr, result.stderr)
+
+
 check_settings()
 check_parser()
 check_mappings()
 check_refused()
+check_kernel()
 tap.done()

@@ -117,6 +117,7 @@ def check_words(name, known, other):
             (("-o", name, known.pid, "--library", "x"), "--library: ")):
         shown = " ".join(words).replace(known.pid, "PID").replace(other.pid, "PID2").replace(name, "FILE")
         refuses(f"record {shown}", says, "record", *words, status=2)
+    refuses("record \u00b2: a command, not a PID", "\u00b2: No such file", "record", "-o", name, "\u00b2")
     refuses("top PID PID2", both, "top", known.pid, other.pid, status=2)
     refuses("top 0 is not top of all", "process 0: there is none", "top", "0")
     result = tool("record", "-o", name, "--", "sh", "-c", "echo $1", "sh", "-t")
@@ -148,6 +149,46 @@ def check_clock(name, known):
               and not result.stderr, f"{shown} {result.stderr}")
 
 
+def check_command(name):
+    """Its status comes back, and it ends by itself, whatever becomes of the recording."""
+    result = tool("record", "--json", "-o", name, "-i", "3600", "--", "sh", "-c", "exit 5")
+    tap.check("a recording too short for a summary: the command's status", result.returncode == 5 and
+              "too few" in result.stderr and result.stderr.count("\n") == 1, result.stderr)
+    before = lines_of(name)
+    for words in (("--", "/nonexistent"), ("2",)):
+        result = tool("record", "-o", name, *words)
+        tap.check(f"record {words[-1]} costs no recording", result.returncode == 1 and lines_of(name) == before,
+                  result.stderr)
+    result = tool("record", "--json", "-o", "/dev/full", "--", "sh", "-c", "sleep 0.1; echo ended; exit 5")
+    tap.check("where nothing can be written the command goes on", result.returncode == 5 and
+              result.stdout == "ended\n" and result.stderr.count("\n") == 1, result.stdout + result.stderr)
+
+
+def check_late_heap():
+    """A program that uses Quarry after long without is seen to."""
+    script = """if True:
+        import os, sys
+        sys.path.insert(0, sys.argv[1])
+        from quarrytool import record
+        looks, now = [0], [0.0]
+        record.time.monotonic = lambda: now[0]
+        def heap(pid):
+            looks[0] += 1
+            if now[0] < 1000:
+                raise record.ToolError
+            return Heap()
+        class Heap:
+            totals = staticmethod(record.Totals)
+        record.Heap = heap
+        sampler = record.Sampler(os.getpid(), False)
+        for now[0] in range(1002):
+            for _ in range(200):
+                entry = sampler.sample()[-1]
+        print("live" in entry, looks[0] < 2000)"""
+    result = tap.run("/usr/bin/python3", "-B", "-c", script, os.path.dirname(TOOL))
+    tap.equal("a heap that is there late is found, and seldom looked for", result.stdout, "True True\n")
+
+
 def check_plot_over(folder):
     name = os.path.join(folder, "memory.html")
     tool("record", "-o", name, "-i", "0.01", "--", PROGRAM, "drips")
@@ -168,5 +209,7 @@ with tempfile.TemporaryDirectory() as scratch:
         check_words(recording, one, two)
         check_quantities(recording, one)
         check_clock(recording, one)
+    check_command(recording)
+    check_late_heap()
     check_plot_over(scratch)
 tap.done()

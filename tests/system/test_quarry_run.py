@@ -1,19 +1,23 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: MIT
-"""quarry run and rt: what they wait for, whom a signal reaches, and what to do where nothing can be traced."""
+"""quarry run, rt and profile: how a command starts, whom a signal reaches, whose exit status comes back, and
+what to do where nothing can be traced."""
 import errno
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path[:0] = [os.path.dirname(HERE), HERE]
 import tap
-from quarry_tool import ENVIRONMENT, NO_SECCOMP, TOOL, under_filter
+from quarry_tool import ENVIRONMENT, NO_SECCOMP, TOOL, refuses, tool, under_filter
 
 PATIENCE_S = 60
+FAILS = ("--", "sh", "-c", "exit 5")
 
 
 def reaped(pid):
@@ -61,6 +65,53 @@ def check_no_ptrace():
               result.stdout + result.stderr)
 
 
+def check_signals_of_command(folder):
+    """It ignores none for the tool's sake, and the command of profile gets those that are for it."""
+    profiled = ("profile", "-q", "-o", os.path.join(folder, "profile"))
+    for words in (("run", "-q"), ("run", "--no-calls"), profiled):
+        ignored = int(tool(*words, "--", "grep", "SigIgn", "/proc/self/status").stdout.split()[1], 16)
+        tap.equal(f"a command of {' '.join(words[:2])} ignores no signal that Python does", [
+            number for number in (signal.SIGPIPE, signal.SIGXFSZ) if ignored >> number - 1 & 1], [])
+    process = subprocess.Popen([TOOL, *profiled, "--", "sh", "-c", "trap 'exit 9' TERM; echo; read line"],
+                               stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=dict(os.environ, **ENVIRONMENT))
+    process.stdout.readline()
+    process.send_signal(signal.SIGTERM)
+    tap.equal("profile passes a signal on", process.wait(PATIENCE_S), 9)
+    process.communicate()
+
+
+def check_status(folder):
+    """It is the command's, also where the report cannot be written."""
+    path = os.path.join(folder, "output")
+    for words in (("run", "--no-calls"), ("profile", "-o", path)):
+        result = tap.run("sh", "-c", 'exec "$@" 2>/dev/full', "sh", TOOL, *words, *FAILS, **ENVIRONMENT)
+        tap.equal(f"the status of {words[0]} without its report", result.returncode, 5)
+    result = tool("run", "--no-calls", "-o", "/dev/full", *FAILS)
+    tap.check("that there is none is told", result.returncode == 5 and result.stderr.count("\n") == 1 and
+              "No space left" in result.stderr, result.stderr)
+    with open(path, "w", encoding="ascii") as file:
+        file.write("old\n")
+    for words in (("run", "--no-calls"), ("profile",)):
+        result = tool(*words, "-o", path, "--", "/nonexistent")
+        with open(path, encoding="ascii") as file:
+            tap.equal(f"a command that {words[0]} cannot start costs no file", (result.returncode, file.read()),
+                      (127, "old\n"))
+    result = tool("run", "--no-calls", "-o", path, "--", "true")
+    with open(path, encoding="ascii") as file:
+        tap.check("one that it starts does", file.read().startswith("quarry: peak"), result.stderr)
+
+
+def check_library(folder):
+    """ld.so takes a path with a blank or a colon for two, and neither is there."""
+    for name in ("a b", "a:b"):
+        path = shutil.copy(tap.LIBRARY, os.path.join(folder, name))
+        refuses(f"a library '{name}' is refused", "move it", "run", "-q", "--library", path, "--", "true")
+
+
 check_descendants()
 check_no_ptrace()
+with tempfile.TemporaryDirectory() as scratch:
+    check_signals_of_command(scratch)
+    check_status(scratch)
+    check_library(scratch)
 tap.done()

@@ -105,6 +105,8 @@ def check_why(known):
     account = reads("why", "why", known.pid)
     line = {line["key"]: line["bytes"] for line in account.get("lines", [])}
     near = max(rollup(known.pid) // 100, 256 << 10)
+    tap.check("the virtual size is beside them", account.get("virtual", 0) > account.get("total", 0) + MAPPING // 3,
+              account.get("virtual"))
     tap.check("the lines add up to smaps_rollup", line and abs(
         sum(line.values()) - rollup(known.pid)) <= near, f"{account}\n{rollup(known.pid)}")
     small, large = BLOCKS * BLOCK_CLASS, MAPPING // 2 + RUN
@@ -217,10 +219,13 @@ def check_run():
     with open(os.path.join(tap.ROOT, "docs", "OPTIONS.md"), encoding="utf-8") as file:
         rows = re.findall(r"^\| (\w+) \| (\S+) \| (\S+) \|", file.read(), re.MULTILINE)[1:]
     given = [f"--{name.replace('_', '-')}={(1 << 30) + i}" for i, (name, _, _) in enumerate(rows)]
-    result = tool("run", "-q", *given, "--", "env", GLIBC_TUNABLES="")
+    result = tool("run", "-q", *given, "--", "env",
+                  GLIBC_TUNABLES="glibc.malloc.perturb=5:glibc.rtld.nns=4:glibc.malloc.check=3")
     tap.check("every option of docs/OPTIONS.md is a flag", rows and all(
         re.search(rf"({key}|{variable})={(1 << 30) + i}\b", result.stdout)
         for i, (_, variable, key) in enumerate(rows)), result.stdout + result.stderr)
+    tap.check("a flag wins over a tunable that is there, and leaves others", "glibc.rtld.nns=4" in result.stdout
+              and "perturb=5" not in result.stdout and "check=3" not in result.stdout, result.stdout)
     result = tool(*run, "--", "/nonexistent")
     tap.check("a program that cannot be started: 127", result.returncode == 127
               and "/nonexistent: No such file" in result.stderr, result.stderr)

@@ -10,8 +10,8 @@ import tempfile
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path[:0] = [os.path.dirname(HERE), HERE]
 import tap
-from quarry_tool import (BLOCK_CLASS, BLOCKS, ENVIRONMENT, TOOL, UNREADABLE_MEMORY, Known, hooked, reads,
-                         refuses, tool)
+from quarry_tool import (BLOCK_CLASS, BLOCKS, ENVIRONMENT, PROGRAM, TOOL, UNREADABLE_MEMORY, Known, Ready, hooked,
+                         reads, refuses, tool)
 
 
 def check_processes(known):
@@ -20,6 +20,8 @@ def check_processes(known):
         text = tool(verb, "--help", COLUMNS="40").stdout
         tap.check(f"{verb} --help names one", text.count("PID") >= 1 and "more" not in text.split("PID")[0],
                   text)
+    tap.equal("trim --json of several that cannot be reached", tool("trim", "--json", "123", "99999999").stdout,
+              "[]\n")
     for words in (("why", known.pid, "--json"), ("why", "--json", known.pid), ("doctor", "--json", known.pid)):
         tap.check(f"{' '.join(words[:2])} ...: one process", json.loads(tool(*words).stdout or "0"), words)
 
@@ -70,6 +72,26 @@ def check_help():
     tap.check("stats --help tells the default", "default" in text, text)
 
 
+def check_names(folder):
+    """Names may be no text, or steer a terminal; a process may end while it is looked at."""
+    program = os.path.join(folder, "\u00b2 \x1b[31mx")
+    os.symlink(PROGRAM, program)
+    with Ready([program, "hold"], dict(os.environ, LD_PRELOAD=tap.LIBRARY)) as held:
+        result = tool("why", held.pid)
+        tap.check("a process's name does not steer the terminal", result.returncode == 0 and
+                  result.stdout.startswith(f"\u00b2 ?[31mx ({held.pid})"), result.stdout + result.stderr)
+        result = hooked("procfs.os.pread = lambda *_: b''", "map", held.pid)
+        tap.check("map of a process that ends meanwhile", result.returncode == 1 and result.stderr ==
+                  f"quarry: process {held.pid}: it ended meanwhile\n", result.stderr)
+    name = os.path.join(os.fsencode(folder), b"caf\xe9")
+    os.symlink(PROGRAM, name)
+    result = tool("record", "-o", name + b".rec", "-i", "0.005", "--", name, "drips")
+    tap.check("a program whose name is no text is recorded", result.returncode == 0, result.stderr)
+    result = tool("plot", name + b".rec")
+    tap.check("and plotted, into a file with such a name", result.returncode == 0 and result.stdout ==
+              f"{folder}/caf\\udce9.html\n" and os.path.exists(name + b".html"), result.stdout + result.stderr)
+
+
 def check_oom():
     everybody = len(reads("oom", "oom").get("processes", []))
     tap.equal("oom --json -n 1 shows one", len(reads("oom -n 1", "oom", "-n", "1").get("processes", [])), 1)
@@ -116,6 +138,7 @@ check_version()
 check_help()
 check_oom()
 with tempfile.TemporaryDirectory() as scratch:
+    check_names(scratch)
     check_kmem(scratch)
 check_lazy()
 tap.done()

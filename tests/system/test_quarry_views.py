@@ -13,8 +13,8 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path[:0] = [os.path.dirname(HERE), HERE]
 import cgroup
 import tap
-from quarry_tool import (BLOCK_CLASS, BLOCKS, ENVIRONMENT, MAPPING, PROGRAM, RUN, TOOL, Known, reads,
-                         refuses, tool)
+from quarry_tool import (BLOCK_CLASS, BLOCKS, ENVIRONMENT, MAPPING, PROGRAM, RUN, TOOL, Known, hooked,
+                         reads, refuses, tool)
 
 STEP_LIVE = 8192 * 1024  # of quarry_known.c
 DRIPPED = 60 * 40 << 10
@@ -28,6 +28,8 @@ def check_top(known):
         2 * BLOCKS) and row.get("bytes", 0) >= 2 * BLOCKS * BLOCK_CLASS, row)
     live = shown.get("totals", {}).get("live", 0) - BLOCKS * BLOCK_CLASS - MAPPING - RUN
     tap.check("top: live bytes are what it holds", 0 <= live <= 64 << 10, shown.get("totals"))
+    tap.check("top: its name and size are there", shown.get("command") == "quarry_known" and shown.get(
+        "rss", 0) >= 2 * BLOCKS * BLOCK_CLASS, shown.get("rss"))
     for width in ("60", "80", "120"):
         text = tool("top", known.pid, COLUMNS=width).stdout
         tap.check(f"top fits {width} columns, with whole figures and no colour",
@@ -47,6 +49,7 @@ def check_top(known):
     refuses("top: a process that is not there", "there is none", "top", "99999999")
     refuses("top: no views", "above 0", "top", known.pid, "-n", "0", status=2)
     check_top_without_keys(known)
+    check_top_changes(known)
 
 
 def check_top_without_keys(known):
@@ -67,8 +70,20 @@ def check_top_without_keys(known):
                   b"Traceback" not in text, text.decode())
 
 
+def check_top_changes(known):
+    """An address that is not there any more, once: what was read before it tells nothing about the process."""
+    for what, name in (("its process has run another program", "cli.top._one"),
+                       ("a table has moved", "cli.top.Heap._mappings")):
+        result = hooked(f"{name} = lambda it, *rest, real={name}, gone=[1]: real(it, *rest) if not gone else "
+                        "(gone.clear(), memory.read(it.pid, 8, 8))", "top", known.pid)
+        tap.check(f"top goes on where {what}", result.returncode == 0 and "quarry-1024" in result.stdout,
+                  result.stdout + result.stderr)
+
+
 def check_map(known):
     shown = reads("map", "map", known.pid)
+    tap.check("a count that is 0 is there", set(shown.get("counts", {})) >= {
+        "live", "clean", "hole", "swapped", "huge", "physical_neighbours"}, shown.get("counts"))
     pictures = [region["pages"] for region in shown.get("regions", [])]
     drawn = {key: sum(picture.count(character) for picture in pictures)
              for key, character in (("dirty", "-"), ("hole", "+"), ("live", "#"))}
@@ -175,12 +190,14 @@ def check_oom():
 
 
 def check_completion():
-    script = tool("completion").stdout
-    for words, wanted in ((["ru"], "run"), (["why", "--js"], "--json"),
-                          (["top", str(os.getpid())], str(os.getpid()))):
-        result = tap.run("bash", "-c", script + "\nCOMP_WORDS=(quarry " + " ".join(words) + ")\n"
-                         f"COMP_CWORD={len(words)}; _quarry; echo ${{COMPREPLY[*]}}")
-        tap.check(f"bash completes {' '.join(words[:1])}", wanted in result.stdout.split(),
+    script, pid = tool("completion").stdout, str(os.getpid())
+    for words, wanted in (("ru", "run"), ("why --js", "--json"), (f"top {pid}", pid), (f"set {pid}", pid),
+                          (f"record -o x {pid}", pid), ("record -o ''", ""), ("record -- ''", ""),
+                          ("run -- ls --js", ""), (f"set {pid} ''", "")):
+        result = tap.run("bash", "-c", f"{script}\nCOMP_WORDS=(quarry {words}); COMP_CWORD=$((${{#COMP_WORDS[*]}} - 1)); "
+                         "_quarry; echo ${COMPREPLY[*]}")
+        found = result.stdout.split()
+        tap.check(f"bash completes {words}".replace(pid, "PID"), wanted in found if wanted else not found,
                   result.stdout + result.stderr)
 
 

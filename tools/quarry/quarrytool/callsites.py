@@ -85,12 +85,12 @@ def _place(frame: Frame) -> Frame:
     return Frame(frame.function, frame.file, frame.line, frame.module, 0)
 
 
-def write_folded(resolved: Resolved, what: str, out: TextIO) -> None:
+def write_folded(resolved: Resolved, what: str, without_kept: bool, out: TextIO) -> None:
     """A line for each stack, outermost function first, with its bytes: what draws flame graphs."""
     sums: dict[str, int] = {}
     for stack in resolved.profile.stacks:
         count = getattr(stack, what).bytes
-        if count:
+        if count and not (without_kept and resolved.is_kept(stack)):
             names = [_folded_name(frame) for frame in reversed(resolved.frames(stack))]
             text = ";".join(names) or "(others)"
             sums[text] = sums.get(text, 0) + count

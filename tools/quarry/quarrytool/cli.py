@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """The command line: one module per verb."""
 import argparse
-import errno
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -25,7 +25,7 @@ from . import (
     top,
     why,
 )
-from .errors import ToolError, UsageError
+from .errors import ToolError, UsageError, drop_output, tell
 
 VERBS = (
     run,
@@ -44,9 +44,6 @@ VERBS = (
     control,
     completion,
 )
-
-
-_UNWRITABLE = (errno.EBADF, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
 
 class _Version(argparse.Action):
@@ -94,17 +91,19 @@ def _replace_closed() -> None:
 def main(words: list[str]) -> int:
     """Run one command line; the exit status."""
     _replace_closed()
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # names of files need not be text
     try:
         return _run(words)
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:
-        _drop_output()
+        drop_output(1)
         return 0
     except OSError as error:
-        where = error.filename or ("the output" if error.errno in _UNWRITABLE else "")
-        print(f"quarry: {where}{': ' if where else ''}{error.strerror or error}", file=sys.stderr)
-        _drop_output()
+        tell(error)
+        drop_output(1)
         return 1
 
 
@@ -113,12 +112,7 @@ def _run(words: list[str]) -> int:
         arguments = parser().parse_args(words)
         return arguments.run(arguments)
     except ToolError as error:
-        print(f"quarry: {error}", file=sys.stderr)
+        tell(error)
         return 2 if isinstance(error, UsageError) else 1
     finally:
         sys.stdout.flush()  # here, for at the interpreter's end an error is a traceback
-
-
-def _drop_output() -> None:
-    """What could not be written is not tried again at the interpreter's end."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)

@@ -77,7 +77,7 @@ class Process:
         parts, end = [], time.monotonic() + self.timeout_s
         try:
             self.socket.settimeout(self.timeout_s)
-            self.socket.send(request.encode() + b"\n")
+            self.socket.send(request.encode(errors="replace") + b"\n")
             while data := self._receive(end):
                 parts.append(data)
         except TimeoutError:
@@ -271,8 +271,9 @@ def _each(
             unwritten = error
     if unwritten:
         raise unwritten
-    if arguments.json and done:
-        show.print_json(done[0] if len(arguments.pid) == 1 else done)
+    several = len(arguments.pid) > 1
+    if arguments.json and (done or several):
+        show.print_json(done if several else done[0])
     return failed
 
 
@@ -312,17 +313,8 @@ def _trim_text(report: dict[str, Any]) -> str:
     return text + ("; stays: " + ", ".join(kept) if kept else "")
 
 
-_HELD = ("live", "cached", "free_object", "dirty", "mapped", "metadata")
-
-
 def _limit(arguments: argparse.Namespace) -> int:
     request = f"limit {_word(arguments.bytes)}"
-
-    def act(process: Process) -> dict[str, Any]:
-        answer = process.ask(request)
-        stats = process.ask("stats json")
-        held = sum(stats[f"{name}_bytes"] for name in _HELD)
-        return {**answer, "held_bytes": held, "dirty_bytes": stats["dirty_bytes"]}
 
     def text(result: dict[str, Any]) -> str:
         limit, held = result["limit_bytes"], result["held_bytes"]
@@ -337,7 +329,7 @@ def _limit(arguments: argparse.Namespace) -> int:
             beyond = f", {free} of it free, which goes back before malloc fails"
         return f"limit {show.size(limit)}; it holds {show.size(held)}{beyond}"
 
-    return _each(arguments, act, text)
+    return _each(arguments, lambda process: process.ask(request), text)
 
 
 def _stats(arguments: argparse.Namespace) -> int:

@@ -143,20 +143,24 @@ def _yama() -> Finding:
     scope = procfs.yama_scope()
     if scope == 0:
         return Finding("ok", "Yama ptrace_scope", "0, or no Yama", "")
-    return Finding(
-        "note",
-        "Yama ptrace_scope",
-        str(scope),
-        "looking into running processes needs root; "
-        "'quarry run' does not; sysctl kernel.yama.ptrace_scope=0 permits it to owners",
-    )
+    owners = "sysctl kernel.yama.ptrace_scope=0 permits it to owners"
+    if scope < procfs.YAMA_ROOT:
+        advice = f"looking into running processes needs root; 'quarry run' does not; {owners}"
+    elif scope < procfs.YAMA_NOBODY:
+        advice = f"looking into running processes needs root, as does 'quarry run' without -q; {owners}"
+    else:
+        advice = "until a reboot nobody may look into running processes; 'quarry run -q' does not need to"
+    return Finding("note", "Yama ptrace_scope", str(scope), advice)
 
 
 def _pagemap() -> Finding:
-    with procfs.Pagemap(os.getpid()) as pagemap:
-        list(pagemap.stretches(*_own_page()))
-        if pagemap.can_scan:
-            return Finding("ok", "pagemap", "PAGEMAP_SCAN works", "")
+    try:
+        with procfs.Pagemap(os.getpid()) as pagemap:
+            list(pagemap.stretches(*_own_page()))
+            if pagemap.can_scan:
+                return Finding("ok", "pagemap", "PAGEMAP_SCAN works", "")
+    except ToolError as error:
+        return Finding("note", "pagemap", "cannot be read", str(error))
     return Finding(
         "note",
         "pagemap",
@@ -174,7 +178,7 @@ def _library() -> Finding:
     try:
         return Finding("ok", "library", run.find_library())
     except ToolError as error:
-        return Finding("bad", "library", "not found", str(error))
+        return Finding("bad", "library", "cannot be preloaded", str(error))
 
 
 def _process(pid: int) -> Iterator[Finding]:
@@ -284,7 +288,10 @@ def _limits(pid: int | None) -> Iterator[Finding]:
 
 def _group(pid: int | None) -> Finding:
     topic = "control group's memory limit"
-    lines = procfs.read(pid or os.getpid(), "cgroup").splitlines()
+    try:
+        lines = procfs.read(pid or os.getpid(), "cgroup").splitlines()
+    except ToolError as error:
+        return Finding("note", topic, "cannot be seen here", str(error))
     texts = [text for line in lines for text in _group_limits(line)]
     limits = [int(text) for text in texts if text.isdigit() and int(text) < 1 << 60]
     if not limits:

@@ -331,6 +331,12 @@ class Heap:
 
     def mappings(self) -> list[tuple[int, int]]:
         """(address, bytes) of each block that is a mapping of its own."""
+        try:
+            return self._mappings()
+        except memory.Unreadable:  # the table has grown, and lies elsewhere now
+            return self._mappings()
+
+    def _mappings(self) -> list[tuple[int, int]]:
         table = self.number(self.field["address.mappings"])
         if not table:
             return []

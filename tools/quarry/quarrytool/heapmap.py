@@ -20,6 +20,7 @@ LEGEND = (
     ("absent", " ", "not the heap's"),
 )
 _ORDER = [key for key, _, _ in LEGEND]
+_PROPERTIES = ("swapped", "huge", "neighbours", "physical_neighbours")
 
 
 def add_parser(verbs: Any) -> None:
@@ -50,7 +51,7 @@ def main(arguments: argparse.Namespace) -> int:
     if arguments.pages is not None and arguments.pages < 1:
         raise UsageError("map: --pages has to be above 0")
     heap = Heap(arguments.pid)
-    counts: Counter[str] = Counter()
+    counts = Counter(dict.fromkeys((*_ORDER, *_PROPERTIES), 0))
     regions = []
     layout = pages.HeapPages(heap)
     with procfs.Pagemap(heap.pid) as pagemap:

@@ -73,6 +73,7 @@ class Ledger:
     command: str
     library: str
     amounts: Counter[str]
+    virtual: int
     rss: int
     swap: int
     live_absent: int
@@ -110,6 +111,7 @@ class Ledger:
             ],
             "heap": self.heap_bytes(),
             "total": self.total,
+            "virtual": self.virtual,
             "smaps_rollup_rss": self.rss,
             "difference": self.total - self.rss,
             "swapped": self.swap,
@@ -138,6 +140,7 @@ def make(pid: int) -> Ledger:
         procfs.command(pid),
         heap.path if heap else "",
         amounts,
+        procfs.status(pid).get("VmSize", 0),
         rollup.get("Rss", 0),
         rollup.get("Swap", 0),
         live_absent,

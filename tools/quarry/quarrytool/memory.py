@@ -51,7 +51,10 @@ def _refusal(pid: int, address: int, error: int) -> ToolError:
         return Refused(
             f"process {pid}: its memory may not be read; be its owner, or root" + procfs.yama_hint()
         )
-    return Unreadable(f"process {pid}: {address:#x} cannot be read: {os.strerror(error)}")
+    return Unreadable(
+        f"process {pid}: {address:#x} cannot be read: {os.strerror(error)}; it may have changed "
+        "meanwhile: try again"
+    )
 
 
 def numbers(pid: int, address: int, form: str) -> tuple[int, ...]:

@@ -132,8 +132,8 @@ def demonstrate(say: Say) -> dict[str, Any]:
         except ToolError:
             say(
                 "\nThe parts with Quarry's soft limit are left out, for there is no "
-                f"{os.environ.get('QUARRY_LIBRARY') or 'libquarry.so'}; build it by 'make', or name it "
-                "in QUARRY_LIBRARY."
+                f"{os.environ.get('QUARRY_LIBRARY') or 'libquarry.so'} to preload; build it by 'make', "
+                "or name it in QUARRY_LIBRARY."
             )
         else:
             share = group.limit // 4 // BLOCK * BLOCK

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from .errors import Refused, ToolError
 
 PAGE = os.sysconf("SC_PAGE_SIZE")
+# Of kernel.yama.ptrace_scope: from which on it takes root to trace even a child, and nobody may trace.
+YAMA_ROOT, YAMA_NOBODY = 2, 3
 _HEADER = re.compile(r"([0-9a-f]+)-([0-9a-f]+) (\S{4}) ([0-9a-f]+) (\S+) (\d+) *(.*)")
 
 # <linux/fs.h>: ioctl PAGEMAP_SCAN of /proc/PID/pagemap, Linux 6.7.
@@ -43,6 +45,8 @@ class Area:
 
 
 def _explain(pid: int, name: str, error: OSError) -> ToolError:
+    if isinstance(error, FileNotFoundError) and os.path.exists(f"/proc/{pid}"):
+        return ToolError(f"process {pid}: this kernel has no /proc/PID/{name}")
     if isinstance(error, (FileNotFoundError, ProcessLookupError)):
         return ToolError(f"process {pid}: there is none; it may have ended")
     if isinstance(error, PermissionError):
@@ -62,15 +66,15 @@ def yama_scope() -> int:
         return 0
 
 
-def yama_hint() -> str:
-    """What to add to a refusal where Yama may be the cause."""
+def yama_hint(least: int = 1) -> str:
+    """What to add to a refusal where Yama may be the cause, which it is from some scope on."""
     scope = yama_scope()
-    if scope == 0:
+    if scope < least:
         return ""
-    return (
-        f"; Yama refuses, too (kernel.yama.ptrace_scope is {scope}): run this as root, or set it to 0 "
-        "by 'sysctl kernel.yama.ptrace_scope=0'"
-    )
+    remedy = "run this as root, or set it to 0 by 'sysctl kernel.yama.ptrace_scope=0'"
+    if scope >= YAMA_NOBODY:
+        remedy = "nobody may, until a reboot"
+    return f"; Yama refuses, too (kernel.yama.ptrace_scope is {scope}): {remedy}"
 
 
 def read(pid: int, name: str) -> str:
@@ -113,7 +117,7 @@ def keyed(pid: int, name: str) -> dict[str, int]:
     for line in read(pid, name).splitlines():
         key, _, value = line.partition(":")
         words = value.split()
-        if words and words[0].isdigit():
+        if words and words[0].isdecimal():
             result[key] = int(words[0]) * (1024 if words[1:] == ["kB"] else 1)
     return result
 
@@ -145,9 +149,14 @@ def faults(pid: int) -> Faults:
     return Faults(int(words[7]), int(words[9]), (int(words[11]) + int(words[12])) / ticks, words[0])
 
 
+def printable(name: str) -> str:
+    """A name without what would steer a terminal, or is no text; anybody may give one to a process."""
+    return "".join(character if character.isprintable() else "?" for character in name)
+
+
 def command(pid: int) -> str:
     """The name of the program, as ps shows it."""
-    return read(pid, "comm").strip()
+    return printable(read(pid, "comm").removesuffix("\n"))
 
 
 def processes() -> list[int]:
@@ -273,4 +282,6 @@ class Pagemap:
     def entries(self, start: int, count: int) -> list[int]:
         """The words of pagemap of count pages: bit 63 present, 62 swapped, 0-54 the frame."""
         data = os.pread(self.file, 8 * count, start // PAGE * 8)
+        if len(data) < 8 * count:
+            raise ToolError(f"process {self.pid}: it ended meanwhile")
         return list(struct.unpack(f"<{len(data) // 8}Q", data))

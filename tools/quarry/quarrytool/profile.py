@@ -2,18 +2,19 @@
 """quarry profile: which code allocated what is live, by samples."""
 import argparse
 import os
+import shutil
 import signal
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import asdict
-from typing import Any, NoReturn, TextIO
+from typing import Any, TextIO
 
-from . import callsites, profiled, run, show
-from .errors import ToolError, UsageError
+from . import callsites, profiled, run, show, start
+from .errors import ToolError, UsageError, only_told
 
 _LIBRARY = "libquarry_profile.so"
 _RATE = 512 << 10
-_NOT_STARTED = 127
 _UNITS = {"": 0, "K": 10, "M": 20, "G": 30}
 
 
@@ -103,18 +104,21 @@ def main(arguments: argparse.Namespace) -> int:
         return 0
     arguments.command = arguments.words
     command = run.command_of(arguments)
+    variables = _environment(arguments)
+    if not shutil.which(command[0]):  # what an earlier command left is worth more than no profile
+        start.become(command, variables)
     _make_way(arguments.output)
-    status = _run(command, _environment(arguments))
-    if os.path.getsize(arguments.output) == 0:
-        os.unlink(arguments.output)
-        if status != _NOT_STARTED:
-            print(
-                f"quarry: {command[0]}: not profiled: it is static, set-user-ID, or allocated nothing; "
-                "there is no profile",
-                file=sys.stderr,
-            )
-    elif not arguments.quiet or arguments.pprof or arguments.folded:
-        _report(profiled.load(arguments.output), arguments, sys.stderr)
+    status = _run(command, variables)
+    with only_told():
+        if os.path.getsize(arguments.output) == 0:
+            os.unlink(arguments.output)
+            if status != start.NOT_STARTED:
+                raise ToolError(
+                    f"{command[0]}: not profiled: it is static, set-user-ID, or allocated nothing; "
+                    "there is no profile"
+                )
+        elif not arguments.quiet or arguments.pprof or arguments.folded:
+            _report(profiled.load(arguments.output), arguments, sys.stderr)
     return status
 
 
@@ -135,7 +139,7 @@ def _environment(arguments: argparse.Namespace) -> dict[str, str]:
     if not shim:
         raise ToolError(f"{_LIBRARY}: there is no such library; build it by 'make'")
     result = dict(os.environ) if arguments.plain else run.environment(arguments)
-    result["LD_PRELOAD"] = " ".join(filter(None, (shim, result.get("LD_PRELOAD"))))
+    result["LD_PRELOAD"] = " ".join(filter(None, (run.preloadable(shim), result.get("LD_PRELOAD"))))
     result["QUARRY_PROFILE_FILE"] = os.path.abspath(arguments.output)
     result["QUARRY_PROFILE_RATE"] = str(arguments.rate)
     if arguments.follow:
@@ -147,23 +151,17 @@ def _run(command: list[str], variables: dict[str, str]) -> int:
     """The command's exit status; 128 and the signal where one killed it."""
     pid = os.fork()
     if pid == 0:
-        _become(command, variables)
-    # What the user types at the terminal is meant for the command; the report is still to come.
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+        start.become(command, variables | {"QUARRY_PROFILE_PID": str(os.getpid())})
+    before = start.pass_on(lambda number: _send(pid, number))
     status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-    signal.signal(signal.SIGINT, before)
+    for number, handler in before.items():  # the report is still to come
+        signal.signal(number, handler)
     return status if status >= 0 else 128 - status
 
 
-def _become(command: list[str], variables: dict[str, str]) -> NoReturn:
-    for number in (signal.SIGPIPE, signal.SIGXFSZ):  # which Python ignores
-        signal.signal(number, signal.SIG_DFL)
-    try:
-        os.execvpe(command[0], command, variables | {"QUARRY_PROFILE_PID": str(os.getpid())})
-    except OSError as error:
-        print(f"quarry: {command[0]}: {error.strerror}", file=sys.stderr)
-    finally:
-        os._exit(_NOT_STARTED)
+def _send(pid: int, number: int) -> None:
+    with suppress(ProcessLookupError):  # it has just ended
+        os.kill(pid, number)
 
 
 # ---- The report ----------------------------------------------------------------------------------
@@ -182,7 +180,10 @@ def _report(profile: profiled.Profile, arguments: argparse.Namespace, stream: Te
         return
     resolved = callsites.Resolved(profile)
     if arguments.folded:
-        _write(arguments.folded, lambda out: callsites.write_folded(resolved, what, out))
+        _write(
+            arguments.folded,
+            lambda out: callsites.write_folded(resolved, what, arguments.leaks, out),
+        )
     if arguments.quiet:
         return
     report = _figures(resolved, arguments, what)

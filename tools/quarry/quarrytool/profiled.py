@@ -110,7 +110,7 @@ def load(name: str) -> Profile:
         )
     if len(data) < extended or used > extended or _HEADER_BYTES + 4 * slots > len(data) or rate < 1:
         raise _damaged(name, f"it has {len(data)} bytes of {extended}")
-    command = header[14].split(b"\0")[0].decode(errors="replace")
+    command = procfs.printable(header[14].split(b"\0")[0].decode(errors="replace"))
     result = Profile(name, pid, command, rate, _runs(pid, inode), *header[11:14])
     references = struct.unpack_from(f"<{slots}I", data, _HEADER_BYTES)
     result.stacks = [

@@ -10,17 +10,18 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, suppress
 from typing import Any, TextIO
 
 from . import procfs, quantity, recording, run, show, signals
-from .errors import ToolError, UsageError
+from .errors import ToolError, UsageError, only_told, tell
 from .heap import Heap, Totals
 from .statusline import StatusLine
 
 _EVENT_BYTES = 64 << 10  # less given back is added to what comes next
 _GIVEN_BACK = {"purged_ever": "given back by madvise", "trimmed_ever": "given back by brk"}
 _PROGRESS_S = 0.25
+_TRIES, _RETRY_S = 100, 1.0
 _LATE = 0.1  # a larger share of samples that took longer than the interval is told
 _DURATION_MOST_S = 366 * quantity.DAY_S
 _ENDED, _OVER = "the process ended", "the time was over"
@@ -79,7 +80,7 @@ class Sampler:
         self.pid = pid  # of the thread through which it is looked at
         self.started = time.monotonic()
         self.heap: Heap | None = None
-        self.tries = 0
+        self.tries, self.tried = 0, 0.0
         self.seen: dict[str, int] = dict.fromkeys(_GIVEN_BACK, 0) if from_start else {}
         self.untold: Counter[str] = Counter()
         self.now = 0.0
@@ -121,11 +122,15 @@ class Sampler:
         raise ToolError(f"process {self.process}: there is none; it may have ended")
 
     def _totals(self) -> Totals | None:
-        """The heap's totals; looked for anew while the program starts or turns into another one."""
+        """The heap's totals; looked for anew while the program starts or turns into another one.
+
+        A look costs more than a sample: after many in vain there are few.
+        """
         try:
-            if self.heap is None and self.tries < 100:
-                self.tries += 1
+            if self.heap is None and (self.tries < _TRIES or self.now >= self.tried + _RETRY_S):
+                self.tries, self.tried = self.tries + 1, self.now
                 self.heap = Heap(self.pid)
+                self.tries = 0
             return self.heap.totals() if self.heap else None
         except ToolError:
             self.heap = None
@@ -177,30 +182,39 @@ def main(arguments: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
     if not arguments.output:
         raise UsageError("record: name the file to write by -o FILE")
     command = [] if pid else run.command_of(arguments)
-    name = procfs.command(pid) if pid else os.path.basename(command[0])
-    with show.open_output(arguments.output) as output, signals.Inbox(
+    name = procfs.command(pid) if pid else procfs.printable(os.path.basename(command[0]))
+    if pid:
+        Sampler(pid, False).sample()  # one that cannot be looked at costs no file
+    with show.open_output(arguments.output, keep=True) as output, signals.Inbox(
         signal.SIGINT, signal.SIGTERM, signal.SIGHUP
     ) as inbox:
         child = _start(command, arguments) if command else None
-        _write(
-            output,
-            {
-                "format": recording.FORMAT,
-                "version": recording.VERSION,
-                "command": name,
-                "interval_s": arguments.interval,
-            },
-        )
-        end = _follow(child.pid if child else pid, child, output, inbox, arguments)
+        show.empty(output)
+        header = {
+            "format": recording.FORMAT,
+            "version": recording.VERSION,
+            "command": name,
+            "interval_s": arguments.interval,
+        }
+        try:
+            _write(output, header)
+            end = _follow(child.pid if child else pid, child, output, inbox, arguments)
+        except OSError as error:
+            if not child:
+                raise
+            tell(error)
+            return _outlast(child, output, inbox)
+    command_ended = child is not None and end == _ENDED
     if arguments.json:
-        show.print_json(recording.load(arguments.output).summary(), sys.stderr)
-    return _status(child) if end == _ENDED else 0
+        with only_told() if command_ended else nullcontext():
+            show.print_json(recording.load(arguments.output).summary(), sys.stderr)
+    return _status(child) if command_ended else 0
 
 
 def _process(arguments: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
     """The process that is named, options behind it read; 0 where there is a command."""
     pids = []
-    while arguments.command and arguments.command[0].isdigit():
+    while arguments.command and arguments.command[0].isdecimal():
         pids.append(arguments.command[0])
         parser.parse_args(arguments.command[1:], arguments)
     if not pids:
@@ -274,6 +288,17 @@ def _follow(
     if not arguments.quiet:
         _tell_rate(clock, sampler.now, samples)
     return end
+
+
+def _outlast(child: "subprocess.Popen[bytes]", output: TextIO, inbox: signals.Inbox) -> int:
+    """The recording cannot be written any more; the status of the command, which goes on with its signals."""
+    with suppress(OSError):
+        output.close()  # what is left of it would be tried once more
+    with _end_of(child.pid) as ended:
+        while child.poll() is None:
+            if came := inbox.wait(_PROGRESS_S, ended):
+                _interrupted(came, child)
+    return _status(child)
 
 
 @contextmanager

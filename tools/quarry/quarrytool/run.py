@@ -9,10 +9,10 @@ import time
 from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
-from . import heap, show
-from .errors import ToolError, UsageError
+from . import heap, settings, show, start
+from .errors import ToolError, UsageError, only_told
 from .tracer import Outcome, Tracer
 
 # Flag, variable or tunable, metavar, what it does: docs/OPTIONS.md.
@@ -60,7 +60,14 @@ def find_library(given: str | None = None) -> str:
             f"{given or 'libquarry.so'}: there is no such library; build it by 'make', "
             "or name it by --library"
         )
-    return found
+    return preloadable(found)
+
+
+def preloadable(path: str) -> str:
+    """The path of a library; a ToolError where ld.so would take it for two, and ignore both."""
+    if " " in path or ":" in path:
+        raise ToolError(f"{path}: LD_PRELOAD cannot have a blank or a colon in a path; move it elsewhere")
+    return path
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -80,7 +87,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _switch(text: str) -> str:
-    if not text.isdigit():
+    if not text.isdecimal():
         raise argparse.ArgumentTypeError("takes 0, 1 or nothing; put '--' before the command")
     return text
 
@@ -99,7 +106,8 @@ def environment(arguments: argparse.Namespace) -> dict[str, str]:
     result["LD_PRELOAD"] = " ".join(
         filter(None, (find_library(arguments.library), result.get("LD_PRELOAD")))
     )
-    tunables = list(filter(None, [result.get("GLIBC_TUNABLES")]))
+    given_before = filter(None, result.pop("GLIBC_TUNABLES", "").split(":"))
+    tunables = [entry for entry in given_before if not _replaced(entry, arguments)]
     for flag, name, *_ in (*OPTIONS, ("--control", "QUARRY_CONTROL")):
         value = getattr(arguments, flag[2:].replace("-", "_"))
         if value is not None and name.startswith("glibc."):
@@ -109,6 +117,12 @@ def environment(arguments: argparse.Namespace) -> dict[str, str]:
     if tunables:
         result["GLIBC_TUNABLES"] = ":".join(tunables)
     return result
+
+
+def _replaced(tunable: str, arguments: argparse.Namespace) -> bool:
+    """Whether a flag says what a tunable does, which would win over the flag's variable."""
+    option = settings.options().get(tunable.partition("=")[0])
+    return option is not None and getattr(arguments, option.name, None) is not None
 
 
 def add_parser(verbs: Any) -> None:
@@ -155,8 +169,8 @@ def main(arguments: argparse.Namespace) -> int:
     """The verb; does not return where the command was killed by a signal."""
     command, variables = command_of(arguments), environment(arguments)
     if arguments.quiet:
-        _become(command, variables)
-    output = show.open_output(arguments.output) if arguments.output else None
+        start.become(command, variables)
+    output = show.open_output(arguments.output, keep=True) if arguments.output else None
     last: dict[str, Any] = {}
     started = time.monotonic()
     tracer = Tracer(command, variables, not arguments.no_calls, lambda pid: _look(pid, last))
@@ -164,20 +178,14 @@ def main(arguments: argparse.Namespace) -> int:
     if not tracer.started:
         return finish(outcome.status)
     figures = _figures(outcome, last, time.monotonic() - started)
-    with output or nullcontext(sys.stderr) as stream:  # written before a signal ends this, too
+    with only_told(), output or nullcontext(sys.stderr) as stream:  # before a signal ends this, too
+        if output:
+            show.empty(output)
         if arguments.json:
             show.print_json(figures, stream)
         else:
             print(_text(figures), file=stream)
     return finish(outcome.status)
-
-
-def _become(command: list[str], variables: dict[str, str]) -> NoReturn:
-    try:
-        os.execvpe(command[0], command, variables)
-    except OSError as error:
-        print(f"quarry: {command[0]}: {error.strerror}", file=sys.stderr)
-    sys.exit(127)
 
 
 def finish(status: int) -> int:

@@ -15,8 +15,12 @@ _IN_BYTES = (
     *("trim_threshold", "top_pad", "mmap_threshold", "mxfast", "tcache_max", "limit"),
     *("quarantine", "guard"),
 )
-# Read, and no option: whether malformed values are told, and the library and program of this tool.
-_OTHERS = ("QUARRY_VERBOSE", "QUARRY_LIBRARY", "QUARRY_REALTIME")
+# Read, and no option: whether malformed values are told, the library and program of this tool, and what it
+# tells the profiler (tools/profile/sampler.c).
+_OTHERS = (
+    *("QUARRY_VERBOSE", "QUARRY_LIBRARY", "QUARRY_REALTIME"),
+    *(f"QUARRY_PROFILE_{what}" for what in ("FILE", "RATE", "PID", "FOLLOW", "SEED")),
+)
 _LONG_MAX = (1 << 63) - 1
 _UNITS = "KMGT"
 _NUMBER = re.compile(

@@ -5,6 +5,7 @@ import os
 import sys
 import textwrap
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any, TextIO
 
 from rich.console import Console, ConsoleOptions, RenderResult
@@ -16,12 +17,22 @@ from .errors import ToolError
 _UNITS = ("B", "K", "M", "G", "T")
 
 
-def open_output(path: str) -> TextIO:
-    """A file to write to; the caller closes it."""
+def open_output(path: str, keep: bool = False) -> TextIO:
+    """A file to write to; the caller closes it.  keep: what is in it stays until it is emptied."""
+
+    def opened(name: str, flags: int) -> int:
+        return os.open(name, flags & ~os.O_TRUNC if keep else flags, 0o666)
+
     try:
-        return open(path, "w", encoding="utf-8")
+        return open(path, "w", encoding="utf-8", errors="backslashreplace", opener=opened)
     except OSError as error:
         raise ToolError(f"{path}: {error.strerror}") from None
+
+
+def empty(output: TextIO) -> None:
+    """Drop what was in a file before; a pipe or a device keeps nothing."""
+    with suppress(OSError):
+        os.ftruncate(output.fileno(), 0)
 
 
 def size(count: float) -> str:

@@ -17,7 +17,7 @@ from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.text import Text
 
-from . import pages, procfs, quantity, show, signals
+from . import memory, pages, procfs, quantity, show, signals
 from .errors import ToolError, UsageError
 from .heap import Heap, ObjectCache, Totals
 
@@ -96,11 +96,15 @@ def main(arguments: argparse.Namespace) -> int:
     lacking: set[Any] = set()
 
     def view() -> RenderableType:
+        nonlocal heap
         if not heap:
             return _all(lacking)
-        return _one(
-            heap, arguments.sort, console.height if sys.stdout.isatty() else 0, console.width
-        )
+        height = console.height if sys.stdout.isatty() else 0
+        try:
+            return _one(heap, arguments.sort, height, console.width)
+        except memory.Unreadable:  # it runs another program now
+            heap = Heap(heap.pid)
+            return _one(heap, arguments.sort, height, console.width)
 
     if sys.stdout.isatty():
         _on_terminal(view, console, arguments)
@@ -211,6 +215,8 @@ def _as_json(heap: Heap | None, sort: str) -> Any:
     if heap:
         return {
             "pid": heap.pid,
+            "command": procfs.command(heap.pid),
+            "rss": procfs.status(heap.pid).get("VmRSS", 0),
             "totals": asdict(heap.totals()),
             "classes": [asdict(row) for row in class_rows(heap, sort)],
         }

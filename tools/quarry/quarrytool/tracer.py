@@ -14,7 +14,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 
-from . import procfs
+from . import procfs, start
 from .errors import ToolError
 
 CALLS = ("brk", "mmap", "munmap", "mremap", "madvise")
@@ -143,20 +143,14 @@ class Tracer:
             self.become(command, environment, wait_end, go_end)
         self.first = pid
         os.close(wait_end)
-        for number in (
-            signal.SIGINT,
-            signal.SIGQUIT,
-        ):  # the terminal sends them to the command, too
-            signal.signal(number, signal.SIG_IGN)
-        for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
-            signal.signal(number, lambda number, _: self._pass_on(number))
+        start.pass_on(self._pass_on)
         if _ptrace(_SEIZE, pid, 0, _OPTIONS) != 0:
             error = os.strerror(ctypes.get_errno())
             os.kill(pid, signal.SIGKILL)
             os.waitpid(pid, 0)
             raise ToolError(
                 f"the command cannot be traced: {error}; a debugger or sandbox may forbid "
-                f"it; {self.untraced}"
+                f"it; {self.untraced}{procfs.yama_hint(procfs.YAMA_ROOT)}"
             )
         os.write(go_end, b"g")
         os.close(go_end)
@@ -184,11 +178,10 @@ class Tracer:
                 os._exit(126)
             if self.code and not _install(self.code):
                 os.write(2, self.no_seccomp.encode())
-                os._exit(127)
-            os.execvpe(command[0], command, environment)
-        except OSError as error:
-            os.write(2, f"quarry: {command[0]}: {error.strerror}\n".encode())
-        os._exit(127)
+                os._exit(start.NOT_STARTED)
+            start.become(command, environment)
+        finally:
+            os._exit(start.NOT_STARTED)
 
     def follow(self) -> Outcome:
         """Until the last process of the tree has ended."""

@@ -3,7 +3,7 @@
 import argparse
 from typing import Any
 
-from . import ledger, procfs, show
+from . import ledger, show
 from .arguments import add_pid
 
 
@@ -49,9 +49,8 @@ def main(arguments: argparse.Namespace) -> int:
     )
     rows.append(["smaps_rollup", show.size(account.rss), "", "", ""])
     console = show.console()
-    virtual = procfs.status(arguments.pid).get("VmSize", 0)
     console.print(
-        f"{account.command} ({account.pid}): {show.size(virtual)} virtual, "
+        f"{account.command} ({account.pid}): {show.size(account.virtual)} virtual, "
         f"{show.size(account.rss)} resident, {show.size(account.swap)} swapped",
         markup=False,
     )
