@@ -18,7 +18,7 @@
  *            page       head words                     buddy sets, counters, free descriptors
  *            class      words of the slabs             lists, counters
  *            mapping    the table                      counters
- *            quarantine the ring                       chains, sum
+ *            quarantine the ring                       chains, sums
  *            meta       -                              free lists (forgotten)
  *            registry   the list                       -
  *            objects    the lists of slabs, their bits counters, lists of partial slabs

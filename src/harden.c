@@ -224,7 +224,7 @@ void *harden_allocate_zero(size_t size) {
 static void release(const struct quarantined *old) {
     void *block = (void *)old->address;
     const uint8_t *bytes = block;
-    if (is_mapping(block) || all_are(bytes, bytes + old->bytes, old->fill))
+    if (old->mapped || all_are(bytes, bytes + old->bytes, old->fill))
         heap_give(block, "free");
     else
         report_late_write(block);
@@ -238,7 +238,8 @@ bool harden_flush(void) {
     return any;
 }
 
-/* A block goes into quarantine, and what has been there longest leaves for it. */
+/* A block goes into quarantine, and what has been there longest leaves for it.  Half of the mappings that
+ * there may be are for blocks that live: what gets none has no guard. */
 static void keep(void *block, const struct quarantined *entry, const char *function) {
     struct quarantined old;
     enum quarantine_answer answer = quarantine_add(entry);
@@ -246,7 +247,7 @@ static void keep(void *block, const struct quarantined *entry, const char *funct
         heap_give(block, function);
     else if (answer == QUARANTINE_KNOWN)
         report_slab_misuse(function, block, SLAB_FREE);
-    while (quarantine_take(&old, false))
+    while (quarantine_take(&old, quarantine_mappings() > heap_mmap_max() / 2))
         release(&old);
 }
 
@@ -264,7 +265,8 @@ void harden_free(void *block, const char *function) {
     }
     if (!look(block, function, &place))
         return;
-    struct quarantined entry = {(uintptr_t)block, round_up(place.whole, SIZE_GRAIN), fill_byte()};
+    struct quarantined entry = {(uintptr_t)block, round_up(place.whole, SIZE_GRAIN), fill_byte(),
+                                place.mapped};
     bool quarantine = harden_has(HARDEN_QUARANTINE);
     if (!place.mapped && (quarantine || harden_has(HARDEN_FILL)))
         memset(block, entry.fill, place.whole);

@@ -419,6 +419,10 @@ void heap_set_mmap_max(size_t count) {
     STORE_RELAXED(mmap_max, guards ? min_size(count, GUARDS_MOST) : count);
 }
 
+size_t heap_mmap_max(void) {
+    return LOAD_RELAXED(mmap_max);
+}
+
 void heap_set_check(bool on) {
     STORE_RELAXED(checks_all, on);
     heap_choose_path();

@@ -41,6 +41,9 @@ bool heap_relieve(size_t size);
 /* Whether the user wants a block of so many bytes to be a mapping, which goes back when it is freed. */
 bool heap_must_map(size_t size);
 
+/* How many mappings of their own blocks may be. */
+size_t heap_mmap_max(void);
+
 /* The length of the run for so many bytes at an alignment. */
 size_t heap_run_pages(size_t size, size_t align);
 

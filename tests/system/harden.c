@@ -10,6 +10,7 @@
  *        harden filled BYTE   freed memory is filled
  *        harden guard FROM    the first byte beyond a block faults
  *        harden many          more blocks than there may be guards
+ *        harden worn          blocks that wait leave guards to new ones; there may be 100
  *        harden spared        a block that was written beyond is left alone where nothing aborts
  */
 #include "self_check.h"
@@ -421,6 +422,14 @@ static void run_many(void) {
     }
 }
 
+static void run_worn(void) {
+    for (int i = 0; i < 300; i++)
+        free(malloc(100));
+    size_t waiting = mallinfo2().hblks;
+    CHECK(waiting == 50);
+    CHECK(malloc(100) && mallinfo2().hblks == waiting + 1);
+}
+
 /* ---- no abort ---- */
 
 static void run_spared(void) {
@@ -451,6 +460,8 @@ int main(int argc, char **argv) {
         run_guard((size_t)atol(argv[2]));
     else if (strcmp(argv[1], "many") == 0)
         run_many();
+    else if (strcmp(argv[1], "worn") == 0)
+        run_worn();
     else if (strcmp(argv[1], "spared") == 0)
         run_spared();
     else
