@@ -191,11 +191,7 @@ static void *take(size_t align, size_t size, bool *zero) {
     size_t more = harden_extra();
     if (size > PTRDIFF_MAX || align > PTRDIFF_MAX || size + more + align > PTRDIFF_MAX)
         return NULL;
-    /* At a guard a block is as long as was asked for. */
-    void *block = harden_has(HARDEN_GUARD) ? heap_take_mapping(size + more, size, align) : NULL;
-    *zero = true;
-    if (!block)
-        block = heap_take(size + more, align, zero);
+    void *block = heap_take(size + more, align, zero);
     if (block && more) {
         struct place place = {.whole = heap_place(block, "malloc"), .mapped = is_mapping(block)};
         bool guarded = place.mapped && harden_has(HARDEN_GUARD);

@@ -138,17 +138,23 @@ static size_t bytes_taken(size_t size, size_t align) {
     return wants_mapping(size) ? size : heap_run_pages(size, align) << PAGE_SHIFT;
 }
 
+/* In front of a guard a block is as long as was asked for, without what a canary makes it longer by. */
+static void *take_mapping(size_t size, size_t align) {
+    size_t more = harden_has(HARDEN_GUARD) ? harden_extra() : 0;
+    return mapping_take(max_size(size - more, 1), align);
+}
+
 static void *try_large(size_t size, size_t align, bool *zero) {
     bool mapping_first = wants_mapping(size);
     if (!limit_admits(bytes_taken(size, align)))
         return NULL;
     *zero = true;
-    void *block = mapping_first ? mapping_take(size, align) : NULL;
+    void *block = mapping_first ? take_mapping(size, align) : NULL;
     if (!block)
         block = take_run(size, align, zero);
     if (!block && !mapping_first && LOAD_RELAXED(mmap_max) != 0) {
         *zero = true;
-        block = mapping_take(size, align);
+        block = take_mapping(size, align);
     }
     return block;
 }
@@ -202,14 +208,9 @@ void *heap_take_pages(size_t bytes, size_t align) {
     return run;
 }
 
-void *heap_take_mapping(size_t wanted, size_t size, size_t align) {
-    size = max_size(size, 1);
-    bool take = UNLIKELY(wants_mapping(wanted)) && limit_admits(round_up(size, os_page_bytes()));
-    return take ? mapping_take(size, align) : NULL;
-}
-
 static void *take_object(unsigned class_index, size_t size, size_t align, bool *zero) {
-    void *block = heap_take_mapping(size, size, align);
+    bool map = UNLIKELY(wants_mapping(size)) && limit_admits(round_up(size, os_page_bytes()));
+    void *block = map ? take_mapping(size, align) : NULL;
     *zero = block != NULL;
     return block ? block : take_small(class_index);
 }

@@ -24,9 +24,6 @@ void heap_choose_path(void);
 void *heap_take(size_t size, size_t align, bool *zero);
 void heap_give(void *block, const char *function);
 
-/* A mapping for a block of size bytes, where one of wanted bytes is to be one; else NULL. */
-void *heap_take_mapping(size_t wanted, size_t size, size_t align);
-
 /* The bytes from the start of a block to the end of what the heap gave for it; 0, and reported, where it is
  * none. */
 size_t heap_place(const void *block, const char *function);

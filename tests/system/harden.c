@@ -24,6 +24,7 @@
 enum { SET_QUARANTINE = -1008, MIB = 1 << 20, GRAIN = 16 };
 
 extern void free_sized(void *block, size_t size) __attribute__((weak));
+extern void free_aligned_sized(void *block, size_t align, size_t size) __attribute__((weak));
 
 static size_t page;
 
@@ -237,6 +238,8 @@ static void run_sizes(void) {
         CHECK(malloc_usable_size(scene.block) == size);
         free_sized(scene.block, size);
     }
+    free_sized(malloc(0), 0); /* at a guard it has a byte */
+    free_aligned_sized(aligned_alloc(64, 0), 64, 0);
     scene.block = malloc(scene.size = 100);
     in_child(free_with_another_size);
     CHECK(aborted_with("free_sized", "size 101 does not fit a block of 100 bytes"));
