@@ -20,8 +20,9 @@
  *          A block that waits counts as in use everywhere.
  *          Blocks of object caches and of heaps (quarry_cache_, quarry_heap_) are as always.
  *
- * LOCKING  None of its own; the quarantine has one.  harden_modes changes while threads run: who has a
- *          cache goes on with it until its next slow operation, as when QUARRY_CHECK is set late.
+ * LOCKING  None of its own; the quarantine has one, and who changes harden_modes holds heap.c's lock.  It changes
+ *          while threads run: who has a cache goes on with it until its next slow operation, as when
+ *          QUARRY_CHECK is set late.
  *
  * FAILURE  A guard that cannot be had (memory, number of mappings) is left out; what cannot wait goes back at
  *          once.  Where a wrong use does not abort the block is left alone, which leaks it.
@@ -55,41 +56,51 @@ static bool zero_freed;
 
 /* ---- parameters ---------------------------------------------------------------------------------- */
 
+/* Between heap_begin_change and heap_end_change. */
 static void set_mode(unsigned mode, bool on) {
     if (on)
         __atomic_fetch_or(&harden_modes, mode, __ATOMIC_RELAXED);
     else
         __atomic_fetch_and(&harden_modes, ~mode, __ATOMIC_RELAXED);
-    heap_choose_path();
 }
 
 void harden_set_perturb(unsigned byte) {
+    heap_begin_change();
     STORE_RELAXED(perturb, (uint8_t)byte);
     set_mode(HARDEN_FILL, byte || LOAD_RELAXED(zero_freed));
+    heap_end_change();
 }
 
 void harden_set_zero(bool on) {
+    heap_begin_change();
     STORE_RELAXED(zero_freed, on);
     set_mode(HARDEN_FILL, on || LOAD_RELAXED(perturb));
+    heap_end_change();
 }
 
 /* Once the limit is 0 nothing is added; the mode stays until nothing waits. */
 void harden_set_quarantine(size_t bytes) {
+    heap_begin_change();
     quarantine_set_limit(bytes);
     if (bytes == 0)
         harden_flush();
     set_mode(HARDEN_QUARANTINE, bytes != 0);
+    heap_end_change();
 }
 
 void harden_begin_canaries(void) {
+    heap_begin_change();
     secret = os_random();
     set_mode(HARDEN_CANARY, true);
+    heap_end_change();
 }
 
 void harden_begin_guards(size_t from_bytes) {
+    heap_begin_change();
     heap_set_guard(from_bytes);
     mapping_guard_all();
     set_mode(HARDEN_GUARD, true);
+    heap_end_change();
 }
 
 /* ---- canaries ------------------------------------------------------------------------------------ */

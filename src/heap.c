@@ -53,6 +53,7 @@ size_t heap_plain_below = (size_t)PTRDIFF_MAX + 1;
 
 static struct lock init_lock = LOCK_INITIALISER(LOCK_INIT);
 static bool initialised;
+static struct lock path_lock = LOCK_INITIALISER(LOCK_PATH); /* guards changes of the modes */
 
 static size_t mmap_threshold = MMAP_THRESHOLD_FIRST;
 static size_t mmap_max = MMAP_MAX_DEFAULT;
@@ -74,12 +75,28 @@ static void thread_end(void *unused) {
 
 /* What has to be done in each call is done on the slow path: then there are no caches, and no size is
  * known without a look at the block. */
-void heap_choose_path(void) {
+static void choose_path(void) {
     bool hardened = LOAD_RELAXED(harden_modes) != 0, slow = LOAD_RELAXED(checks_all) || hardened;
     for (unsigned i = 1; i < CLASS_COUNT; i++)
         STORE_RELAXED(heap_usable_known[i], slow ? 0 : (uint16_t)size_classes[i].size);
     STORE_RELAXED(heap_plain_below, hardened ? 0 : (size_t)PTRDIFF_MAX + 1);
     cache_set_enabled(!slow);
+}
+
+void heap_begin_change(void) {
+    lock_take(&path_lock);
+}
+
+void heap_end_change(void) {
+    choose_path();
+    lock_drop(&path_lock);
+}
+
+void heap_repair(void) {
+    if (!lock_broken(&path_lock))
+        return;
+    choose_path();
+    lock_repair(&path_lock);
 }
 
 static void initialise(void) {
@@ -88,7 +105,7 @@ static void initialise(void) {
     uintptr_t base = (uintptr_t)os_break_now();
     pagemap_init(base ? base : NO_BREAK_BASE);
     cache_init(thread_end);
-    heap_choose_path();
+    choose_path();
     option_init();
     STORE_RELEASE(initialised, true);
     STORE_RELEASE(heap_state_word, fork_watch());
@@ -425,6 +442,7 @@ size_t heap_mmap_max(void) {
 }
 
 void heap_set_check(bool on) {
+    heap_begin_change();
     STORE_RELAXED(checks_all, on);
-    heap_choose_path();
+    heap_end_change();
 }

@@ -16,8 +16,10 @@ bool heap_check_object(const void *block, const char *function);
 /* Requests of at least so many bytes are not plain: above PTRDIFF_MAX, or all (0) in the hardened modes. */
 extern size_t heap_plain_below __attribute__((visibility("hidden")));
 
-/* What the caches may do, and the above, by the modes in force. */
-void heap_choose_path(void);
+/* Around each change of the modes: mallopt and the control thread may meet.  The end makes the above, and what
+ * the caches may do, follow. */
+void heap_begin_change(void);
+void heap_end_change(void);
 
 /* The routes without what harden.c adds.  Sizes and their sum with align are at most PTRDIFF_MAX; *zero:
  * whether the block is known to read as zero. */

@@ -25,6 +25,7 @@ extern const unsigned scenario_count;
 /* quarantine_support.c */
 void setup_quarantine(void);
 void run_quarantine(unsigned first);
+void run_mode(unsigned first);
 
 /* The scenario of that name. */
 const struct scenario *scenario_named(const char *name);
