@@ -18,11 +18,12 @@
  *            page       head words                     buddy sets, counters, free descriptors
  *            class      words of the slabs             lists, counters
  *            mapping    the table                      counters
- *            quarantine the ring                       chains, sum
+ *            quarantine the ring                       chains, sums
  *            meta       -                              free lists (forgotten)
  *            registry   the list                       -
  *            objects    the lists of slabs, their bits counters, lists of partial slabs
  *            heaps      the lists, by next             previous, sums
+ *            path       the modes                      what follows from them (heap.c)
  *          What threads that are gone had cached goes back to slabs and page layer later (cache.c).
  *          Any thread of the child may be the one that repairs: fork, pthread_create and what goes
  *          by the fast paths do not come by here.
@@ -41,6 +42,7 @@
 #include "fork.h"
 
 #include "cache.h"
+#include "heap.h"
 #include "heaps.h"
 #include "mapping.h"
 #include "meta.h"
@@ -91,5 +93,6 @@ void fork_repair(uint32_t *word) {
     heaps_repair();
     quarantine_repair();
     cache_repair();
+    heap_repair();
     STORE_RELEASE(*word, ALIVE);
 }

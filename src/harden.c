@@ -20,8 +20,9 @@
  *          A block that waits counts as in use everywhere.
  *          Blocks of object caches and of heaps (quarry_cache_, quarry_heap_) are as always.
  *
- * LOCKING  None of its own; the quarantine has one.  harden_modes changes while threads run: who has a
- *          cache goes on with it until its next slow operation, as when QUARRY_CHECK is set late.
+ * LOCKING  None of its own; the quarantine has one, and who changes harden_modes holds heap.c's lock.  It changes
+ *          while threads run: who has a cache goes on with it until its next slow operation, as when
+ *          QUARRY_CHECK is set late.
  *
  * FAILURE  A guard that cannot be had (memory, number of mappings) is left out; what cannot wait goes back at
  *          once.  Where a wrong use does not abort the block is left alone, which leaks it.
@@ -55,41 +56,51 @@ static bool zero_freed;
 
 /* ---- parameters ---------------------------------------------------------------------------------- */
 
+/* Between heap_begin_change and heap_end_change. */
 static void set_mode(unsigned mode, bool on) {
     if (on)
         __atomic_fetch_or(&harden_modes, mode, __ATOMIC_RELAXED);
     else
         __atomic_fetch_and(&harden_modes, ~mode, __ATOMIC_RELAXED);
-    heap_choose_path();
 }
 
 void harden_set_perturb(unsigned byte) {
+    heap_begin_change();
     STORE_RELAXED(perturb, (uint8_t)byte);
     set_mode(HARDEN_FILL, byte || LOAD_RELAXED(zero_freed));
+    heap_end_change();
 }
 
 void harden_set_zero(bool on) {
+    heap_begin_change();
     STORE_RELAXED(zero_freed, on);
     set_mode(HARDEN_FILL, on || LOAD_RELAXED(perturb));
+    heap_end_change();
 }
 
 /* Once the limit is 0 nothing is added; the mode stays until nothing waits. */
 void harden_set_quarantine(size_t bytes) {
+    heap_begin_change();
     quarantine_set_limit(bytes);
     if (bytes == 0)
         harden_flush();
     set_mode(HARDEN_QUARANTINE, bytes != 0);
+    heap_end_change();
 }
 
 void harden_begin_canaries(void) {
+    heap_begin_change();
     secret = os_random();
     set_mode(HARDEN_CANARY, true);
+    heap_end_change();
 }
 
 void harden_begin_guards(size_t from_bytes) {
+    heap_begin_change();
     heap_set_guard(from_bytes);
     mapping_guard_all();
     set_mode(HARDEN_GUARD, true);
+    heap_end_change();
 }
 
 /* ---- canaries ------------------------------------------------------------------------------------ */
@@ -191,11 +202,7 @@ static void *take(size_t align, size_t size, bool *zero) {
     size_t more = harden_extra();
     if (size > PTRDIFF_MAX || align > PTRDIFF_MAX || size + more + align > PTRDIFF_MAX)
         return NULL;
-    /* At a guard a block is as long as was asked for. */
-    void *block = harden_has(HARDEN_GUARD) ? heap_take_mapping(size + more, size, align) : NULL;
-    *zero = true;
-    if (!block)
-        block = heap_take(size + more, align, zero);
+    void *block = heap_take(size + more, align, zero);
     if (block && more) {
         struct place place = {.whole = heap_place(block, "malloc"), .mapped = is_mapping(block)};
         bool guarded = place.mapped && harden_has(HARDEN_GUARD);
@@ -224,7 +231,7 @@ void *harden_allocate_zero(size_t size) {
 static void release(const struct quarantined *old) {
     void *block = (void *)old->address;
     const uint8_t *bytes = block;
-    if (is_mapping(block) || all_are(bytes, bytes + old->bytes, old->fill))
+    if (old->mapped || all_are(bytes, bytes + old->bytes, old->fill))
         heap_give(block, "free");
     else
         report_late_write(block);
@@ -238,7 +245,8 @@ bool harden_flush(void) {
     return any;
 }
 
-/* A block goes into quarantine, and what has been there longest leaves for it. */
+/* A block goes into quarantine, and what has been there longest leaves for it.  Half of the mappings that
+ * there may be are for blocks that live: what gets none has no guard. */
 static void keep(void *block, const struct quarantined *entry, const char *function) {
     struct quarantined old;
     enum quarantine_answer answer = quarantine_add(entry);
@@ -246,7 +254,7 @@ static void keep(void *block, const struct quarantined *entry, const char *funct
         heap_give(block, function);
     else if (answer == QUARANTINE_KNOWN)
         report_slab_misuse(function, block, SLAB_FREE);
-    while (quarantine_take(&old, false))
+    while (quarantine_take(&old, quarantine_mappings() > heap_mmap_max() / 2))
         release(&old);
 }
 
@@ -264,7 +272,8 @@ void harden_free(void *block, const char *function) {
     }
     if (!look(block, function, &place))
         return;
-    struct quarantined entry = {(uintptr_t)block, round_up(place.whole, SIZE_GRAIN), fill_byte()};
+    struct quarantined entry = {(uintptr_t)block, round_up(place.whole, SIZE_GRAIN), fill_byte(),
+                                place.mapped};
     bool quarantine = harden_has(HARDEN_QUARANTINE);
     if (!place.mapped && (quarantine || harden_has(HARDEN_FILL)))
         memset(block, entry.fill, place.whole);

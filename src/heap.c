@@ -53,6 +53,7 @@ size_t heap_plain_below = (size_t)PTRDIFF_MAX + 1;
 
 static struct lock init_lock = LOCK_INITIALISER(LOCK_INIT);
 static bool initialised;
+static struct lock path_lock = LOCK_INITIALISER(LOCK_PATH); /* guards changes of the modes */
 
 static size_t mmap_threshold = MMAP_THRESHOLD_FIRST;
 static size_t mmap_max = MMAP_MAX_DEFAULT;
@@ -74,12 +75,28 @@ static void thread_end(void *unused) {
 
 /* What has to be done in each call is done on the slow path: then there are no caches, and no size is
  * known without a look at the block. */
-void heap_choose_path(void) {
+static void choose_path(void) {
     bool hardened = LOAD_RELAXED(harden_modes) != 0, slow = LOAD_RELAXED(checks_all) || hardened;
     for (unsigned i = 1; i < CLASS_COUNT; i++)
         STORE_RELAXED(heap_usable_known[i], slow ? 0 : (uint16_t)size_classes[i].size);
     STORE_RELAXED(heap_plain_below, hardened ? 0 : (size_t)PTRDIFF_MAX + 1);
     cache_set_enabled(!slow);
+}
+
+void heap_begin_change(void) {
+    lock_take(&path_lock);
+}
+
+void heap_end_change(void) {
+    choose_path();
+    lock_drop(&path_lock);
+}
+
+void heap_repair(void) {
+    if (!lock_broken(&path_lock))
+        return;
+    choose_path();
+    lock_repair(&path_lock);
 }
 
 static void initialise(void) {
@@ -88,7 +105,7 @@ static void initialise(void) {
     uintptr_t base = (uintptr_t)os_break_now();
     pagemap_init(base ? base : NO_BREAK_BASE);
     cache_init(thread_end);
-    heap_choose_path();
+    choose_path();
     option_init();
     STORE_RELEASE(initialised, true);
     STORE_RELEASE(heap_state_word, fork_watch());
@@ -138,17 +155,23 @@ static size_t bytes_taken(size_t size, size_t align) {
     return wants_mapping(size) ? size : heap_run_pages(size, align) << PAGE_SHIFT;
 }
 
+/* In front of a guard a block is as long as was asked for, without what a canary makes it longer by. */
+static void *take_mapping(size_t size, size_t align) {
+    size_t more = harden_has(HARDEN_GUARD) ? harden_extra() : 0;
+    return mapping_take(max_size(size - more, 1), align);
+}
+
 static void *try_large(size_t size, size_t align, bool *zero) {
     bool mapping_first = wants_mapping(size);
     if (!limit_admits(bytes_taken(size, align)))
         return NULL;
     *zero = true;
-    void *block = mapping_first ? mapping_take(size, align) : NULL;
+    void *block = mapping_first ? take_mapping(size, align) : NULL;
     if (!block)
         block = take_run(size, align, zero);
     if (!block && !mapping_first && LOAD_RELAXED(mmap_max) != 0) {
         *zero = true;
-        block = mapping_take(size, align);
+        block = take_mapping(size, align);
     }
     return block;
 }
@@ -202,14 +225,9 @@ void *heap_take_pages(size_t bytes, size_t align) {
     return run;
 }
 
-void *heap_take_mapping(size_t wanted, size_t size, size_t align) {
-    size = max_size(size, 1);
-    bool take = UNLIKELY(wants_mapping(wanted)) && limit_admits(round_up(size, os_page_bytes()));
-    return take ? mapping_take(size, align) : NULL;
-}
-
 static void *take_object(unsigned class_index, size_t size, size_t align, bool *zero) {
-    void *block = heap_take_mapping(size, size, align);
+    bool map = UNLIKELY(wants_mapping(size)) && limit_admits(round_up(size, os_page_bytes()));
+    void *block = map ? take_mapping(size, align) : NULL;
     *zero = block != NULL;
     return block ? block : take_small(class_index);
 }
@@ -419,7 +437,12 @@ void heap_set_mmap_max(size_t count) {
     STORE_RELAXED(mmap_max, guards ? min_size(count, GUARDS_MOST) : count);
 }
 
+size_t heap_mmap_max(void) {
+    return LOAD_RELAXED(mmap_max);
+}
+
 void heap_set_check(bool on) {
+    heap_begin_change();
     STORE_RELAXED(checks_all, on);
-    heap_choose_path();
+    heap_end_change();
 }

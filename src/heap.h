@@ -63,4 +63,7 @@ void heap_set_foreign(size_t policy); /* 0: abort, 1: leak, 2: hand to libc */
 void heap_end_dynamic_threshold(void);
 size_t heap_mmap_threshold(void);
 
+/* Fork repair: finishes a change of the modes, if another thread was cut in it. */
+void heap_repair(void);
+
 #endif

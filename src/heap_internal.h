@@ -16,16 +16,15 @@ bool heap_check_object(const void *block, const char *function);
 /* Requests of at least so many bytes are not plain: above PTRDIFF_MAX, or all (0) in the hardened modes. */
 extern size_t heap_plain_below __attribute__((visibility("hidden")));
 
-/* What the caches may do, and the above, by the modes in force. */
-void heap_choose_path(void);
+/* Around each change of the modes: mallopt and the control thread may meet.  The end makes the above, and what
+ * the caches may do, follow. */
+void heap_begin_change(void);
+void heap_end_change(void);
 
 /* The routes without what harden.c adds.  Sizes and their sum with align are at most PTRDIFF_MAX; *zero:
  * whether the block is known to read as zero. */
 void *heap_take(size_t size, size_t align, bool *zero);
 void heap_give(void *block, const char *function);
-
-/* A mapping for a block of size bytes, where one of wanted bytes is to be one; else NULL. */
-void *heap_take_mapping(size_t wanted, size_t size, size_t align);
 
 /* The bytes from the start of a block to the end of what the heap gave for it; 0, and reported, where it is
  * none. */
@@ -40,6 +39,9 @@ bool heap_relieve(size_t size);
 
 /* Whether the user wants a block of so many bytes to be a mapping, which goes back when it is freed. */
 bool heap_must_map(size_t size);
+
+/* How many mappings of their own blocks may be. */
+size_t heap_mmap_max(void);
 
 /* The length of the run for so many bytes at an alignment. */
 size_t heap_run_pages(size_t size, size_t align);

@@ -11,6 +11,7 @@
 /* Lock order: a thread takes locks in increasing rank only (checked in debug builds). */
 enum lock_rank {
     LOCK_INIT = 1,
+    LOCK_PATH,
     LOCK_REGISTRY,
     LOCK_OBJECTS,
     LOCK_MAPPING,

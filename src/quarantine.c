@@ -9,7 +9,8 @@
  *          when the first block comes; pages of it that were never used are not resident.
  *
  * RULE     A block may wait while the sum of lengths is at most the limit, and WAITING_MOST blocks do not.  A
- *          block larger than the limit does not wait: it would drive out all others.
+ *          block larger than the limit does not wait: it would drive out all others.  Mappings are counted
+ *          by themselves, for there may be so many and no more, the live ones included.
  *
  * LOCKING  One lock, under which nothing is called but meta_take.
  *
@@ -31,7 +32,7 @@ enum { WAITING_MOST = 1 << 16, GRAIN = 16 };
 struct entry {
     uintptr_t address;
     uint32_t grains;
-    uint32_t next : 24, fill : 8;
+    uint32_t next : 23, mapped : 1, fill : 8;
 };
 
 struct table {
@@ -42,6 +43,7 @@ struct table {
 static struct lock lock = LOCK_INITIALISER(LOCK_QUARANTINE);
 static struct table *table;             /* guarded by lock, as all below */
 static size_t first, last, held, limit; /* first, last: counted up for ever */
+static size_t mappings;
 
 static struct entry *entry_of(size_t number) {
     return &table->entry[number % WAITING_MOST];
@@ -53,7 +55,7 @@ static uint32_t *chain_of(uintptr_t address) {
 
 static void link(struct entry *entry) {
     uint32_t *chain = chain_of(entry->address);
-    entry->next = *chain & 0xffffff;
+    entry->next = *chain & 0x7fffff;
     *chain = 1 + (uint32_t)(entry - table->entry);
 }
 
@@ -87,10 +89,13 @@ static bool has_room(size_t bytes) {
 
 static void append(const struct quarantined *block) {
     struct entry *entry = entry_of(last);
-    *entry = (struct entry){
-        .address = block->address, .grains = (uint32_t)(block->bytes / GRAIN), .fill = block->fill};
+    *entry = (struct entry){.address = block->address,
+                            .grains = (uint32_t)(block->bytes / GRAIN),
+                            .mapped = block->mapped,
+                            .fill = block->fill};
     link(entry);
     held += block->bytes;
+    STORE_RELAXED(mappings, mappings + block->mapped);
     STORE_RELEASE(last, last + 1);
 }
 
@@ -124,24 +129,31 @@ bool quarantine_take(struct quarantined *out, bool all) {
     bool due = first != last && (all || held > limit || last - first == WAITING_MOST);
     if (due) {
         const struct entry *entry = entry_of(first);
-        *out = (struct quarantined){entry->address, (size_t)entry->grains * GRAIN, entry->fill};
+        *out = (struct quarantined){entry->address, (size_t)entry->grains * GRAIN, entry->fill,
+                                    entry->mapped};
         unlink_oldest(entry);
         held -= out->bytes;
+        STORE_RELAXED(mappings, mappings - out->mapped);
         STORE_RELEASE(first, first + 1);
     }
     lock_drop(&lock);
     return due;
 }
 
+size_t quarantine_mappings(void) {
+    return LOAD_RELAXED(mappings);
+}
+
 void quarantine_repair(void) {
     if (!lock_broken(&lock))
         return;
-    held = 0;
+    held = mappings = 0;
     if (table)
         memset(table->chain, 0, sizeof table->chain);
     for (size_t i = first; i != last; i++) {
         link(entry_of(i));
         held += (size_t)entry_of(i)->grains * GRAIN;
+        mappings += entry_of(i)->mapped;
     }
     lock_repair(&lock);
 }

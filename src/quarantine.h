@@ -13,6 +13,7 @@ struct quarantined {
     uintptr_t address;
     size_t bytes; /* a multiple of 16 */
     uint8_t fill; /* what the caller has filled it with */
+    bool mapped;  /* it is a mapping */
 };
 
 /* How many bytes may wait.  What is too much then is to be taken out. */
@@ -31,6 +32,9 @@ bool quarantine_holds(const void *block);
 /* Takes out the block that has waited longest: where too much waits, or in any case (all).  False where
  * there is none. */
 bool quarantine_take(struct quarantined *out, bool all);
+
+/* How many mappings wait; a relaxed read. */
+size_t quarantine_mappings(void);
 
 /* Fork repair: rebuilds what is found by address from the order, if another thread was cut in here. */
 void quarantine_repair(void);

@@ -39,7 +39,7 @@ static void free_one_that_lives(size_t from) {
 }
 
 void child_first_call(unsigned variant) {
-    switch (variant % 8) {
+    switch (variant % 9) {
     case 0:
         quarry_free(quarry_malloc(50000));
         break;
@@ -65,6 +65,9 @@ void child_first_call(unsigned variant) {
         break;
     case 7:
         quarry_free(quarry_memalign(16384, 100));
+        break;
+    case 8:
+        quarry_mallopt(QUARRY_M_ZERO, 0);
         break;
     }
 }

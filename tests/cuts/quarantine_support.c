@@ -22,3 +22,9 @@ void run_quarantine(unsigned first) {
     ledger_give_many(first, 30, 2);
     quarry_malloc_trim(0);
 }
+
+/* Threads cache nothing from then on. */
+void run_mode(unsigned first) {
+    quarry_mallopt(QUARRY_M_ZERO, 1);
+    ledger_give_many(first, 5, 1);
+}

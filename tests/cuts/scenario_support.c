@@ -476,6 +476,7 @@ const struct scenario scenarios[] = {
     {"dirty pages are purged", setup_trim_top, warm_purge, run_purge, false, 40000, 2 * MIB},
     {"a class falls, and is searched for holes", setup_mix, warm_fall, run_fall, false, 7000, KEPT},
     {"freed blocks wait", setup_quarantine, warm_cache, run_quarantine, false, 1000, KEPT},
+    {"a mode begins", setup_mix, warm_close, run_mode, false, 1000, KEPT},
     {"holes in slabs are purged", setup_mix, warm_holes, run_trim, false, 272, KEPT},
     {"holes beside purged ones are purged", setup_mix, warm_holes_again, run_trim, false, 7000,
      KEPT},

@@ -25,6 +25,7 @@ extern const unsigned scenario_count;
 /* quarantine_support.c */
 void setup_quarantine(void);
 void run_quarantine(unsigned first);
+void run_mode(unsigned first);
 
 /* huge_support.c */
 void setup_huge(void);

@@ -10,6 +10,7 @@
  *        harden filled BYTE   freed memory is filled
  *        harden guard FROM    the first byte beyond a block faults
  *        harden many          more blocks than there may be guards
+ *        harden worn          blocks that wait leave guards to new ones; there may be 100
  *        harden spared        a block that was written beyond is left alone where nothing aborts
  */
 #include "self_check.h"
@@ -23,6 +24,7 @@
 enum { SET_QUARANTINE = -1008, MIB = 1 << 20, GRAIN = 16 };
 
 extern void free_sized(void *block, size_t size) __attribute__((weak));
+extern void free_aligned_sized(void *block, size_t align, size_t size) __attribute__((weak));
 
 static size_t page;
 
@@ -236,6 +238,8 @@ static void run_sizes(void) {
         CHECK(malloc_usable_size(scene.block) == size);
         free_sized(scene.block, size);
     }
+    free_sized(malloc(0), 0); /* at a guard it has a byte */
+    free_aligned_sized(aligned_alloc(64, 0), 64, 0);
     scene.block = malloc(scene.size = 100);
     in_child(free_with_another_size);
     CHECK(aborted_with("free_sized", "size 101 does not fit a block of 100 bytes"));
@@ -421,6 +425,14 @@ static void run_many(void) {
     }
 }
 
+static void run_worn(void) {
+    for (int i = 0; i < 300; i++)
+        free(malloc(100));
+    size_t waiting = mallinfo2().hblks;
+    CHECK(waiting == 50);
+    CHECK(malloc(100) && mallinfo2().hblks == waiting + 1);
+}
+
 /* ---- no abort ---- */
 
 static void run_spared(void) {
@@ -451,6 +463,8 @@ int main(int argc, char **argv) {
         run_guard((size_t)atol(argv[2]));
     else if (strcmp(argv[1], "many") == 0)
         run_many();
+    else if (strcmp(argv[1], "worn") == 0)
+        run_worn();
     else if (strcmp(argv[1], "spared") == 0)
         run_spared();
     else

@@ -38,6 +38,7 @@ SCENARIOS = [  # arguments, variables
     (["guard", "1"], guard(1)), (["guard", "5000"], guard(5000)), (["guard", "100000"], guard("100000")),
     (["guard", "1"], guard(1) | QUARANTINE), (["guard", "5000"], guard("0x1388") | ZERO | QUARANTINE),
     (["many"], guard(1)), (["many"], ALL | guard(1)),
+    (["worn"], guard(1) | QUARANTINE | {"MALLOC_MMAP_MAX_": "100"}),
 ]
 
 

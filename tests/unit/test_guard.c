@@ -8,6 +8,7 @@
 #include "api.h"
 #include "harden.h"
 #include "heap.h"
+#include "limit.h"
 #include "mapping.h"
 
 static size_t page_of_fake(void) {
@@ -119,6 +120,20 @@ static void hardened_heaps_do_with_less(void) {
     must_be_sound();
 }
 
+/* Where it could be had after a relief only: then the request, with the canary, went another way. */
+static void a_block_that_came_late_is_as_long_as_was_asked_for(void) {
+    harden_begin_canaries();
+    harden_begin_guards(1);
+    harden_set_quarantine(64 * MIB);
+    limit_set(40 * MIB);
+    api_free(api_malloc(30 * MIB));
+    char *block = api_malloc(20 * MIB);
+    must(block && api_malloc_usable_size(block) == 20 * MIB);
+    must((uintptr_t)block % page_of_fake() == 0 && faults_at(block + 20 * MIB));
+    api_free_sized(block, 20 * MIB);
+    must_be_sound();
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         body_test(a_block_ends_at_its_guard),
@@ -126,6 +141,7 @@ int main(void) {
         body_test(without_a_guard_there_is_no_block),
         body_test(a_sealed_block_stays_one),
         body_test(hardened_heaps_do_with_less),
+        body_test(a_block_that_came_late_is_as_long_as_was_asked_for),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -9,7 +9,7 @@
 enum { MOST = 65536 };
 
 static struct quarantined block_at(size_t number, size_t bytes) {
-    return (struct quarantined){0x100000 + number * 16, bytes, (uint8_t)number};
+    return (struct quarantined){0x100000 + number * 16, bytes, (uint8_t)number, false};
 }
 
 static enum quarantine_answer add(size_t number, size_t bytes) {
@@ -24,7 +24,7 @@ static bool holds(size_t number) {
 static void must_take(size_t number, size_t bytes, bool all) {
     struct quarantined out, wanted = block_at(number, bytes);
     must(quarantine_take(&out, all));
-    must(out.address == wanted.address && out.bytes == bytes && out.fill == wanted.fill);
+    must(out.address == wanted.address && out.bytes == bytes && out.fill == wanted.fill && !out.mapped);
     must(!holds(number));
 }
 
@@ -94,6 +94,17 @@ static void their_number_is_bounded(void) {
         must_take(i, 16, true);
 }
 
+static void mappings_are_counted(void) {
+    struct quarantined out, mapping = {0x200000, 160, 0, true};
+    quarantine_set_limit(1600);
+    must(add(1, 160) == QUARANTINE_KEPT && quarantine_mappings() == 0);
+    must(quarantine_add(&mapping) == QUARANTINE_KEPT && quarantine_mappings() == 1);
+    must(quarantine_add(&mapping) == QUARANTINE_KNOWN && quarantine_mappings() == 1);
+    must_take(1, 160, true);
+    must(quarantine_mappings() == 1 && quarantine_take(&out, true));
+    must(out.mapped && out.address == 0x200000 && quarantine_mappings() == 0);
+}
+
 /* Addresses far apart, so that chains get long and short; a bit for each says whether it waits. */
 static void the_search_matches_a_model(void) {
     enum { NUMBERS = 5000 };
@@ -130,6 +141,7 @@ int main(void) {
         body_test(a_block_waits_once),
         body_test(a_lower_limit_counts_at_once),
         body_test(their_number_is_bounded),
+        body_test(mappings_are_counted),
         body_test(the_search_matches_a_model),
         body_test(without_a_table_nothing_waits),
     };
