@@ -1,9 +1,8 @@
 /* SPDX-License-Identifier: MIT
  *
- * base.h: what every layer shares: page arithmetic, bit helpers, and the three strengths of
- * assertion.  No state, no functions that are not inline.
+ * base.h: what every layer shares: page arithmetic, bit helpers, and the two strengths of
+ * assertion.  No state, no functions that are not inline.  What a program does wrong is report.h's.
  *
- *   require(c, ...)  always on, for what the program handed us; see report.h
  *   quarry_assert    debug builds (QUARRY_DEBUG): cheap checks of our own invariants
  *   *_verify()       whole-structure checks, called by tests
  */

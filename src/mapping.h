@@ -41,7 +41,7 @@ size_t mapping_give(void *block);
 /* Resizes a block without a guard, moving it if need be; NULL, and the block is untouched, on failure. */
 void *mapping_resize(void *block, size_t bytes);
 
-/* The start and size of the block that holds an address; 0 if none does.  Slow, takes no lock. */
+/* The start and size of the block that holds an address; 0 if none does.  Slow, takes the lock. */
 uintptr_t mapping_around(uintptr_t address, size_t *bytes);
 
 /* Copies up to max blocks from *slot of the table on and moves *slot behind them; returns how many,

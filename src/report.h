@@ -2,8 +2,9 @@
  *
  * report.h: one line on standard error, then SIGABRT, for what the program did wrong.
  *
- * Lines are "quarry: FUNCTION(ADDRESS): REASON".  Nothing here allocates or takes a lock.  Where the
- * user wants no abort these functions return, and the caller leaves the pointer alone.
+ * Lines are "quarry: FUNCTION(ADDRESS): REASON".  Nothing here allocates; a pointer that is
+ * none of ours is looked for among the mappings, under their lock.  Where the user wants no abort these
+ * functions return, and the caller leaves the pointer alone.
  */
 #ifndef QUARRY_REPORT_H
 #define QUARRY_REPORT_H

@@ -24,7 +24,8 @@ static bool holds(size_t number) {
 static void must_take(size_t number, size_t bytes, bool all) {
     struct quarantined out, wanted = block_at(number, bytes);
     must(quarantine_take(&out, all));
-    must(out.address == wanted.address && out.bytes == bytes && out.fill == wanted.fill && !out.mapped);
+    must(out.address == wanted.address && out.bytes == bytes && out.fill == wanted.fill &&
+         !out.mapped);
     must(!holds(number));
 }
 

@@ -34,7 +34,7 @@ bool blocks_start(void);
 bool blocks_add(const void *block, struct block_sample sample);
 /* For a block that the caller may free. False: it was not sampled. */
 bool blocks_remove(const void *block, struct block_sample *sample);
-/* In a child of fork, where there is one thread. */
+/* In a child of fork, before its first sample. */
 void blocks_forget_all(void);
 
 #endif /* PROFILE_BLOCKS_H */

@@ -40,6 +40,10 @@ static _Atomic uint32_t *mark; /* 0 in a child of fork */
 static uint32_t process = 1;
 static uint64_t rate;
 static uint64_t seed;
+static bool seed_given;
+/* What the environment said at the start: a child may have threads, and the program another environment. */
+static char base_path[PATH_BYTES];
+static bool others_too;
 static _Atomic uint32_t threads;
 static _Atomic bool unwinder_locks;
 
@@ -83,17 +87,12 @@ void sampler_unwinder_locks(void) {
 /* ---- Starting -------------------------------------------------------------------------------- */
 
 /* FILE for the command, FILE.PID for others: its children, or all where no command is named. */
-static bool open_store(void) {
+static bool open_store(bool command) {
     char path[PATH_BYTES];
-    const char *base = secure_getenv("QUARRY_PROFILE_FILE");
-    const char *pid = getenv("QUARRY_PROFILE_PID");
-    bool command = pid != NULL && strtoul(pid, NULL, 10) == (unsigned long)getpid();
-    bool others = pid == NULL || getenv("QUARRY_PROFILE_FOLLOW") != NULL;
-    if (base == NULL || base[0] != '/' || strlen(base) > sizeof path - 32 ||
-        (!command && !others)) {
+    if (base_path[0] == '\0' || (!command && !others_too)) {
         return false;
     }
-    char *end = quiet_put_text(path, base);
+    char *end = quiet_put_text(path, base_path);
     if (!command) {
         end = quiet_put_number(quiet_put_text(end, "."), (uint64_t)getpid());
     }
@@ -101,20 +100,34 @@ static bool open_store(void) {
     return store_open(path, rate);
 }
 
-static uint64_t make_seed(void) {
-    const char *given = getenv("QUARRY_PROFILE_SEED");
+static uint64_t new_seed(void) {
     struct timespec now;
     clock_gettime(CLOCK_MONOTONIC, &now);
-    return given != NULL ? strtoull(given, NULL, 10)
-                         : (uint64_t)now.tv_nsec ^ (uint64_t)getpid() << 32;
+    return (uint64_t)now.tv_nsec ^ (uint64_t)getpid() << 32;
 }
 
-static void settle(void) {
+/* Returns whether this process is the one that the profile is of. */
+static bool read_environment(void) {
+    const char *base = secure_getenv("QUARRY_PROFILE_FILE");
+    const char *pid = getenv("QUARRY_PROFILE_PID");
     const char *given = getenv("QUARRY_PROFILE_RATE");
     rate = given != NULL ? strtoull(given, NULL, 10) : DEFAULT_RATE;
     rate = rate > 0 ? rate : 1;
-    seed = make_seed();
-    if (!open_store() || !blocks_start() || (mark = quiet_fork_mark()) == NULL) {
+    given = getenv("QUARRY_PROFILE_SEED");
+    seed_given = given != NULL;
+    seed = seed_given ? strtoull(given, NULL, 10) : new_seed();
+    if (base != NULL && base[0] == '/' && strlen(base) <= sizeof base_path - 32) {
+        memcpy(base_path, base, strlen(base) + 1);
+    }
+    others_too = pid == NULL || getenv("QUARRY_PROFILE_FOLLOW") != NULL;
+    return pid != NULL && strtoul(pid, NULL, 10) == (unsigned long)getpid();
+}
+
+/* The file comes last: where anything else is missing there is none. */
+static void settle(void) {
+    bool command = read_environment();
+    if (base_path[0] == '\0' || !blocks_start() || (mark = quiet_fork_mark()) == NULL ||
+        !open_store(command)) {
         atomic_store(&state, OFF);
         return;
     }
@@ -124,14 +137,15 @@ static void settle(void) {
     atomic_store(&state, SAMPLING);
 }
 
-/* In a child of fork: its one thread is here, whatever others the parent had. */
+/* In a child of fork, which may have threads by now; none of them has taken a sample. */
 static void start_again(void) {
     process++;
+    seed = seed_given ? seed : new_seed();
     blocks_forget_all();
     mappings_leave();
     store_leave();
     atomic_store(mark, 1);
-    atomic_store(&state, open_store() ? SAMPLING : OFF);
+    atomic_store(&state, open_store(false) ? SAMPLING : OFF);
 }
 
 /* Whoever changes the state to SETTLING does what is to be done; others are not sampled meanwhile. */
@@ -145,7 +159,11 @@ static bool is_sampling(void) {
     if (now == UNSETTLED && environ != NULL && begin_settling(UNSETTLED)) {
         settle();
     } else if (now == SAMPLING && atomic_load(mark) == 0 && begin_settling(SAMPLING)) {
-        start_again();
+        if (atomic_load(mark) == 0) {
+            start_again();
+        } else { /* another thread of the child has, between the two looks above */
+            atomic_store(&state, SAMPLING);
+        }
     }
     return atomic_load(&state) == SAMPLING;
 }
@@ -160,12 +178,16 @@ static uint64_t draw(void) {
     return word ^ word >> 31;
 }
 
-/* A thread's first step is drawn at its first call. */
+/* A thread's first step is drawn at its first call.  The one that forked has drawn its step before: the sample
+ * that it leads to is the child's. */
 static void begin_thread(void) {
     uint64_t number = atomic_fetch_add(&threads, 1);
+    bool forked = sampler_self.process != 0;
     sampler_self.process = process;
     sampler_self.random = (seed + number) * 0xd1342543de82ef95ull;
-    sampler_self.left = estimate_step(rate, draw());
+    if (!forked) {
+        sampler_self.left = estimate_step(rate, draw());
+    }
 }
 
 static bool is_due(size_t size) {
