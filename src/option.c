@@ -163,8 +163,7 @@ const struct option option_table[] = {
     {"huge_share", "QUARRY_HUGE_SHARE", NULL, QUARRY_M_HUGE_SHARE, 0, 100, NULL,
      page_set_huge_share,
      "percent of what is in use that may be resident and free for the sake of huge pages, from "
-     "which small "
-     "blocks are then cut; 0: none",
+     "which small blocks are then cut; 0: none",
      0},
     {"limit", "QUARRY_LIMIT", NULL, 0, 1, LONG_MAX, "auto", set_limit,
      "bytes that the allocator may hold; then it gives back, then it fails; auto: what the cgroup "

@@ -174,10 +174,11 @@ APART static void child_keep(void) {
     keep(malloc(12345));
 }
 
-/* The child frees what it inherited; that stays the parent's. */
+/* The child frees what it inherited; that stays the parent's.  As daemons do, they have no environment then. */
 static int fork_child(void) {
     int status = 0;
     keep_small();
+    clearenv();
     pid_t pid = fork();
     if (pid == 0) {
         while (kept_count > 0) {

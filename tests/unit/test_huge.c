@@ -89,6 +89,20 @@ static void a_trim_gives_back_what_nobody_used(void) {
     must_be_sound();
 }
 
+/* What was given back is wanted again, and earns the budget that keeps more the next time. */
+static void what_a_purge_took_is_counted_as_wanted(void) {
+    page_set_huge_share(10);
+    grow_to(10000);
+    while (purge_dirty_pages())
+        take_dirty(min_size(SHORT, purge_dirty_pages()));
+    uint64_t filled = fake_os.huge_bytes;
+    page_state.purged_outstanding = 400;
+    page_state.budget_pages = 0;
+    take_dirty(SHORT);
+    must(fake_os.huge_bytes == filled + 2 * MIB);
+    must(page_state.purged_outstanding == 0 && page_state.budget_pages == 800);
+}
+
 static void the_limit_holds(void) {
     page_set_huge_share(100);
     grow_to(10000);
@@ -130,6 +144,7 @@ int main(void) {
         body_test(long_runs_fill_none),
         body_test(the_threshold_bounds_them),
         body_test(a_trim_gives_back_what_nobody_used),
+        body_test(what_a_purge_took_is_counted_as_wanted),
         body_test(the_limit_holds),
         body_test(the_kernel_may_refuse),
         body_test(larger_pages_have_none),

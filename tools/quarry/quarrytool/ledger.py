@@ -47,7 +47,7 @@ HEAP_LINES = (
     Line(
         "surplus",
         "huge-page surplus",
-        "free pages under huge pages: set "
+        "free pages under huge pages: a lower QUARRY_HUGE_SHARE; or set "
         "/sys/kernel/mm/transparent_hugepage/enabled to madvise",
         True,
     ),
