@@ -84,13 +84,13 @@ CORE := $(wildcard src/*.c)
 # seldom, or waits for the kernel anyway.
 SELDOM := $(patsubst %,src/%.c,option report info stats figures figures_write sink control ledger limit \
   objects heaps fork os zone headroom huge meta mapping purge sizeclass cache_repair page_repair slab_repair \
-  slab_shard slab_trim cache_runs hot \
+  slab_shard slab_trim cache_runs cache_rules cache_drain hot \
   harden quarantine refusal)
 # Called often, but not in a loop of its own: without padding.
 DENSE := $(patsubst %,src/%.c,buddy fit extent page pagemap slab heap resize api cache)
 # Never on the way to an abort or to code of the program: debuggers have .debug_frame.
 NO_UNWIND := $(patsubst %,src/%.c,buddy fit extent hot sizeclass pagemap control ledger limit stats \
-  cache_repair page_repair slab_repair slab_shard quarantine refusal)
+  cache_repair cache_rules cache_drain page_repair slab_repair slab_shard quarantine refusal)
 PRELOAD := $(wildcard preload/*.c)
 # Files named *_support.c (and the fake operating system) are linked into every test of their folder.
 UNIT_SUPPORT := $(wildcard tests/unit/*_support.c tests/unit/fake_os.c)

@@ -53,12 +53,10 @@
 #include <string.h>
 
 enum {
-    CAPACITY_FIRST = 8,
     CAPACITY_STEADY = 64,
     CAPACITY_STEADY_THREADS = 128, /* a batch costs more where others may want the lock */
     CAPACITY_STEADY_BYTES = 32 * 1024,
     CAPACITY_STEADY_RUN_BYTES = 128 * 1024, /* or one run */
-    CAPACITY_MAX = 2047,                    /* with the sentinel, one block of META_BLOCK_MAX */
     CAPACITY_MAX_BYTES = 1024 * 1024,
     CAPACITY_MAX_RUN_BYTES = 512 * 1024,
     BATCH_MAX = 128,
@@ -68,6 +66,7 @@ enum {
     EARN_REGRET = 2, /* times the capacity */
     EARN_HARD = 512,
     IDLE_TICKS = 1024,
+    LOOK_TICKS = 16,
     EXIT_ROUNDS = 3, /* PTHREAD_DESTRUCTOR_ITERATIONS - 1 */
     KEPT_WARM = 8,
     BUDGET_MIN = 4 * 1024 * 1024,
@@ -98,10 +97,6 @@ struct cache *cache_registry;
 struct cache_shared cache_shared = {.lock = LOCK_INITIALISER(LOCK_REGISTRY)};
 #define G cache_shared
 
-static bool enabled = true;
-static uint32_t rules; /* how often what may be cached has changed */
-static size_t capacity_max = CAPACITY_MAX, size_max = RUN_MAX;
-static size_t uncached_from = SIZE_MAX, deep_max = RUN_MAX;
 static pthread_key_t exit_key;
 static bool exit_key_made;
 static __thread uint8_t leave_calls;
@@ -110,14 +105,6 @@ static __thread uint8_t leave_calls;
 
 void cache_init(void (*at_thread_end)(void *)) {
     exit_key_made = pthread_key_create(&exit_key, at_thread_end) == 0;
-}
-
-void cache_set_capacity_limit(size_t objects) {
-    STORE_RELAXED(capacity_max, min_size(objects, CAPACITY_MAX));
-}
-
-void cache_set_size_limit(size_t bytes) {
-    STORE_RELAXED(size_max, bytes);
 }
 
 /* An unused cache, a warm one if there is one. */
@@ -189,36 +176,15 @@ static struct cache *own_cache(void) {
 
 /* ---- capacity ------------------------------------------------------------------------------------ */
 
-static void **slots_of(const struct cache *cache, unsigned class_index) {
-    return cache->end[class_index] - cache->state[class_index].capacity;
-}
-
 static size_t slot_bytes(unsigned capacity) {
     return (capacity + 1u) * sizeof(void *);
-}
-
-static bool may_cache(unsigned class_index) {
-    size_t size = size_classes[class_index].size;
-    return LOAD_RELAXED(enabled) && size <= LOAD_RELAXED(size_max) &&
-           size < LOAD_RELAXED(uncached_from) &&
-           !(sizeclass_is_run(class_index) && page_trim_threshold_set());
-}
-
-/* How many objects, at most count and bytes in all, the options allow. */
-static SELDOM unsigned capacity_limit(unsigned class_index, size_t count, size_t bytes) {
-    if (!may_cache(class_index))
-        return 0;
-    size_t size = size_classes[class_index].size;
-    size_t least = sizeclass_is_run(class_index) ? 1 : CAPACITY_FIRST;
-    size_t objects = min_size(count, max_size(least, bytes / size));
-    return (unsigned)min_size(LOAD_RELAXED(capacity_max), objects);
 }
 
 /* Moves the objects of a bin to a stack that can hold them.  Meanwhile it is empty: a cut loses them. */
 static bool resize_bin(struct cache *cache, unsigned class_index, unsigned capacity) {
     void ***bin_top = &cache->top[class_index];
     unsigned old_capacity = cache->state[class_index].capacity;
-    void **old = slots_of(cache, class_index);
+    void **old = cache_slots(cache, class_index);
     void **fresh = capacity ? meta_take_ready(slot_bytes(capacity)) : cache_no_slots;
     if (!fresh)
         return false;
@@ -257,8 +223,8 @@ static SELDOM void grow_bin(struct cache *cache, unsigned class_index, unsigned 
 static unsigned steady_limit(unsigned class_index) {
     unsigned count = lock_single_thread() ? CAPACITY_STEADY : CAPACITY_STEADY_THREADS;
     bool run = sizeclass_is_run(class_index);
-    return capacity_limit(class_index, count,
-                          run ? CAPACITY_STEADY_RUN_BYTES : CAPACITY_STEADY_BYTES);
+    return cache_capacity_limit(class_index, count,
+                                run ? CAPACITY_STEADY_RUN_BYTES : CAPACITY_STEADY_BYTES);
 }
 
 static void earn_by_use(struct cache *cache, unsigned class_index) {
@@ -278,17 +244,17 @@ static void earn_by_regret(struct cache *cache, unsigned class_index, unsigned c
     unsigned missed = (unsigned)min_size(count, state->spilled);
     state->spilled = (uint16_t)(state->spilled - missed);
     state->regret = (uint16_t)min_size(state->regret + missed, UINT16_MAX);
-    if (!state->capacity || size_classes[class_index].size > LOAD_RELAXED(deep_max))
+    if (!state->capacity || size_classes[class_index].size > LOAD_RELAXED(cache_rules.deep_max))
         return;
     size_t bytes = sizeclass_is_run(class_index) ? CAPACITY_MAX_RUN_BYTES : CAPACITY_MAX_BYTES;
     if (state->regret >= EARN_REGRET * state->capacity && !budget_exceeded(class_index))
-        grow_bin(cache, class_index, capacity_limit(class_index, CAPACITY_MAX, bytes));
+        grow_bin(cache, class_index, cache_capacity_limit(class_index, CAPACITY_MAX, bytes));
 }
 
 /* ---- spilling ------------------------------------------------------------------------------------ */
 
 /* How many objects move between a bin and the slabs at once: as many as a cut may lose. */
-static size_t batch_limit(unsigned class_index) {
+size_t cache_batch_limit(unsigned class_index) {
     return min_size(BATCH_MAX,
                     max_size(CAPACITY_FIRST / 2, BATCH_BYTES / size_classes[class_index].size));
 }
@@ -296,7 +262,7 @@ static size_t batch_limit(unsigned class_index) {
 /* Gives objects that are no longer in the bin to the slabs.  All of them were objects of the class when
  * they were pushed.  One whose slab has closed since was freed twice: the slab closed because its first
  * free brought it back. */
-static void give_batch(unsigned class_index, void *const *batch, size_t count) {
+void cache_give_batch(unsigned class_index, void *const *batch, size_t count) {
     while (count > 0) {
         unsigned wrong = 0;
         enum slab_status status = cache_return(class_index, batch, (unsigned)count, &wrong);
@@ -314,24 +280,24 @@ static void give_batch(unsigned class_index, void *const *batch, size_t count) {
 /* Gives the oldest objects, the coldest ones, of a full bin to the slabs.  The others move down as above. */
 static unsigned spill(struct cache *cache, unsigned class_index) {
     void *batch[BATCH_MAX];
-    void **slots = slots_of(cache, class_index);
+    void **slots = cache_slots(cache, class_index);
     size_t depth = (size_t)(cache->top[class_index] - slots);
-    size_t count = min_size((depth + 1) / 2, batch_limit(class_index));
+    size_t count = min_size((depth + 1) / 2, cache_batch_limit(class_index));
     memcpy(batch, slots + 1, count * sizeof *batch);
     STORE_RELEASE(cache->top[class_index], slots);
     memmove(slots + 1, slots + 1 + count, (depth - count) * sizeof *slots);
     STORE_RELEASE(cache->top[class_index], slots + depth - count);
-    give_batch(class_index, batch, count);
+    cache_give_batch(class_index, batch, count);
     return (unsigned)count;
 }
 
 static void spill_all(struct cache *cache, unsigned class_index) {
-    void **slots = slots_of(cache, class_index);
+    void **slots = cache_slots(cache, class_index);
     size_t depth;
     while ((depth = (size_t)(cache->top[class_index] - slots)) != 0) {
-        size_t count = min_size(depth, batch_limit(class_index));
+        size_t count = min_size(depth, cache_batch_limit(class_index));
         STORE_RELEASE(cache->top[class_index], slots + depth - count);
-        give_batch(class_index, slots + 1 + depth - count, count);
+        cache_give_batch(class_index, slots + 1 + depth - count, count);
     }
 }
 
@@ -343,8 +309,15 @@ static void flush_cache(struct cache *cache) {
 
 void cache_flush(void) {
     struct cache *cache = present_cache();
-    if (cache)
-        flush_cache(cache);
+    if (!cache)
+        return;
+    uint32_t busy = cache_begin_slow(cache);
+    flush_cache(cache);
+    cache_end_slow(cache, busy);
+}
+
+void cache_drain(void) {
+    cache_drain_others(present_cache());
 }
 
 static void drop_bin(struct cache *cache, unsigned class_index) {
@@ -355,31 +328,20 @@ static void drop_bin(struct cache *cache, unsigned class_index) {
 }
 
 static SELDOM void drop_forbidden(struct cache *cache) {
-    cache->rules = LOAD_RELAXED(rules);
+    cache->rules = LOAD_RELAXED(cache_rules.changes);
     for (unsigned i = 1; i < BIN_COUNT; i++)
-        if (!may_cache(i))
+        if (!cache_may_hold(i))
             drop_bin(cache, i);
 }
 
 void cache_rules_changed(void) {
-    __atomic_fetch_add(&rules, 1, __ATOMIC_RELAXED);
+    __atomic_fetch_add(&cache_rules.changes, 1, __ATOMIC_RELAXED);
     struct cache *cache = present_cache();
-    if (cache)
-        drop_forbidden(cache);
-}
-
-void cache_set_uncached_from(size_t bytes) {
-    STORE_RELAXED(uncached_from, bytes);
-    cache_rules_changed();
-}
-
-void cache_set_enabled(bool on) {
-    STORE_RELAXED(enabled, on);
-    cache_rules_changed();
-}
-
-void cache_set_deep_limit(size_t bytes) {
-    STORE_RELAXED(deep_max, bytes);
+    if (!cache)
+        return;
+    uint32_t busy = cache_begin_slow(cache);
+    drop_forbidden(cache);
+    cache_end_slow(cache, busy);
 }
 
 /* Takes the capacity from bins that nobody used since the last look. */
@@ -388,7 +350,7 @@ static SELDOM void drop_idle(struct cache *cache) {
         struct bin_state *state = &cache->state[i];
         if (!state->capacity)
             continue;
-        unsigned depth = (unsigned)(cache->top[i] - slots_of(cache, i));
+        unsigned depth = (unsigned)(cache->top[i] - cache_slots(cache, i));
         if (!state->busy && state->seen == depth) {
             drop_bin(cache, i);
             state->spilled = 0;
@@ -401,7 +363,7 @@ static SELDOM void drop_idle(struct cache *cache) {
 /* Runs go back one by one, so that to keep them is of use only to who takes such runs as well. */
 static void count_slow_op(struct cache *cache, unsigned class_index, bool earns) {
     struct bin_state *state = &cache->state[class_index];
-    if (UNLIKELY(cache->rules != LOAD_RELAXED(rules)))
+    if (UNLIKELY(cache->rules != LOAD_RELAXED(cache_rules.changes)))
         drop_forbidden(cache);
     state->busy = 1;
     if (earns && state->slow_ops < UINT16_MAX)
@@ -410,24 +372,24 @@ static void count_slow_op(struct cache *cache, unsigned class_index, bool earns)
         earn_by_use(cache, class_index);
     uint32_t ticks = cache->ticks + 1;
     STORE_RELAXED(cache->ticks, ticks);
+    if (ticks % LOOK_TICKS == 0)
+        cache_drain_idle(cache);
     if (ticks % IDLE_TICKS == 0)
         drop_idle(cache);
 }
 
 /* ---- the slow path of malloc and free ------------------------------------------------------------ */
 
-void *cache_take(unsigned class_index) {
-    struct cache *cache = own_cache();
+static void *take_slowly(struct cache *cache, unsigned class_index) {
     void *object = NULL;
-    if (cache) {
-        slab_enter(&cache->lane);
-        count_slow_op(cache, class_index, true);
-    }
-    if (!cache || cache->state[class_index].capacity < 2)
+    slab_enter(&cache->lane);
+    count_slow_op(cache, class_index, true);
+    if (cache->state[class_index].capacity < 2)
         return slab_take(class_index, &object, 1) ? object : NULL;
     void **top = cache->top[class_index];
     if (*top == NULL) {
-        size_t wanted = min_size(cache->state[class_index].capacity / 2u, batch_limit(class_index));
+        size_t wanted =
+            min_size(cache->state[class_index].capacity / 2u, cache_batch_limit(class_index));
         unsigned count = slab_take(class_index, top + 1, (unsigned)wanted);
         STORE_RELEASE(cache->top[class_index], top + count);
         earn_by_regret(cache, class_index, count);
@@ -435,12 +397,25 @@ void *cache_take(unsigned class_index) {
     return cache_pop(class_index);
 }
 
+void *cache_take(unsigned class_index) {
+    struct cache *cache = own_cache();
+    void *object = NULL;
+    if (!cache)
+        return slab_take(class_index, &object, 1) ? object : NULL;
+    uint32_t busy = cache_begin_slow(cache);
+    object = take_slowly(cache, class_index);
+    cache_end_slow(cache, busy);
+    return object;
+}
+
 /* One at a time: of many, nobody has touched the pages yet. */
 void *cache_take_run(unsigned class_index, size_t pages, bool *zero) {
     struct cache *cache = own_cache();
     if (cache) {
+        uint32_t busy = cache_begin_slow(cache);
         count_slow_op(cache, class_index, true);
         earn_by_regret(cache, class_index, 1);
+        cache_end_slow(cache, busy);
     }
     uintptr_t run = page_run_take(pages, PAGE_BYTES, zero);
     if (run)
@@ -448,14 +423,10 @@ void *cache_take_run(unsigned class_index, size_t pages, bool *zero) {
     return (void *)run;
 }
 
-/* After a thread's destructors libc frees what it kept for the thread: that makes no cache, for nobody would
- * tell us when to leave it. */
-enum slab_status cache_give(unsigned class_index, void *object) {
-    struct cache *cache = leave_calls ? present_cache() : own_cache();
+static enum slab_status give_slowly(struct cache *cache, unsigned class_index, void *object) {
     unsigned wrong;
-    if (cache)
-        count_slow_op(cache, class_index, !sizeclass_is_run(class_index));
-    if (!cache || !cache->state[class_index].capacity)
+    count_slow_op(cache, class_index, !sizeclass_is_run(class_index));
+    if (!cache->state[class_index].capacity)
         return cache_return(class_index, &object, 1, &wrong);
     if (!cache_push(class_index, object)) {
         unsigned count = spill(cache, class_index);
@@ -466,12 +437,26 @@ enum slab_status cache_give(unsigned class_index, void *object) {
     return SLAB_OK;
 }
 
+/* After a thread's destructors libc frees what it kept for the thread: that makes no cache, for nobody would
+ * tell us when to leave it. */
+enum slab_status cache_give(unsigned class_index, void *object) {
+    struct cache *cache = leave_calls ? present_cache() : own_cache();
+    unsigned wrong;
+    if (!cache)
+        return cache_return(class_index, &object, 1, &wrong);
+    uint32_t busy = cache_begin_slow(cache);
+    enum slab_status status = give_slowly(cache, class_index, object);
+    cache_end_slow(cache, busy);
+    return status;
+}
+
 /* ---- thread exit --------------------------------------------------------------------------------- */
 
 /* Leaves the cache to the next thread, as warm as it is unless there are enough such. */
 static SELDOM void retire(struct cache *cache) {
+    cache_begin_slow(cache);
     lock_take(&G.lock);
-    bool keep = G.unused_warm < KEPT_WARM && LOAD_RELAXED(enabled);
+    bool keep = G.unused_warm < KEPT_WARM && LOAD_RELAXED(cache_rules.enabled);
     cache->warm = keep;
     G.unused_warm += keep;
     lock_drop(&G.lock);
@@ -481,6 +466,7 @@ static SELDOM void retire(struct cache *cache) {
         drop_bin(cache, i);
     cache_count_in(cache, false);
     lock_take(&G.lock);
+    cache_end_slow(cache, 0);
     cache->in_use = 0;
     STORE_RELAXED(G.in_use, G.in_use - 1);
     lock_drop(&G.lock);

@@ -22,6 +22,7 @@ struct bin_state {
     uint16_t busy;     /* there was a slow operation since then */
     uint16_t spilled;  /* objects given back and not asked for again since */
     uint16_t regret;   /* those that were asked for again, since the capacity last changed */
+    uint16_t drained;  /* slots at the bottom that hold nothing: cache_drain.c */
 };
 
 /* Of each bin the object pushed last, or the NULL slot; and the last slot.  Written by the owner only.  Bin 0
@@ -37,6 +38,10 @@ struct cache {
     uint32_t warm;      /* not in use, but its bins have their capacities; guarded as in_use */
     uint32_t lane;      /* of its thread: slab_shard.c */
     uint32_t rules;     /* the changes of what may be cached that it has followed */
+    uint32_t busy;      /* its thread is in the slow path */
+    uint32_t drain;     /* written under the registry's lock: its thread is to close gaps first */
+    uintptr_t seen;     /* guarded by it: what a look for idle threads saw, */
+    uint64_t seen_ns;   /* since when */
 };
 
 /* Initially a static cache without capacity, so that no path tests for NULL. */
@@ -49,7 +54,7 @@ static ALWAYS_INLINE void bin_move_top(struct cache *cache, size_t class_index, 
 #if defined(__x86_64__) && !defined(QUARRY_DEBUG) /* tracers see compiled stores only */
     __asm__("addq %1, %0" : "+m"(cache->top[class_index]) : "re"(slots * 8) : "cc");
 #else
-    STORE_PLAIN(cache->top[class_index], cache->top[class_index] + slots);
+    STORE_RELEASE(cache->top[class_index], cache->top[class_index] + slots); /* for drains */
 #endif
 }
 
@@ -60,7 +65,7 @@ static ALWAYS_INLINE void *cache_pop(size_t class_index) {
     /* What is needed before the object is known stays out of the register that returns it. */
     __asm__("" : "+d"(cache), "+c"(class_index));
 #endif
-    void *object = *cache->top[class_index];
+    void *object = LOAD_PLAIN(*cache->top[class_index]);
     if (LIKELY(object != NULL))
         bin_move_top(cache, class_index, -1);
     return object;
@@ -107,6 +112,10 @@ bool cache_holds_run(unsigned class_index, const void *run);
 
 /* Empties the calling thread's bins: objects go to the slabs, runs to the page layer. */
 void cache_flush(void);
+
+/* Gives what other threads have cached to the slabs and the page layer, but for an object in each bin; those
+ * that are in the allocator just now are left alone. */
+void cache_drain(void);
 
 /* Whether bins may have capacity; false makes every call take the slow, fully checked path.  Threads
  * other than the calling one give up what they have at their next slow operation. */

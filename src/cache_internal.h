@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * cache_internal.h: what cache.c and cache_repair.c share.  Nobody else includes it.
+ * cache_internal.h: what the files of the caches share.  Nobody else includes it.
  */
 #ifndef QUARRY_CACHE_INTERNAL_H
 #define QUARRY_CACHE_INTERNAL_H
@@ -14,9 +14,34 @@ struct cache_shared {
     unsigned in_use;          /* caches */
     unsigned unused_warm;     /* unused caches that have kept their capacities */
     uint32_t epoch;           /* forks that led to this process and were noticed */
+    struct cache *look_at;    /* the cache that was last looked at for an idle thread */
+    uint64_t look_ns;         /* when that was */
 };
 
 extern struct cache_shared cache_shared;
+
+/* ---- what may be cached (cache_rules.c) ----------------------------------------------------------- */
+
+enum {
+    CAPACITY_FIRST = 8,
+    CAPACITY_MAX = 2047, /* with the sentinel, one block of META_BLOCK_MAX */
+};
+
+struct cache_rules {
+    bool enabled;
+    uint32_t changes; /* how often they have become narrower */
+    size_t capacity_max, size_max;
+    size_t uncached_from, deep_max;
+};
+
+extern struct cache_rules cache_rules;
+
+bool cache_may_hold(unsigned class_index);
+
+/* How many objects, at most count and bytes in all, the options allow. */
+unsigned cache_capacity_limit(unsigned class_index, size_t count, size_t bytes);
+
+/* ---- bins ---------------------------------------------------------------------------------------- */
 
 extern void *cache_no_slots[1]; /* the stack of a bin without capacity: its sentinel */
 
@@ -32,6 +57,19 @@ static inline size_t cache_held_bytes(unsigned class_index, unsigned capacity) {
     return capacity * ((size_t)size_classes[class_index].size + sizeof(void *));
 }
 
+static inline void **cache_slots(const struct cache *cache, unsigned class_index) {
+    return cache->end[class_index] - cache->state[class_index].capacity;
+}
+
+/* How many objects a bin holds.  Of another thread's it may be wrong, and not by more than its capacity. */
+static inline size_t cache_depth(const struct cache *cache, unsigned class_index) {
+    unsigned capacity = LOAD_RELAXED(cache->state[class_index].capacity);
+    unsigned drained = LOAD_RELAXED(cache->state[class_index].drained);
+    size_t room =
+        (size_t)(LOAD_RELAXED(cache->end[class_index]) - LOAD_RELAXED(cache->top[class_index]));
+    return room + drained > capacity ? 0 : capacity - room - drained;
+}
+
 /* Counts what the bins of a cache may hold, now that it is in use, or no longer. */
 static inline void cache_count_in(const struct cache *cache, bool in_use) {
     for (unsigned i = 1; i < BIN_COUNT; i++) {
@@ -45,6 +83,40 @@ static inline void cache_count_in(const struct cache *cache, bool in_use) {
  * that is wrong and says which and why. */
 enum slab_status cache_return(unsigned class_index, void *const *objects, unsigned count,
                               unsigned *culprit);
+
+/* How many objects move between a bin and the slabs at once: as many as a cut may lose. */
+size_t cache_batch_limit(unsigned class_index);
+
+/* The same for objects that were of the class when they were pushed; a wrong one ends the process. */
+void cache_give_batch(unsigned class_index, void *const *batch, size_t count);
+
+/* ---- the slow path, and drains (cache_drain.c) ---------------------------------------------------- */
+
+/* Drains all caches but one. */
+void cache_drain_others(const struct cache *own);
+
+/* Looks at one cache other than the calling thread's, and drains it if its thread has been idle. */
+void cache_drain_idle(const struct cache *own);
+
+/* Closes the gaps that a drain has left in the calling thread's bins, when it is over. */
+void cache_resume(struct cache *cache);
+
+/* A thread is in its slow path, where bins change by more than their tops.  Returns what to end it with: a
+ * signal handler may enter it again. */
+static inline uint32_t cache_begin_slow(struct cache *cache) {
+    uint32_t busy = cache->busy;
+    STORE_RELAXED(cache->busy, 1);
+    ORDER_STORES(); /* a drain's barrier makes it one of the processor */
+    if (UNLIKELY(LOAD_RELAXED(cache->drain)))
+        cache_resume(cache);
+    return busy;
+}
+
+static inline void cache_end_slow(struct cache *cache, uint32_t busy) {
+    STORE_RELEASE(cache->busy, busy);
+}
+
+/* ---- fork (cache_repair.c) ------------------------------------------------------------------------- */
 
 /* Takes over what the threads that a fork child has not had cached. */
 void cache_adopt_orphans(struct cache *own);

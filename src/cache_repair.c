@@ -17,12 +17,8 @@ void cache_count(struct cache_counts *counts) {
     for (const struct cache *cache = cache_registry; cache; cache = cache->next) {
         counts->caches += cache->in_use;
         for (unsigned i = 1; i < BIN_COUNT && cache->in_use; i++) {
-            unsigned capacity = LOAD_RELAXED(cache->state[i].capacity);
-            size_t room = (size_t)(LOAD_RELAXED(cache->end[i]) - LOAD_RELAXED(cache->top[i]));
-            if (room > capacity)
-                continue;
-            counts->objects[i] += capacity - room;
-            size_t bytes = (capacity - room) * size_classes[i].size;
+            size_t depth = cache_depth(cache, i), bytes = depth * size_classes[i].size;
+            counts->objects[i] += depth;
             counts->cached_bytes += bytes;
             counts->run_bytes += sizeclass_is_run(i) ? bytes : 0;
         }
@@ -45,7 +41,7 @@ static void adopt(struct cache *cache) {
     }
     memset(cache->state, 0, sizeof cache->state);
     G.unused_warm -= cache->warm;
-    cache->warm = 0;
+    cache->warm = cache->busy = cache->drain = 0;
     cache->in_use = 0;
     STORE_RELAXED(G.in_use, G.in_use - 1);
 }

@@ -403,6 +403,7 @@ size_t heap_trim(size_t pad) {
     if (LOAD_RELAXED(harden_modes))
         harden_flush();
     cache_flush();
+    cache_drain();
     size_t bytes = slab_trim();
     return bytes + page_trim(pad);
 }

@@ -18,6 +18,7 @@
 #include <fcntl.h>
 #include <link.h>
 #include <linux/futex.h>
+#include <linux/membarrier.h>
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
@@ -232,6 +233,15 @@ void os_wake(uint32_t *word, int count) {
 
 void os_yield(void) {
     call(SYS_sched_yield, 0, 0, 0, 0, 0, 0);
+}
+
+/* The kernel wants to be told once by each program. */
+bool os_barrier(void) {
+    static const long barrier = MEMBARRIER_CMD_PRIVATE_EXPEDITED;
+    static const long announce = MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED;
+    return call(SYS_membarrier, barrier, 0, 0, 0, 0, 0) == 0 ||
+           (call(SYS_membarrier, announce, 0, 0, 0, 0, 0) == 0 &&
+            call(SYS_membarrier, barrier, 0, 0, 0, 0, 0) == 0);
 }
 
 unsigned os_processors(void) {

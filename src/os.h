@@ -79,6 +79,10 @@ void os_wait(uint32_t *word, uint32_t expected);
 void os_wake(uint32_t *word, int count);
 void os_yield(void);
 
+/* Each other thread of the process has executed a full memory barrier between the call and its return; false
+ * where the kernel cannot do that. */
+bool os_barrier(void);
+
 /* A number that nobody can guess; where the kernel has none, one that differs between processes. */
 uint64_t os_random(void);
 

@@ -10,6 +10,7 @@
 
 #include <errno.h>
 #include <linux/futex.h>
+#include <linux/membarrier.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -40,8 +41,8 @@ static uintptr_t break_start, break_now;
 static bool tracing;
 
 static const char *const kind_names[FAKE_KINDS] = {
-    "break_now", "break_grow", "break_shrink", "map",  "map_at",    "unmap",
-    "remap",     "purge",      "populate",     "huge", "fork_page",
+    "break_now", "break_grow", "break_shrink", "map",      "map_at", "unmap",
+    "remap",     "purge",      "seal",         "populate", "huge",   "fork_page",
 };
 
 static void reserve_space(void) {
@@ -385,6 +386,16 @@ void os_yield(void) {
     if (fake_os.on_yield)
         fake_os.on_yield();
     syscall(SYS_sched_yield);
+}
+
+/* A test with threads needs a true one. */
+bool os_barrier(void) {
+    if (fake_os.on_barrier)
+        fake_os.on_barrier();
+    if (fake_os.no_barrier)
+        return false;
+    syscall(SYS_membarrier, MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED, 0, 0);
+    return syscall(SYS_membarrier, MEMBARRIER_CMD_PRIVATE_EXPEDITED, 0, 0) == 0;
 }
 
 unsigned os_processors(void) {

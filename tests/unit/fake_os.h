@@ -57,6 +57,8 @@ struct fake_os {
     unsigned processors;                     /* 4 */
     uint64_t clock_ns, clock_step_ns;        /* what the clock shows; each look adds a step */
     void (*on_yield)(void);                  /* what another thread does meanwhile */
+    void (*on_barrier)(void);                /* what it has done until the barrier */
+    bool no_barrier;                         /* the kernel has none */
 
     /* What has happened. */
     uint64_t calls; /* that may fail, from 1 */
