@@ -102,15 +102,15 @@ QUARRY_API int quarry_mallopt(int param, int value);
 #define QUARRY_M_QUARANTINE (-1008)
 #define QUARRY_M_HUGE_SHARE (-1009)
 
-/* Returns to the kernel what can be: this thread's cache, free runs, free pages inside slabs, and
- * the top of the break except for pad bytes.  Returns 1 if any memory was released, else 0. */
+/* Returns to the kernel what can be: what threads have cached (of other threads' caches all but a block of
+ * each size), free runs, free pages inside slabs, and the top of the break except for pad bytes.
+ * Returns 1 if any memory was released, else 0. */
 QUARRY_API int quarry_malloc_trim(size_t pad);
 
 /* What a trim has released, and why not more.  Fields are only ever added, at the end. */
 struct quarry_trim_report {
     uint64_t released_bytes;
-    uint64_t
-        cached_elsewhere_bytes; /* in other threads' caches, which cannot be emptied from here */
+    uint64_t cached_elsewhere_bytes; /* what stays in other threads' caches */
     uint64_t free_beside_live_bytes; /* free objects on pages that hold others */
     uint64_t refused_bytes;          /* free pages that the kernel keeps (mlock), or below pad */
 };

@@ -22,6 +22,7 @@
  *          Every IDLE_TICKS slow operations of the thread, bins that stand where they stood are emptied.
  *          of a cache: in use by one thread <-> unused, for the next thread.  The last KEPT_WARM that
  *          were left keep their capacities (not their objects): threads replace one another.
+ *          of a thread: on the fast path <-> busy, in the slow one, where no drain (cache_drain.c) goes on
  *          of cache_tls: COLD_CACHE (none yet, or left) <-> own cache; left for the third time for good
  *
  * INVARIANTS
@@ -30,7 +31,7 @@
  *   INV-CACHE-2  top changes by one store; an object is in a slot before top covers it and leaves
  *                top's cover before its bit is set (INV-FORK-1).
  *
- * LOCKING  The owner alone writes its bins.  The registry's lock guards in_use and the list.
+ * LOCKING  The owner alone writes its bins, but for drains.  The registry's lock guards in_use and the list.
  *
  * FORK     In a child the caches of the threads that are gone are orphans; what they hold goes back.  Only the
  *          thread that forked can tell its own cache from them, and the child's first slow operation may be

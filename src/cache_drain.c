@@ -30,7 +30,8 @@
  * LOCKING  The registry's lock, for one cache at a time: a thread that wakes waits for its own drain at most.
  *
  * FORK     One store takes all below it away from the bin before it enters the slabs (INV-FORK-1).  A child reads
- *          each stack from its top down to the first NULL, whether the drain was done or cut.
+ *          each stack from its top down to the first NULL, whether the drain was done or cut.  Nobody drains a
+ *          cache whose thread has not been at its slow path since the fork: a gap may lie there that is not known.
  *
  * FAILURE  Where the kernel has no such barrier (before 4.14, some sandboxes) nothing is drained.
  *
@@ -66,6 +67,10 @@ static size_t spare_bytes(const struct cache *cache) {
     for (unsigned i = 1; i < BIN_COUNT; i++)
         bytes += (max_size(cache_depth(cache, i), 1) - 1) * size_classes[i].size;
     return bytes;
+}
+
+static bool is_drainable(const struct cache *cache) {
+    return cache->in_use && cache->epoch == LOAD_RELAXED(G.epoch);
 }
 
 /* False where the owner is in its slow path, or we cannot tell. */
@@ -132,7 +137,7 @@ void cache_drain_others(const struct cache *own) {
         if (cache == own)
             continue;
         lock_take(&G.lock);
-        if (cache->in_use && spare_bytes(cache))
+        if (is_drainable(cache) && spare_bytes(cache))
             drain(cache);
         lock_drop(&G.lock);
     }
@@ -183,7 +188,7 @@ void cache_drain_idle(const struct cache *own) {
     for (size_t looks = min_size(elapsed / LOOK_NS, LOOKS_MOST); looks > 0 && !long_enough;
          looks--) {
         struct cache *cache = next_to_look_at();
-        long_enough = cache != own && cache->in_use && look(cache, now);
+        long_enough = cache != own && is_drainable(cache) && look(cache, now);
     }
     lock_drop(&G.lock);
 }
@@ -201,11 +206,15 @@ static void close_gap(struct cache *cache, unsigned class_index) {
     STORE_RELAXED(cache->state[class_index].drained, 0);
 }
 
-void cache_resume(struct cache *cache) {
-    lock_take(&G.lock);
+void cache_close_gaps(struct cache *cache) {
     STORE_RELAXED(cache->drain, 0);
     for (unsigned i = 1; i < BIN_COUNT; i++)
         if (cache->state[i].capacity)
             close_gap(cache, i);
+}
+
+void cache_resume(struct cache *cache) {
+    lock_take(&G.lock);
+    cache_close_gaps(cache);
     lock_drop(&G.lock);
 }

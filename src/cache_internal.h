@@ -98,7 +98,8 @@ void cache_drain_others(const struct cache *own);
 /* Looks at one cache other than the calling thread's, and drains it if its thread has been idle. */
 void cache_drain_idle(const struct cache *own);
 
-/* Closes the gaps that a drain has left in the calling thread's bins, when it is over. */
+/* Closes the gaps that drains have left in the calling thread's bins; the second waits for the lock first. */
+void cache_close_gaps(struct cache *cache);
 void cache_resume(struct cache *cache);
 
 /* A thread is in its slow path, where bins change by more than their tops.  Returns what to end it with: a

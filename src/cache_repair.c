@@ -51,6 +51,7 @@ void cache_adopt_orphans(struct cache *own) {
     for (struct cache *cache = cache_registry; cache; cache = cache->next)
         if (cache->in_use && cache != own && cache->epoch != G.epoch)
             adopt(cache);
+    cache_close_gaps(own); /* before anybody may drain it again */
     own->epoch = G.epoch;
     lock_drop(&G.lock);
 }

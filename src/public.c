@@ -90,6 +90,7 @@ static const struct quarry_public_field fields[] = {
     OFFSET(cache, in_use),
     STRIDE(cache),
     OFFSET(bin_state, capacity),
+    OFFSET(bin_state, drained),
     STRIDE(bin_state),
     OFFSET(mapping_table, slots),
     OFFSET(mapping_table, entry),

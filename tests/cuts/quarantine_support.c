@@ -12,14 +12,14 @@ void setup_quarantine(void) {
 }
 
 void run_quarantine(unsigned first) {
-    ledger_take_many(first, 60, 1000);
-    ledger_take(first + 60, 200000); /* a mapping, too large to wait */
-    ledger_take(first + 61, 20000);
-    ledger_take_aligned(first + 62, 4096, 50000);
-    ledger_give_many(first, 63, 1);
-    ledger_take_many(first, 30, 1000);
+    ledger_take_many(first, 20, 3000);
+    ledger_take(first + 20, 200000); /* a mapping, too large to wait */
+    ledger_take(first + 21, 20000);
+    ledger_take_aligned(first + 22, 4096, 50000);
+    ledger_give_many(first, 23, 1);
+    ledger_take_many(first, 10, 3000);
     ledger_resize(first, 5000);
-    ledger_give_many(first, 30, 2);
+    ledger_give_many(first, 10, 2);
     quarry_malloc_trim(0);
 }
 

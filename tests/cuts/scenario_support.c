@@ -344,8 +344,7 @@ static void warm_holes(unsigned first) {
             ledger_give(first + i);
 }
 
-/* One object of each slab lives; its neighbour was used again after the rest was purged, and the
- * last page that it touches is shared with the next one. */
+/* One object of each slab lives; its neighbour, which shares a page with it, was used again after a purge. */
 static void warm_holes_again(unsigned first) {
     warm_cache(first);
     ledger_take_many(first, 16, 7000);
@@ -475,6 +474,7 @@ const struct scenario scenarios[] = {
      2 * MIB},
     {"dirty pages are purged", setup_trim_top, warm_purge, run_purge, false, 40000, 2 * MIB},
     {"a class falls, and is searched for holes", setup_mix, warm_fall, run_fall, false, 7000, KEPT},
+    {"a sleeper's cache is drained", setup_drain, warm_cache, run_drain, false, 64, KEPT},
     {"freed blocks wait", setup_quarantine, warm_cache, run_quarantine, false, 1000, KEPT},
     {"a mode begins", setup_mix, warm_close, run_mode, false, 1000, KEPT},
     {"holes in slabs are purged", setup_mix, warm_holes, run_trim, false, 272, KEPT},

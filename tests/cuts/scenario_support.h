@@ -31,6 +31,10 @@ void run_mode(unsigned first);
 void setup_huge(void);
 void run_huge(unsigned first);
 
+/* drain_support.c */
+void setup_drain(void);
+void run_drain(unsigned first);
+
 /* The scenario of that name. */
 const struct scenario *scenario_named(const char *name);
 

@@ -19,7 +19,7 @@ static void cut_everywhere(void **state) {
 
 /* The argument, if any, is a pattern for the names of the scenarios to run. */
 int main(int count, char **arguments) {
-    struct CMUnitTest tests[40] = {0};
+    struct CMUnitTest tests[48] = {0};
     if (count > 1)
         cmocka_set_test_filter(arguments[1]);
     must(scenario_count <= COUNT_OF(tests));

@@ -174,7 +174,8 @@ class Heap:
             end = self.number(cache + self.field["offset.cache.end"] + 8 * index)
             state = (cache + self.field["offset.cache.state"] +
                      index * self.field["stride.bin_state"])
-            depth = self.member(state, "bin_state.capacity", "H") - (end - top) // 8
+            depth = (self.member(state, "bin_state.capacity", "H") - (end - top) // 8 -
+                     self.member(state, "bin_state.drained", "H"))
             total += max(depth, 0)
         return total
 

@@ -239,7 +239,8 @@ class Heap:
         end = struct.unpack_from("<Q", cache, self.offset("cache.end") + 8 * index)[0]
         state = self.offset("cache.state") + index * self.field["stride.bin_state"]
         capacity = self._at(cache, state, "bin_state.capacity", "H")
-        return min(max(capacity - (end - top) // 8, 0), capacity), capacity, top
+        most = capacity - self._at(cache, state, "bin_state.drained", "H")
+        return min(max(most - (end - top) // 8, 0), most), capacity, top
 
     def cached_objects(self) -> Iterator[int]:
         """The addresses of what lies in caches."""

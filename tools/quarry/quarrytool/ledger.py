@@ -38,8 +38,8 @@ HEAP_LINES = (
     Line(
         "cached",
         "cached by threads",
-        "fewer objects kept: glibc.malloc.tcache_count in GLIBC_TUNABLES; "
-        "malloc_trim in the thread",
+        "malloc_trim(0), but for one of each size in each thread; fewer kept: "
+        "glibc.malloc.tcache_count in GLIBC_TUNABLES",
         True,
     ),
     Line("dirty", "dirty: free runs", "malloc_trim(0), or a lower MALLOC_TRIM_THRESHOLD_", True),
