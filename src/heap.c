@@ -183,6 +183,7 @@ SELDOM bool heap_relieve(size_t size) {
         return false;
     bool released = LOAD_RELAXED(harden_modes) && harden_flush();
     cache_flush();
+    cache_drain();
     if (!released && size > page_free_bytes() && limit_get() == LIMIT_NONE)
         return false;
     page_trim(0);

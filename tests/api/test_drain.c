@@ -7,7 +7,13 @@
 #include <semaphore.h>
 #include <stdatomic.h>
 
-enum { SLEEPERS = 16, WORKERS = 3, HELD = 1200, CHANGES = 8000, TRIMS = UNDER_SANITIZER ? 100 : 400 };
+enum {
+    SLEEPERS = 16,
+    WORKERS = 3,
+    HELD = 1200,
+    CHANGES = 8000,
+    TRIMS = UNDER_SANITIZER ? 100 : 400
+};
 
 static size_t small_size(uint64_t number) {
     return 16 + number % 1000;

@@ -1,86 +1,15 @@
 /* SPDX-License-Identifier: MIT
  *
  * test_cache_drain.c: what a drain takes from a thread that sleeps, what it leaves to one that is at work, step
- * by step and at random, and which threads are taken for idle.
+ * by step, and which threads are taken for idle.  At random: test_cache_drain_random.c.
  *
  * Where a cache's owner has to be at a certain instruction, the main thread plays it: the owner itself
  * waits, and what it would do to its bin is done here (the owner's_* functions), at the drain's barriers.
  */
-#include "unit_support.h"
+#include "sleeper_support.h"
 
-#include "api.h"
-#include "cache_internal.h"
-
-#include <pthread.h>
-#include <semaphore.h>
-
-enum { CLASS = 4, CACHED = 20, MUCH = 128 };
-
-static sem_t warm, finish;
 static struct cache_counts counts;
 static struct slab_counts slab;
-
-/* ---- a thread that has a cache, and waits --------------------------------------------------------- */
-
-static struct cache *other;
-static void (*at_the_end)(void);
-
-static void fill(unsigned class_index, size_t count) {
-    void *objects[128];
-    must(count <= COUNT_OF(objects));
-    for (size_t i = 0; i < 100; i++)
-        api_free(api_malloc(size_classes[class_index].size));
-    for (size_t round = 0; round < 40; round++) {
-        for (size_t i = 0; i < count; i++)
-            must((objects[i] = api_malloc(size_classes[class_index].size)) != NULL);
-        for (size_t i = 0; i < count; i++)
-            api_free(objects[i]);
-    }
-}
-
-/* With MUCH of each of some classes it has more than 64 KiB. */
-static void *wait_with_a_cache(void *count) {
-    for (unsigned i = CLASS; i < ((size_t)count == MUCH ? CLASS + 20u : CLASS + 1u); i++)
-        fill(i, (size_t)count);
-    other = cache_tls;
-    sem_post(&warm);
-    sem_wait(&finish);
-    if (at_the_end)
-        at_the_end();
-    return NULL;
-}
-
-static pthread_t begin(size_t count) {
-    pthread_t thread;
-    sem_init(&warm, 0, 0);
-    sem_init(&finish, 0, 0);
-    must(pthread_create(&thread, NULL, wait_with_a_cache, (void *)count) == 0);
-    sem_wait(&warm);
-    return thread;
-}
-
-static void end(pthread_t thread) {
-    sem_post(&finish);
-    must(pthread_join(thread, NULL) == 0);
-    cache_flush();
-    cache_count(&counts);
-    must(counts.cached_bytes == 0);
-    slab_count(CLASS, &slab);
-    must(slab.objects == slab.free_objects);
-    must_be_sound();
-}
-
-/* Objects down to the first NULL, each of them taken from its slab. */
-static size_t depth_of(const struct cache *cache, unsigned class_index) {
-    size_t depth = 0;
-    for (void **slot = cache->top[class_index]; *slot; slot--, depth++) {
-        uintptr_t object = 0;
-        bool is_free = true;
-        must(slab_around((uintptr_t)*slot, &object, &is_free) == class_index);
-        must(object == (uintptr_t)*slot && !is_free);
-    }
-    return depth;
-}
 
 /* ---- threads that sleep -------------------------------------------------------------------------- */
 
@@ -164,6 +93,21 @@ static void trimming_drains(void) {
     must(depth_of(other, CLASS) > 1);
     api_malloc_trim(0);
     must(depth_of(other, CLASS) == 1);
+    end(thread);
+}
+
+static void a_request_that_is_refused_drains(void) {
+    static void *blocks[1000];
+    size_t count = 0;
+    pthread_t thread = begin(MUCH);
+    must(depth_of(other, CLASS) > 1);
+    fake_os.fail_kinds = FAKE_MEMORY;
+    while (count < COUNT_OF(blocks) && (blocks[count] = api_malloc(20000)) != NULL)
+        count++;
+    must(count < COUNT_OF(blocks) && depth_of(other, CLASS) == 1);
+    fake_os.fail_kinds = 0;
+    while (count > 0)
+        api_free(blocks[--count]);
     end(thread);
 }
 
@@ -293,145 +237,6 @@ static void where_the_second_barrier_fails_all_is_put_back(void) {
     end(thread);
 }
 
-/* ---- at random ----------------------------------------------------------------------------------- */
-
-/* The owner's program, one instruction at a time: a malloc loads an object and then lowers the top, a free
- * stores an object and then raises it; a malloc that loads NULL enters the slow path. */
-enum { OBJECTS = 64 };
-static struct {
-    struct rng rng;
-    void *live[OBJECTS];
-    size_t count;
-    void *loaded; /* and the top not lowered yet */
-    bool stored;  /* and the top not raised yet */
-    bool waits;   /* for the registry's lock */
-
-    /* At the second barrier: some steps came before the drain's exchange, just after its look at the top. */
-    bool in_the_past;
-    void *past[256]; /* the stack as it was */
-} owner;
-
-static void **bottom(void) {
-    return other->end[CLASS] - other->state[CLASS].capacity;
-}
-
-static void *load(void **slot) {
-    return *slot || !owner.in_the_past ? *slot : owner.past[slot - bottom()];
-}
-
-static void step(void) {
-    void ***top = &other->top[CLASS];
-    if (owner.waits)
-        return;
-    if (owner.loaded) {
-        owner.live[owner.count++] = owner.loaded;
-        owner.loaded = NULL;
-        --*top;
-    } else if (owner.stored) {
-        owner.stored = false;
-        owner.count--;
-        ++*top;
-    } else if (rng_below(&owner.rng, 2)) {
-        if (owner.count == OBJECTS)
-            return;
-        owner.loaded = load(*top);
-        if (!owner.loaded) {
-            other->busy = 1;
-            owner.waits = other->drain;
-            other->busy = other->drain;
-        }
-    } else if (owner.count > 0 && *top != other->end[CLASS]) {
-        if (load(*top + 1) != (*top)[1])
-            return; /* the exchange would have taken that */
-        (*top)[1] = owner.live[owner.count - 1];
-        owner.stored = true;
-    }
-}
-
-static void some_steps(void) {
-    for (uint64_t i = rng_below(&owner.rng, 8); i > 0; i--)
-        step();
-}
-
-static void barrier(void) {
-    owner.in_the_past = barriers++ == 1;
-    if (owner.in_the_past)
-        some_steps();
-    owner.in_the_past = false;
-    some_steps();
-    memcpy(owner.past, bottom(), (other->state[CLASS].capacity + 1u) * sizeof(void *));
-}
-
-static void go_on(void) {
-    bool between = !owner.loaded && !owner.stored;
-    if (owner.waits || (other->drain && between && rng_below(&owner.rng, 2))) {
-        cache_resume(other);
-        owner.waits = false;
-        other->busy = 0;
-    }
-    some_steps();
-}
-
-static int by_address(const void *a, const void *b) {
-    uintptr_t first = *(const uintptr_t *)a, second = *(const uintptr_t *)b;
-    return first < second ? -1 : first > second;
-}
-
-/* What the slabs miss is live or in the bin, and nothing is twice. */
-static void must_own_each_once(void) {
-    void *all[2 * OBJECTS + 256];
-    size_t count = 0;
-    for (; count < owner.count; count++)
-        all[count] = owner.live[count];
-    for (void **slot = other->top[CLASS]; *slot; slot--)
-        all[count++] = *slot;
-    qsort(all, count, sizeof *all, by_address);
-    for (size_t i = 1; i < count; i++)
-        must(all[i - 1] != all[i]);
-    for (size_t i = 0; i < count; i++) {
-        uintptr_t object = 0;
-        bool is_free = true;
-        must(slab_around((uintptr_t)all[i], &object, &is_free) == CLASS && !is_free);
-    }
-    slab_count(CLASS, &slab);
-    must(slab.objects - slab.free_objects == count);
-    must(cache_depth(other, CLASS) == count - owner.count);
-}
-
-/* An object of the slabs enters the owner's bin, as after a refill. */
-static void refill(void) {
-    void *object;
-    if (owner.loaded || owner.stored || owner.waits || other->drain ||
-        other->top[CLASS] == other->end[CLASS])
-        return;
-    must(slab_take(CLASS, &object, 1) == 1);
-    *++other->top[CLASS] = object;
-}
-
-static void an_owner_at_any_instruction_loses_nothing(void) {
-    pthread_t thread = begin(CACHED);
-    owner.rng = (struct rng){test_seed()};
-    size_t drained = 0;
-    for (unsigned i = 0; i < 60000; i++) {
-        barriers = 0;
-        fake_os.on_barrier = barrier;
-        cache_drain();
-        fake_os.on_barrier = NULL;
-        drained += other->state[CLASS].drained > 0;
-        go_on();
-        for (uint64_t k = rng_below(&owner.rng, 12); k > 0; k--)
-            refill();
-        if (!owner.loaded && !owner.stored)
-            must_own_each_once();
-    }
-    must(drained > 1000);
-    while (owner.loaded || owner.stored)
-        step();
-    while (owner.count > 0)
-        api_free(owner.live[--owner.count]);
-    end(thread);
-}
-
 /* ---- idle threads -------------------------------------------------------------------------------- */
 
 /* Slow operations, so many that others' caches are looked at; each look at the clock takes a while. */
@@ -492,6 +297,7 @@ int main(void) {
         body_test(owners_push_above_the_gap),
         body_test(the_calling_thread_keeps_what_it_has),
         body_test(trimming_drains),
+        body_test(a_request_that_is_refused_drains),
         body_test(runs_are_drained_too),
         body_test(a_busy_owner_is_left_alone),
         body_test(who_has_taken_the_last_keeps_the_next),
@@ -500,7 +306,6 @@ int main(void) {
         body_test(who_has_put_more_keeps_them),
         body_test(without_a_barrier_nothing_is_taken),
         body_test(where_the_second_barrier_fails_all_is_put_back),
-        body_test(an_owner_at_any_instruction_loses_nothing),
         body_test(who_sleeps_is_drained_by_others_work),
         body_test(who_has_little_is_not),
         body_test(nobody_is_where_nothing_is_given_back),
