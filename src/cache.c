@@ -26,8 +26,8 @@
  *          of cache_tls: COLD_CACHE (none yet, or left) <-> own cache; left for the third time for good
  *
  * INVARIANTS
- *   INV-CACHE-1  Slots between the sentinel and top hold distinct objects of the class whose bits
- *                in the slabs are 0, or runs of its length.
+ *   INV-CACHE-1  Slots from top down to the first NULL (the sentinel, or a drain's) hold distinct objects of the
+ *                class whose bits in the slabs are 0, or runs of its length.
  *   INV-CACHE-2  top changes by one store; an object is in a slot before top covers it and leaves
  *                top's cover before its bit is set (INV-FORK-1).
  *
@@ -317,8 +317,8 @@ void cache_flush(void) {
     cache_end_slow(cache, busy);
 }
 
-void cache_drain(void) {
-    cache_drain_others(present_cache());
+bool cache_drain(void) {
+    return cache_drain_others(present_cache());
 }
 
 static void drop_bin(struct cache *cache, unsigned class_index) {

@@ -65,7 +65,7 @@ static ALWAYS_INLINE void *cache_pop(size_t class_index) {
     /* What is needed before the object is known stays out of the register that returns it. */
     __asm__("" : "+d"(cache), "+c"(class_index));
 #endif
-    void *object = LOAD_PLAIN(*cache->top[class_index]);
+    void *object = LOAD_RELAXED(*cache->top[class_index]); /* once: a drain may write there */
     if (LIKELY(object != NULL))
         bin_move_top(cache, class_index, -1);
     return object;
@@ -114,8 +114,8 @@ bool cache_holds_run(unsigned class_index, const void *run);
 void cache_flush(void);
 
 /* Gives what other threads have cached to the slabs and the page layer, but for an object in each bin; those
- * that are in the allocator just now are left alone. */
-void cache_drain(void);
+ * that are in the allocator just now are left alone.  True if there was something. */
+bool cache_drain(void);
 
 /* Whether bins may have capacity; false makes every call take the slow, fully checked path.  Threads
  * other than the calling one give up what they have at their next slow operation. */

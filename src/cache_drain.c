@@ -3,8 +3,8 @@
  * cache_drain: takes what other threads have cached, while they run (Linux drains its per-CPU lists so).
  *
  * PURPOSE  A thread that has worked and sleeps keeps what it cached, and no call of its own will give it back.
- *          malloc_trim does; and threads that work look, a cache for each LOOK_NS, for those whose tops have not
- *          moved for IDLE_NS.
+ *          malloc_trim does; and threads that work look, a cache for each LOOK_NS, for those whose tops stand
+ *          where they stood IDLE_NS ago.
  *
  * HOW      The fast path neither locks nor looks at a flag.  But it stops at a NULL: a drain puts one into the
  *          slot below the top of each bin, and what lies beneath is out of the owner's reach.
@@ -27,10 +27,11 @@
  *
  * RESUME   The owner's next slow operation moves what is above the NULL down to the bottom.
  *
- * LOCKING  The registry's lock, for one cache at a time: a thread that wakes waits for its own drain at most.
+ * LOCKING  The registry's lock, for one cache at a time: a thread that wakes waits for the one that is being drained.
  *
  * FORK     One store takes all below it away from the bin before it enters the slabs (INV-FORK-1).  A child reads
- *          each stack from its top down to the first NULL, whether the drain was done or cut.  Nobody drains a
+ *          each stack from its top down to the first NULL, whether the drain was done or cut; what lies beneath in the one
+ *          cache that was being drained is lost to it.  Nobody drains a
  *          cache whose thread has not been at its slow path since the fork: a gap may lie there that is not known.
  *
  * FAILURE  Where the kernel has no such barrier (before 4.14, some sandboxes) nothing is drained.
@@ -115,35 +116,45 @@ static void give_below(struct cache *cache, unsigned class_index, const struct c
     cache_give_batch(class_index, &cut->object, 1);
 }
 
-static void drain(struct cache *cache) {
+/* True if it gave anything. */
+static bool drain(struct cache *cache) {
     struct cut cut[BIN_COUNT];
+    bool any = false;
     if (!keep_owner_out(cache))
-        return;
+        return false;
     for (unsigned i = 1; i < BIN_COUNT; i++)
         cut[i] = cut_bin(cache, i);
     bool certain = os_barrier();
     for (unsigned i = 1; i < BIN_COUNT; i++) {
         if (!cut[i].slot)
             continue;
-        if (certain && is_ours(cache, i, &cut[i]))
+        bool ours = certain && is_ours(cache, i, &cut[i]);
+        if (ours)
             give_below(cache, i, &cut[i]);
         else
             put_back(&cut[i]);
+        any |= ours;
     }
+    return any;
 }
 
-void cache_drain_others(const struct cache *own) {
+bool cache_drain_others(const struct cache *own) {
+    bool any = false;
     for (struct cache *cache = LOAD_ACQUIRE(cache_registry); cache; cache = cache->next) {
         if (cache == own)
             continue;
         lock_take(&G.lock);
-        if (is_drainable(cache) && spare_bytes(cache))
-            drain(cache);
+        bool drained = is_drainable(cache) && spare_bytes(cache) && drain(cache);
         lock_drop(&G.lock);
+        if (drained) /* its thread may have woken, and wait */
+            os_yield();
+        any |= drained;
     }
+    return any;
 }
 
-/* Another number whenever the thread has taken or given; the same again is unlikely. */
+/* Another number when the thread has taken or given, unless its tops are where they were; then what it loses by a
+ * drain is a refill. */
 static uintptr_t fingerprint(const struct cache *cache) {
     uintptr_t sum = LOAD_RELAXED(cache->ticks);
     for (unsigned i = 1; i < BIN_COUNT; i++)
@@ -159,9 +170,11 @@ static bool look(struct cache *cache, uint64_t now) {
         cache->seen_ns = now;
         return false;
     }
-    if (now - cache->seen_ns < IDLE_NS || spare_bytes(cache) < page_hole_bound(IDLE_LEAST_BYTES))
+    size_t spare = spare_bytes(cache);
+    if (now - cache->seen_ns < IDLE_NS || !spare || spare < page_hole_bound(IDLE_LEAST_BYTES))
         return false;
     drain(cache);
+    cache->seen_ns = now;
     return true;
 }
 
@@ -178,11 +191,11 @@ static struct cache *next_to_look_at(void) {
 }
 
 void cache_drain_idle(const struct cache *own) {
-    if (LOAD_RELAXED(G.in_use) < 2)
+    if (LOAD_RELAXED(G.in_use) < 2 || page_hole_bound(0) == SIZE_MAX)
         return;
-    uint64_t now = os_clock_ns(), elapsed = now - LOAD_RELAXED(G.look_ns);
-    if (elapsed < LOOK_NS || !lock_take_free(&G.lock))
+    if (os_clock_ns() < LOAD_RELAXED(G.look_ns) + LOOK_NS || !lock_take_free(&G.lock))
         return;
+    uint64_t now = os_clock_ns(), elapsed = now - G.look_ns;
     STORE_RELAXED(G.look_ns, now);
     bool long_enough = false;
     for (size_t looks = min_size(elapsed / LOOK_NS, LOOKS_MOST); looks > 0 && !long_enough;

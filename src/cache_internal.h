@@ -9,7 +9,8 @@
 #include "lock.h"
 
 struct cache_shared {
-    struct lock lock; /* guards the registry, both counts, and in_use and warm of each cache */
+    struct lock
+        lock; /* guards the registry, both counts, in_use and warm of each cache, and drains */
     size_t capacity_bytes[2]; /* of all bins of caches in use: of objects, and of runs */
     unsigned in_use;          /* caches */
     unsigned unused_warm;     /* unused caches that have kept their capacities */
@@ -84,7 +85,7 @@ static inline void cache_count_in(const struct cache *cache, bool in_use) {
 enum slab_status cache_return(unsigned class_index, void *const *objects, unsigned count,
                               unsigned *culprit);
 
-/* How many objects move between a bin and the slabs at once: as many as a cut may lose. */
+/* How many objects move between a bin and the slabs at once: as many as a cut may lose (of a drain: a cache). */
 size_t cache_batch_limit(unsigned class_index);
 
 /* The same for objects that were of the class when they were pushed; a wrong one ends the process. */
@@ -92,10 +93,10 @@ void cache_give_batch(unsigned class_index, void *const *batch, size_t count);
 
 /* ---- the slow path, and drains (cache_drain.c) ---------------------------------------------------- */
 
-/* Drains all caches but one. */
-void cache_drain_others(const struct cache *own);
+/* Drains all caches but one; true if that gave anything. */
+bool cache_drain_others(const struct cache *own);
 
-/* Looks at one cache other than the calling thread's, and drains it if its thread has been idle. */
+/* Looks at a few of the other threads' caches, and drains one whose thread has been idle. */
 void cache_drain_idle(const struct cache *own);
 
 /* Closes the gaps that drains have left in the calling thread's bins; the second waits for the lock first. */

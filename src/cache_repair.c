@@ -26,7 +26,7 @@ void cache_count(struct cache_counts *counts) {
     lock_drop(&G.lock);
 }
 
-/* The stacks of a thread that is gone are read downwards to the sentinel: top is authoritative,
+/* The stacks of a thread that is gone are read downwards to the first NULL: top is authoritative,
  * capacity and end may have been cut between two changes. */
 static void adopt(struct cache *cache) {
     for (unsigned i = 1; i < BIN_COUNT; i++) {

@@ -183,7 +183,7 @@ SELDOM bool heap_relieve(size_t size) {
         return false;
     bool released = LOAD_RELAXED(harden_modes) && harden_flush();
     cache_flush();
-    cache_drain();
+    released |= cache_drain();
     if (!released && size > page_free_bytes() && limit_get() == LIMIT_NONE)
         return false;
     page_trim(0);
@@ -403,9 +403,11 @@ size_t heap_trim(size_t pad) {
     heap_enter();
     if (LOAD_RELAXED(harden_modes))
         harden_flush();
+    size_t before = page_returned_bytes();
     cache_flush();
     cache_drain();
-    size_t bytes = slab_trim();
+    size_t bytes = page_returned_bytes() - before;
+    bytes += slab_trim();
     return bytes + page_trim(pad);
 }
 

@@ -76,7 +76,8 @@ void page_count(struct page_counts *counts);
 /* Bytes in allocated runs, and in free pages; relaxed reads, for budgets. */
 size_t page_live_bytes(void);
 size_t page_free_bytes(void);
-size_t page_dirty_bytes(void); /* of these, the resident ones */
+size_t page_dirty_bytes(void);    /* of these, the resident ones */
+size_t page_returned_bytes(void); /* given back to the kernel since start */
 
 /* Fork repair: rebuilds the buddy sets from the head words if another thread was cut in here. */
 void page_repair(void);

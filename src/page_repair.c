@@ -39,6 +39,10 @@ size_t page_free_bytes(void) {
     return pages << PAGE_SHIFT;
 }
 
+size_t page_returned_bytes(void) {
+    return (LOAD_RELAXED(S.purged_total) + LOAD_RELAXED(S.trimmed_total)) << PAGE_SHIFT;
+}
+
 size_t page_dirty_bytes(void) {
     return purge_dirty_pages() << PAGE_SHIFT;
 }

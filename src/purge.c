@@ -198,7 +198,7 @@ static bool purge_extent(struct extent extent) {
     if (!gone)
         S.purge_refused = true;
     else {
-        S.purged_total += dirty_pages;
+        STORE_RELAXED(S.purged_total, S.purged_total + dirty_pages);
         S.purged_outstanding += dirty_pages;
     }
     return gone;

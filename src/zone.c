@@ -222,6 +222,6 @@ size_t zone_trim_top(size_t pad_bytes) {
         return 0;
     }
     S.purged_outstanding += dirty;
-    S.trimmed_total += pages;
+    STORE_RELAXED(S.trimmed_total, S.trimmed_total + pages);
     return gone.end - gone.start;
 }

@@ -111,6 +111,23 @@ static void a_request_that_is_refused_drains(void) {
     end(thread);
 }
 
+/* No page comes free by that. */
+static void a_small_request_gets_what_sleepers_had(void) {
+    static void *blocks[20000];
+    size_t count = 0;
+    pthread_t thread = begin(CACHED);
+    fake_os.fail_kinds = FAKE_MEMORY;
+    while (count < COUNT_OF(blocks) && (blocks[count] = api_malloc(64)) != NULL)
+        count++;
+    must(count < COUNT_OF(blocks) && depth_of(other, CLASS) == 1);
+    slab_count(CLASS, &slab);
+    must(slab.objects == count + 1 && slab.free_objects == 0);
+    fake_os.fail_kinds = 0;
+    while (count > 0)
+        api_free(blocks[--count]);
+    end(thread);
+}
+
 static void runs_are_drained_too(void) {
     pthread_t thread = begin(CACHED);
     unsigned bin = sizeclass_of_run(8);
@@ -277,6 +294,22 @@ static void nobody_is_where_nothing_is_given_back(void) {
     end(thread);
 }
 
+static void count_barriers(void) {
+    barriers++;
+}
+
+static void who_has_nothing_left_is_let_be(void) {
+    page_set_trim_threshold(0);
+    pthread_t thread = begin(CACHED);
+    work(LATER);
+    must(depth_of(other, CLASS) == 1);
+    barriers = 0;
+    fake_os.on_barrier = count_barriers;
+    work(LATER);
+    must(barriers == 0);
+    end(thread);
+}
+
 /* Each look finds another top. */
 static void who_works_is_not_idle(void) {
     pthread_t thread = begin(MUCH);
@@ -298,6 +331,7 @@ int main(void) {
         body_test(the_calling_thread_keeps_what_it_has),
         body_test(trimming_drains),
         body_test(a_request_that_is_refused_drains),
+        body_test(a_small_request_gets_what_sleepers_had),
         body_test(runs_are_drained_too),
         body_test(a_busy_owner_is_left_alone),
         body_test(who_has_taken_the_last_keeps_the_next),
@@ -309,6 +343,7 @@ int main(void) {
         body_test(who_sleeps_is_drained_by_others_work),
         body_test(who_has_little_is_not),
         body_test(nobody_is_where_nothing_is_given_back),
+        body_test(who_has_nothing_left_is_let_be),
         body_test(who_works_is_not_idle),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

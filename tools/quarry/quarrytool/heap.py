@@ -13,7 +13,7 @@ from . import elf, memory, procfs
 from .errors import NoQuarry, ToolError
 
 MAGIC = b"QUARRY1\0"
-VERSION = 2
+VERSION = 3
 ABSENT, FREE, RUN, CONT, SLAB = range(5)
 _NAME_BYTES = 32
 _MAX_FIELDS = 4096
