@@ -9,8 +9,7 @@
 #include "lock.h"
 
 struct cache_shared {
-    struct lock
-        lock; /* guards the registry, both counts, in_use and warm of each cache, and drains */
+    struct lock lock; /* guards the registry, counts, drains, and each cache's in_use and warm */
     size_t capacity_bytes[2]; /* of all bins of caches in use: of objects, and of runs */
     unsigned in_use;          /* caches */
     unsigned unused_warm;     /* unused caches that have kept their capacities */

@@ -4,7 +4,7 @@
  * by step, and which threads are taken for idle.  At random: test_cache_drain_random.c.
  *
  * Where a cache's owner has to be at a certain instruction, the main thread plays it: the owner itself
- * waits, and what it would do to its bin is done here (the owner's_* functions), at the drain's barriers.
+ * waits, and what it would do to its bin is done here (the functions owner_*), at the drain's barriers.
  */
 #include "sleeper_support.h"
 
@@ -177,10 +177,8 @@ static void owner_has_put_another(void) {
 }
 
 static void owner_has_put_two(void) {
-    if (barriers++ == 1) {
+    if (barriers++ == 1) /* and what was on top again above it */
         other->top[CLASS][-1] = pushed;
-        other->top[CLASS][0] = other->top[CLASS][0];
-    }
 }
 
 /* The bin as it was but for the objects that the owner took; nothing went to the slabs. */
