@@ -373,8 +373,11 @@ static void count_slow_op(struct cache *cache, unsigned class_index, bool earns)
         earn_by_use(cache, class_index);
     uint32_t ticks = cache->ticks + 1;
     STORE_RELAXED(cache->ticks, ticks);
-    if (ticks % LOOK_TICKS == 0)
+    if (ticks % LOOK_TICKS == 0) {
+        if (page_has_excess()) /* it may have grown old */
+            page_settle();
         cache_drain_idle(cache);
+    }
     if (ticks % IDLE_TICKS == 0)
         drop_idle(cache);
 }

@@ -282,7 +282,7 @@ void page_slab_close(struct slab *slab, size_t pages) {
 }
 
 void page_settle(void) {
-    if (purge_dirty_pages() <= purge_bound_pages())
+    if (purge_dirty_pages() <= purge_bound_pages() && !page_has_excess())
         return;
     lock_take(&S.lock);
     purge_excess();

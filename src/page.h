@@ -41,6 +41,13 @@ struct slab *page_slab_open(uintptr_t address, size_t pages, unsigned class_inde
 void page_slab_close(struct slab *slab, size_t pages);
 void page_settle(void);
 
+/* Whether more is free and resident than page_trim_bound says, as far as was seen: it goes when it is a second
+ * old, at the next page_settle.  Lock-free. */
+bool page_has_excess(void);
+
+/* The objects of a class have fallen to half: the heap empties, and an excess goes at once. */
+void page_note_fall(void);
+
 /* Gives back all free pages and the top of the break except for pad bytes; returns the bytes. */
 size_t page_trim(size_t pad_bytes);
 

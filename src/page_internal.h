@@ -69,6 +69,8 @@ struct page_state {
     uint64_t credit_retry_ns[PURGE_KINDS]; /* no use looking at the CPU time before */
     uint64_t growth_ns;                    /* earned by growth so far */
     size_t swept_live_pages;               /* most in use since the last sweep */
+    uint64_t excess_ns; /* since when R exceeds T; 0: it does not */
+    uint64_t fallen_ns; /* when a class of objects last fell to half */
     uint64_t budget_ns;                    /* when the budget was last halved */
     size_t purged_outstanding;             /* pages purged and not taken again */
     size_t purged_total, trimmed_total;
@@ -150,6 +152,8 @@ static inline bool purge_never(void) {
 static inline void purge_excess(void) {
     if (UNLIKELY(purge_dirty_pages() > page_state.bound_least_pages))
         purge_down();
+    else
+        STORE_RELAXED(page_state.excess_ns, 0);
 }
 
 size_t purge_all(void);

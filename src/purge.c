@@ -9,7 +9,7 @@
  *          T  the bound on R
  *          B  the budget: an absolute number of bytes that the heap earns by wanting pages back
  *
- * RULE     After every operation R <= T, unless the kernel refuses or time is short.
+ * RULE     After every operation R <= T, unless the kernel refuses, time is short or the excess is young.
  *          M_TRIM_THRESHOLD set:   T is that value; purging goes down to max(3/4 T, M_TOP_PAD).
  *                                  -1: never; a share more is kept (headroom.c).
  *          default:                T = max(1 MiB, live/8, B), purging goes down to 3/4 T.
@@ -17,6 +17,10 @@
  *          exceeds the largest heap so far.  So a heap that empties once is trimmed
  *          by its last frees, a heap that breathes keeps what it will want again, and one that
  *          breathes slowly pays a few percent of the time for giving back.
+ *
+ * YOUTH    By default an excess over T is left alone for YOUTH_NS, as long as R <= live: a heap that breathes
+ *          wants those pages again at once.  Not where the heap empties: once the objects of a size class
+ *          have fallen to half of their high water, no excess is young for YOUTH_NS.
  *
  * TIME     What the default bound makes us do is paid from a credit: CREDIT_FIRST_NS, what growing has
  *          earned (up to BURST_NS), then SHARE_PERCENT of the CPU time that the process uses.  Calls, pages
@@ -41,6 +45,7 @@
 
 #define TOP_STEP_BYTES ((size_t)128 << 20)
 #define BUDGET_HALF_LIFE_NS ((uint64_t)1000 * 1000 * 1000)
+#define YOUTH_NS ((uint64_t)1000 * 1000 * 1000)
 
 enum {
     SHARE_PERCENT = 3,
@@ -278,8 +283,31 @@ static bool has_emptied(void) {
     return true;
 }
 
+static bool excess_is_young(void) {
+    uint64_t now = os_clock_ns();
+    if (!S.excess_ns)
+        STORE_RELAXED(S.excess_ns, now);
+    return !S.trim_threshold_set && purge_dirty_pages() <= page_live_bytes() >> PAGE_SHIFT &&
+           now - S.excess_ns < YOUTH_NS && now - S.fallen_ns >= YOUTH_NS;
+}
+
+void page_note_fall(void) {
+    lock_take(&S.lock);
+    S.fallen_ns = os_clock_ns();
+    purge_excess();
+    lock_drop(&S.lock);
+}
+
+bool page_has_excess(void) {
+    return LOAD_RELAXED(S.excess_ns) != 0;
+}
+
 void purge_down(void) {
-    if (purge_dirty_pages() <= purge_bound_pages() || S.purge_refused)
+    if (purge_dirty_pages() <= purge_bound_pages()) {
+        STORE_RELAXED(S.excess_ns, 0);
+        return;
+    }
+    if (S.purge_refused || excess_is_young())
         return;
     if (!purge_affordable(PURGE_RUNS)) {
         if (os_page_bytes() == PAGE_BYTES && has_emptied())

@@ -253,10 +253,12 @@ enum slab_status slab_give(unsigned class_index, void *const *objects, unsigned 
     closed |= slab_count_given(class, class_index, slab, given);
     slab_drop_class(class, shape, &fallen);
     *culprit = i;
-    if (closed)
-        page_settle();
-    if (UNLIKELY(fallen))
+    if (UNLIKELY(fallen)) {
+        page_note_fall();
         slab_trim_class(fallen, class_index);
+    } else if (closed) {
+        page_settle();
+    }
     return status;
 }
 

@@ -294,6 +294,23 @@ static void a_lowered_threshold_takes_effect(void **state) {
     (void)state;
     assert_child_succeeds(run_late_threshold);
 }
+
+/* It has fallen by a third: what is not wanted again within a second goes, though nothing is freed then. */
+static void run_old_excess(void) {
+    enum { SMALL = 20000 };
+    fill_heap(60 * MIB, run_size);
+    for (size_t i = 0; i < heap.count; i += 3)
+        t_free(heap.blocks[i]);
+    usleep(1100000);
+    for (size_t i = 0; i < SMALL; i++)
+        must(t_malloc(64) != NULL);
+    expect_resident("after a second and some small blocks", 39 * MIB, 50 * MIB);
+}
+
+static void an_old_excess_goes_while_small_blocks_are_allocated(void **state) {
+    (void)state;
+    assert_child_succeeds(run_old_excess);
+}
 #endif
 
 static void run_mappings(void) {
@@ -331,6 +348,7 @@ int main(void) {
 #if !ON_GLIBC
         cmocka_unit_test(a_small_threshold_returns_holes_on_free),
         cmocka_unit_test(a_lowered_threshold_takes_effect),
+        cmocka_unit_test(an_old_excess_goes_while_small_blocks_are_allocated),
 #endif
         cmocka_unit_test(mappings_are_returned_at_once),
 #endif

@@ -163,8 +163,14 @@ static void check_all(void) {
     must(counts.peak_zone_bytes >= counts.zone_bytes);
     must(!scenario->bounded || counts.dirty_bytes <= scenario->bound);
     /* blocks smaller than a system page cannot go back */
-    if (!counts.purge_refused && os_page_bytes() == PAGE_BYTES)
-        must(counts.dirty_bytes <= page_trim_bound());
+    if (counts.purge_refused || os_page_bytes() != PAGE_BYTES)
+        return;
+    must(counts.dirty_bytes <= max_size(page_trim_bound(), page_live_bytes()));
+    if (rng_below(&rng, 8) > 0)
+        return;
+    page_note_fall();
+    page_count(&counts);
+    must(counts.dirty_bytes <= page_trim_bound() || counts.purge_refused);
 }
 
 static void play(const struct scenario *chosen) {
