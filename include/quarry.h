@@ -101,6 +101,7 @@ QUARRY_API int quarry_mallopt(int param, int value);
 #define QUARRY_M_ZERO (-1007)
 #define QUARRY_M_QUARANTINE (-1008)
 #define QUARRY_M_HUGE_SHARE (-1009)
+#define QUARRY_M_DRAIN (-1010) /* 0: never, 1: asked, 2: idle */
 
 /* Returns to the kernel what can be: what threads have cached (of other threads' caches all but a block of
  * each size), free runs, free pages inside slabs, and the top of the break except for pad bytes.

@@ -50,6 +50,7 @@
 #include "page.h"
 #include "report.h"
 
+#include <errno.h>
 #include <pthread.h>
 #include <string.h>
 
@@ -151,7 +152,9 @@ static SELDOM struct cache *make_cache(void) {
     if (!cache)
         return NULL;
     cache_tls = cache; /* first, for setspecific may allocate */
+    int saved = errno; /* where that fails, free has to leave it alone */
     pthread_setspecific(exit_key, cache);
+    errno = saved;
     if (cache->epoch != 0 && os_is_first_thread())
         cache_adopt_orphans(cache);
     return cache;
@@ -374,7 +377,7 @@ static void count_slow_op(struct cache *cache, unsigned class_index, bool earns)
     uint32_t ticks = cache->ticks + 1;
     STORE_RELAXED(cache->ticks, ticks);
     if (ticks % LOOK_TICKS == 0) {
-        if (page_has_excess()) /* it may have grown old */
+        if (page_excess_is_old())
             page_settle();
         cache_drain_idle(cache);
     }

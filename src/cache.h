@@ -135,6 +135,11 @@ void cache_set_uncached_from(size_t bytes);
 /* The largest objects of which a bin may hold more than use alone earns. */
 void cache_set_deep_limit(size_t bytes);
 
+/* When what other threads have cached is taken: never; in malloc_trim, for an idle heap
+ * (control.c) and where memory is refused; or also when those threads are idle. */
+enum { DRAIN_NEVER, DRAIN_ASKED, DRAIN_IDLE };
+void cache_set_drains(size_t when);
+
 struct cache_counts {
     size_t caches;             /* in use */
     size_t objects[BIN_COUNT]; /* in bins; other threads' bins are read while they change */

@@ -34,7 +34,8 @@
  *          cache that was being drained is lost to it.  Nobody drains a
  *          cache whose thread has not been at its slow path since the fork: a gap may lie there that is not known.
  *
- * FAILURE  Where the kernel has no such barrier (before 4.14, some sandboxes) nothing is drained.
+ * FAILURE  Where the kernel has no such barrier (before 4.14, some sandboxes) nothing is drained.  A sandbox that
+ *          kills for it wants DRAIN_NEVER.
  *
  * WHY NOT  A flag that the owner tests: an instruction in each malloc and free.  A signal to the owner: it
  *          interrupts system calls.  rseq: two stores in each malloc and free.
@@ -52,6 +53,12 @@
 #define IDLE_LEAST_BYTES ((size_t)64 << 10)
 
 enum { SKIP_MOST = 64, LOOKS_MOST = 16 };
+
+static size_t drain_when = DRAIN_IDLE; /* relaxed */
+
+void cache_set_drains(size_t when) {
+    STORE_RELAXED(drain_when, when);
+}
 
 struct cut {
     void **slot; /* that holds our NULL; or NULL where the bin is left alone */
@@ -140,6 +147,8 @@ static bool drain(struct cache *cache) {
 
 bool cache_drain_others(const struct cache *own) {
     bool any = false;
+    if (LOAD_RELAXED(drain_when) == DRAIN_NEVER)
+        return false;
     for (struct cache *cache = LOAD_ACQUIRE(cache_registry); cache; cache = cache->next) {
         if (cache == own)
             continue;
@@ -191,7 +200,8 @@ static struct cache *next_to_look_at(void) {
 }
 
 void cache_drain_idle(const struct cache *own) {
-    if (LOAD_RELAXED(G.in_use) < 2 || page_hole_bound(0) == SIZE_MAX)
+    if (LOAD_RELAXED(G.in_use) < 2 || LOAD_RELAXED(drain_when) < DRAIN_IDLE ||
+        page_hole_bound(0) == SIZE_MAX)
         return;
     if (os_clock_ns() < LOAD_RELAXED(G.look_ns) + LOOK_NS || !lock_take_free(&G.lock))
         return;

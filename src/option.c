@@ -158,6 +158,11 @@ const struct option option_table[] = {
      cache_set_capacity_limit, "objects that a thread caches of one size at most", 0},
     {"tcache_max", NULL, "tcache_max", QUARRY_M_TCACHE_MAX, 0, LONG_MAX, NULL, cache_set_size_limit,
      "size in bytes of the largest objects that threads cache", OPTION_BYTES},
+    {"drain", "QUARRY_DRAIN", NULL, QUARRY_M_DRAIN, 0, 2, "never|asked|idle", cache_set_drains,
+     "when what other threads have cached is taken back: never, when malloc_trim is called, an "
+     "idle "
+     "heap given back (control) or memory refused, or also when they are idle for a second",
+     0},
     {"hugetlb", NULL, "hugetlb", QUARRY_M_HUGETLB, 0, LONG_MAX, NULL, set_huge,
      "1 or more: ask for transparent huge pages, for the heap and for mappings from 1 MiB on", 0},
     {"huge_share", "QUARRY_HUGE_SHARE", NULL, QUARRY_M_HUGE_SHARE, 0, 100, NULL,

@@ -110,6 +110,7 @@ uintptr_t page_run_take(size_t pages, size_t align_bytes, bool *zero) {
     }
     if (found)
         run_set_heads(place, HEAD_RUN);
+    purge_note_less();
     lock_drop(&S.lock);
     return found ? place.start : 0;
 }
@@ -213,6 +214,7 @@ bool page_run_extend(uintptr_t address, size_t pages) {
         size_t dirty_pages = extent_remove(taken);
         purge_note_taken((want >> PAGE_SHIFT) - dirty_pages);
         run_set_heads((struct extent){address, taken.end}, HEAD_RUN);
+        purge_note_less();
         if (purge_never())
             headroom_keep();
     }
@@ -282,7 +284,7 @@ void page_slab_close(struct slab *slab, size_t pages) {
 }
 
 void page_settle(void) {
-    if (purge_dirty_pages() <= purge_bound_pages() && !page_has_excess())
+    if (purge_dirty_pages() <= purge_bound_pages())
         return;
     lock_take(&S.lock);
     purge_excess();

@@ -41,9 +41,9 @@ struct slab *page_slab_open(uintptr_t address, size_t pages, unsigned class_inde
 void page_slab_close(struct slab *slab, size_t pages);
 void page_settle(void);
 
-/* Whether more is free and resident than page_trim_bound says, as far as was seen: it goes when it is a second
- * old, at the next page_settle.  Lock-free. */
-bool page_has_excess(void);
+/* Whether more has been free and resident than page_trim_bound says for a second: page_settle is to be called.
+ * Lock-free. */
+bool page_excess_is_old(void);
 
 /* The objects of a class have fallen to half: the heap empties, and an excess goes at once. */
 void page_note_fall(void);

@@ -68,9 +68,9 @@ struct page_state {
     uint64_t credited_cpu_ns;              /* CPU time for which credit was given */
     uint64_t credit_retry_ns[PURGE_KINDS]; /* no use looking at the CPU time before */
     uint64_t growth_ns;                    /* earned by growth so far */
-    size_t swept_live_pages;               /* most in use since the last sweep */
-    uint64_t excess_ns; /* since when R exceeds T; 0: it does not */
-    uint64_t fallen_ns; /* when a class of objects last fell to half */
+    size_t swept_live_pages;               /* most in use since pages last went */
+    uint64_t excess_ns;                    /* since when R exceeds T; 0: it does not */
+    uint64_t fallen_ns;                    /* when slabs of a class that fell were last searched */
     uint64_t budget_ns;                    /* when the budget was last halved */
     size_t purged_outstanding;             /* pages purged and not taken again */
     size_t purged_total, trimmed_total;
@@ -132,6 +132,7 @@ void headroom_forget(void); /* pages were given back all the same: the peak is c
 size_t purge_bound_pages(void); /* needs no lock */
 void purge_count_retaken(size_t clean_pages);
 void purge_down(void); /* drops and retakes the lock around each system call */
+void purge_end_excess(void);
 
 /* Free pages are taken, yet no block, while the lock is dropped; returns how many of them are dirty. */
 size_t purge_hold(struct extent extent);
@@ -152,8 +153,12 @@ static inline bool purge_never(void) {
 static inline void purge_excess(void) {
     if (UNLIKELY(purge_dirty_pages() > page_state.bound_least_pages))
         purge_down();
-    else
-        STORE_RELAXED(page_state.excess_ns, 0);
+}
+
+/* To be called wherever R may have fallen. */
+static inline void purge_note_less(void) {
+    if (UNLIKELY(page_state.excess_ns))
+        purge_end_excess();
 }
 
 size_t purge_all(void);

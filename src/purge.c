@@ -19,8 +19,9 @@
  *          breathes slowly pays a few percent of the time for giving back.
  *
  * YOUTH    By default an excess over T is left alone for YOUTH_NS, as long as R <= live: a heap that breathes
- *          wants those pages again at once.  Not where the heap empties: once the objects of a size class
- *          have fallen to half of their high water, no excess is young for YOUTH_NS.
+ *          wants those pages again at once.  Not where the heap empties: when the slabs of a class that has
+ *          fallen to half are searched for holes, no excess is young for YOUTH_NS.
+ *          An old one goes when pages are freed next, or in a thread's slow operations.
  *
  * TIME     What the default bound makes us do is paid from a credit: CREDIT_FIRST_NS, what growing has
  *          earned (up to BURST_NS), then SHARE_PERCENT of the CPU time that the process uses.  Calls, pages
@@ -273,22 +274,32 @@ static void sweep(size_t target_pages) {
         }
 }
 
-/* True each time that what is in use has fallen to half. */
-static bool has_emptied(void) {
-    size_t live_pages = page_live_bytes() >> PAGE_SHIFT;
-    S.swept_live_pages = max_size(S.swept_live_pages, live_pages);
+/* True each time that what is in use has fallen to half since pages last went. */
+static bool has_emptied(size_t live_pages) {
     if (live_pages > S.swept_live_pages / 2 || !debt_is_bearable())
         return false;
     S.swept_live_pages = live_pages;
     return true;
 }
 
-static bool excess_is_young(void) {
+static bool excess_is_young(size_t live_pages) {
+    if (S.trim_threshold_set)
+        return false;
     uint64_t now = os_clock_ns();
     if (!S.excess_ns)
         STORE_RELAXED(S.excess_ns, now);
-    return !S.trim_threshold_set && purge_dirty_pages() <= page_live_bytes() >> PAGE_SHIFT &&
-           now - S.excess_ns < YOUTH_NS && now - S.fallen_ns >= YOUTH_NS;
+    return purge_dirty_pages() <= live_pages && now - S.excess_ns < YOUTH_NS &&
+           now - S.fallen_ns >= YOUTH_NS;
+}
+
+bool page_excess_is_old(void) {
+    uint64_t since = LOAD_RELAXED(S.excess_ns);
+    return UNLIKELY(since) && os_clock_ns() - since >= YOUTH_NS;
+}
+
+void purge_end_excess(void) {
+    if (purge_dirty_pages() <= purge_bound_pages() || S.purge_refused)
+        STORE_RELAXED(S.excess_ns, 0);
 }
 
 void page_note_fall(void) {
@@ -298,22 +309,13 @@ void page_note_fall(void) {
     lock_drop(&S.lock);
 }
 
-bool page_has_excess(void) {
-    return LOAD_RELAXED(S.excess_ns) != 0;
-}
-
-void purge_down(void) {
-    if (purge_dirty_pages() <= purge_bound_pages()) {
-        STORE_RELAXED(S.excess_ns, 0);
-        return;
-    }
-    if (S.purge_refused || excess_is_young())
-        return;
+static void purge_some(size_t live_pages) {
     if (!purge_affordable(PURGE_RUNS)) {
-        if (os_page_bytes() == PAGE_BYTES && has_emptied())
+        if (os_page_bytes() == PAGE_BYTES && has_emptied(live_pages))
             sweep(purge_bound_pages() / 4 * 3);
         return;
     }
+    S.swept_live_pages = live_pages;
     hot_merge_all();
     age_budget();
     size_t bound = purge_bound_pages(), target = bound / 4 * 3;
@@ -328,9 +330,21 @@ void purge_down(void) {
     purge_down_to(target);
 }
 
+void purge_down(void) {
+    size_t live_pages = page_live_bytes() >> PAGE_SHIFT;
+    S.swept_live_pages = max_size(S.swept_live_pages, live_pages);
+    if (purge_dirty_pages() <= purge_bound_pages() || S.purge_refused ||
+        excess_is_young(live_pages))
+        return;
+    purge_some(live_pages);
+    purge_note_less();
+}
+
 size_t purge_all(void) {
     S.purge_refused = false;
-    return purge_down_to(0);
+    size_t bytes = purge_down_to(0);
+    purge_note_less();
+    return bytes;
 }
 
 void page_purge(size_t bytes) {
@@ -338,6 +352,7 @@ void page_purge(size_t bytes) {
     lock_take(&S.lock);
     hot_merge_all();
     purge_down_to(S.dirty_pages - min_size(pages, S.dirty_pages));
+    purge_note_less();
     lock_drop(&S.lock);
 }
 

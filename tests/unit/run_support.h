@@ -18,4 +18,14 @@ static inline uintptr_t take_dirty(size_t pages) {
     return run;
 }
 
+static inline size_t dirty_bytes(void) {
+    struct page_counts counts;
+    page_count(&counts);
+    return counts.dirty_bytes;
+}
+
+static inline uint64_t give_back_calls(void) {
+    return fake_os.count[FAKE_PURGE] + fake_os.count[FAKE_BREAK_SHRINK];
+}
+
 #endif

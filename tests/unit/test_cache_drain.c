@@ -296,6 +296,23 @@ static void count_barriers(void) {
     barriers++;
 }
 
+static void users_say_when(void) {
+    pthread_t thread = begin(MUCH);
+    size_t depth = depth_of(other, CLASS);
+    barriers = 0;
+    fake_os.on_barrier = count_barriers;
+    cache_set_drains(DRAIN_NEVER);
+    work(LATER);
+    api_malloc_trim(0);
+    must(barriers == 0 && depth_of(other, CLASS) == depth);
+    cache_set_drains(DRAIN_ASKED);
+    work(LATER);
+    must(barriers == 0 && depth_of(other, CLASS) == depth);
+    api_malloc_trim(0);
+    must(barriers > 0 && depth_of(other, CLASS) == 1);
+    end(thread);
+}
+
 static void who_has_nothing_left_is_let_be(void) {
     page_set_trim_threshold(0);
     pthread_t thread = begin(CACHED);
@@ -341,6 +358,7 @@ int main(void) {
         body_test(who_sleeps_is_drained_by_others_work),
         body_test(who_has_little_is_not),
         body_test(nobody_is_where_nothing_is_given_back),
+        body_test(users_say_when),
         body_test(who_has_nothing_left_is_let_be),
         body_test(who_works_is_not_idle),
     };

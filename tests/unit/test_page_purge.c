@@ -9,15 +9,6 @@
 
 static struct page_counts now;
 
-static size_t dirty_bytes(void) {
-    page_count(&now);
-    return now.dirty_bytes;
-}
-
-static uint64_t give_back_calls(void) {
-    return fake_os.count[FAKE_PURGE] + fake_os.count[FAKE_BREAK_SHRINK];
-}
-
 /* ---- the default ------------------------------------------------------------------------------- */
 
 static void dirty_bytes_stay_below_a_mib_or_an_eighth(void) {
@@ -89,93 +80,6 @@ static void the_top_goes_by_what_is_dirty(void) {
     must(page_run_give(run));
     must(dirty_bytes() == 3 * MIB);
     must(fake_break() == run + 3 * MIB);
-    must_be_sound();
-}
-
-/* ---- an excess that is young ------------------------------------------------------------------- */
-
-enum { SECOND_NS = 1000000000 };
-
-/* 64 MiB in runs of 1 MiB, while the clock stands still; returns the last. */
-static uintptr_t in_use(uintptr_t *runs) {
-    fake_os.clock_step_ns = 0;
-    page_state.credit_ns = INT64_MAX / 2;
-    for (size_t i = 0; i < 64; i++)
-        runs[i] = take_dirty(256);
-    must(page_trim_bound() == 8 * MIB);
-    return runs[63];
-}
-
-static void give_runs(const uintptr_t *runs, size_t count) {
-    for (size_t i = 0; i < count; i++)
-        must(page_run_give(runs[2 * i]));
-}
-
-static void an_excess_is_left_alone_for_a_second(void) {
-    uintptr_t runs[64], last = in_use(runs);
-    give_runs(runs, 20);
-    must(dirty_bytes() == 20 * MIB && give_back_calls() == 0 && page_has_excess());
-    fake_os.clock_ns += SECOND_NS - 1;
-    page_settle();
-    must(dirty_bytes() == 20 * MIB && give_back_calls() == 0);
-    fake_os.clock_ns += 1;
-    page_settle(); /* nothing need be freed */
-    must(dirty_bytes() == page_trim_bound() / 4 * 3 && page_has_excess());
-    page_settle();
-    must(!page_has_excess());
-    must(page_run_give(last));
-    must_be_sound();
-}
-
-static void an_excess_above_what_is_in_use_goes_at_once(void) {
-    uintptr_t runs[64], last = in_use(runs);
-    for (size_t i = 0; i < 32; i++)
-        must(page_run_give(runs[i]));
-    must(dirty_bytes() == 32 * MIB && give_back_calls() == 0);
-    must(page_run_give(last));
-    must(dirty_bytes() <= page_trim_bound() && page_trim_bound() < 4 * MIB);
-    must_be_sound();
-}
-
-/* What was wanted again in the meantime is no excess: the next one is young. */
-static void an_excess_that_ended_is_forgotten(void) {
-    uintptr_t runs[64], last = in_use(runs), big;
-    give_runs(runs, 20);
-    fake_os.clock_ns += SECOND_NS / 2;
-    must(page_has_excess());
-    for (size_t i = 0; i < 20; i++)
-        runs[2 * i] = take_dirty(256);
-    must(page_run_give(last) && !page_has_excess());
-    big = take_dirty(256);
-    fake_os.clock_ns += SECOND_NS / 2;
-    give_runs(runs, 20);
-    must(dirty_bytes() == 20 * MIB && give_back_calls() == 0);
-    must(page_run_give(big));
-    must_be_sound();
-}
-
-static void in_a_heap_that_empties_none_is_young(void) {
-    uintptr_t runs[64], last = in_use(runs);
-    give_runs(runs, 20);
-    page_note_fall();
-    must(dirty_bytes() == page_trim_bound() / 4 * 3);
-    fake_os.clock_ns += SECOND_NS - 1;
-    give_runs(runs + 40, 10);
-    must(dirty_bytes() <= page_trim_bound());
-    fake_os.clock_ns += 1;
-    uint64_t calls = give_back_calls();
-    give_runs(runs + 1, 10);
-    must(dirty_bytes() > 10 * MIB && give_back_calls() == calls);
-    must(page_run_give(last));
-    must_be_sound();
-}
-
-static void with_a_threshold_none_is_young(void) {
-    uintptr_t runs[64], last = in_use(runs);
-    page_set_trim_threshold(8 * MIB);
-    give_runs(runs, 20);
-    must(dirty_bytes() <= 8 * MIB && give_back_calls() > 0);
-    must(page_run_give(last));
     must_be_sound();
 }
 
@@ -337,7 +241,7 @@ static void purging_leaves_about_three_quarters(void) {
     page_set_trim_threshold(4 * MIB);
     uintptr_t run = take_dirty(1024 + 200), wall = take_dirty(1);
     must(page_run_give(run));
-    must(dirty_bytes() <= 3 * MIB && now.dirty_bytes >= 2 * MIB);
+    must(dirty_bytes() <= 3 * MIB && dirty_bytes() >= 2 * MIB);
     must(page_run_give(wall));
     must_be_sound();
 }
@@ -405,7 +309,7 @@ static void refused_pages_stay_dirty_and_the_bound_rests(void) {
     fake_os.fail_kinds = FAKE_BIT(FAKE_PURGE);
     uintptr_t run = take_dirty(1000), wall = take_dirty(1);
     must(page_run_give(run));
-    must(dirty_bytes() == 1000 * PAGE_BYTES && now.purge_refused);
+    must(dirty_bytes() == 1000 * PAGE_BYTES && page_state.purge_refused);
     uint64_t purges = fake_os.count[FAKE_PURGE];
     bool zero = true;
     must(page_run_take(1000, PAGE_BYTES, &zero) == run && !zero);
@@ -416,7 +320,7 @@ static void refused_pages_stay_dirty_and_the_bound_rests(void) {
     must(fake_os.count[FAKE_PURGE] == purges + 1 && dirty_bytes() == 1000 * PAGE_BYTES);
     fake_os.fail_kinds = 0;
     must(page_trim(0) >= 1000 * PAGE_BYTES);
-    must(dirty_bytes() == 0 && !now.purge_refused);
+    must(dirty_bytes() == 0 && !page_state.purge_refused);
     must(page_run_give(wall));
     must_be_sound();
 }
@@ -490,11 +394,6 @@ int main(void) {
         body_test(a_loop_of_one_size_makes_no_calls),
         body_test(a_long_extent_goes_in_part),
         body_test(the_top_goes_by_what_is_dirty),
-        body_test(an_excess_is_left_alone_for_a_second),
-        body_test(an_excess_above_what_is_in_use_goes_at_once),
-        body_test(an_excess_that_ended_is_forgotten),
-        body_test(in_a_heap_that_empties_none_is_young),
-        body_test(with_a_threshold_none_is_young),
         body_test(a_heap_that_breathes_earns_a_budget),
         body_test(a_budget_that_is_not_used_is_lost),
         body_test(giving_back_takes_a_share_of_the_time),

@@ -171,6 +171,8 @@ static void check_all(void) {
     page_note_fall();
     page_count(&counts);
     must(counts.dirty_bytes <= page_trim_bound() || counts.purge_refused);
+    page_state.fallen_ns = 0;
+    fake_os.clock_ns += rng_below(&rng, 2000000000);
 }
 
 static void play(const struct scenario *chosen) {

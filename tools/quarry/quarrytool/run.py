@@ -28,6 +28,7 @@ OPTIONS = (
     ("--arena-max", "MALLOC_ARENA_MAX", "N", "as M_ARENA_MAX of mallopt"),
     ("--tcache-count", "glibc.malloc.tcache_count", "N", "objects a thread caches of one size"),
     ("--tcache-max", "glibc.malloc.tcache_max", "BYTES", "largest objects that threads cache"),
+    ("--drain", "QUARRY_DRAIN", "WHEN", "others' caches are taken back: never, asked or idle"),
     ("--hugetlb", "glibc.malloc.hugetlb", "0|1", "1: ask for transparent huge pages"),
     ("--huge-share", "QUARRY_HUGE_SHARE", "PERCENT", "free and resident, for huge pages' sake"),
     ("--limit", "QUARRY_LIMIT", "BYTES|auto", "hold no more than this; then malloc fails"),

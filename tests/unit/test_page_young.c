@@ -1,0 +1,184 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * test_page_young.c: what exceeds the default bound is left alone for a second, if it is no more than what is in
+ * use and the heap does not empty.
+ */
+#include "run_support.h"
+
+#include "page_internal.h"
+#include "slab.h"
+
+enum { SECOND_NS = 1000000000, RUNS = 64, RUN_PAGES = 256 };
+
+static uintptr_t runs[RUNS];
+
+/* 64 MiB in runs of 1 MiB, while the clock stands still and there is time enough. */
+static void use_much(void) {
+    fake_os.clock_step_ns = 0;
+    page_state.credit_ns = INT64_MAX / 2;
+    for (size_t i = 0; i < RUNS; i++)
+        runs[i] = take_dirty(RUN_PAGES);
+    must(page_trim_bound() == 8 * MIB);
+}
+
+/* Every second one, so that none has a free neighbour. */
+static void give(size_t first, size_t count) {
+    for (size_t i = 0; i < count; i++)
+        must(page_run_give(runs[first + 2 * i]));
+}
+
+static void pass(uint64_t ns) {
+    fake_os.clock_ns += ns;
+}
+
+static void an_excess_is_left_alone_for_a_second(void) {
+    use_much();
+    give(0, 20);
+    must(dirty_bytes() == 20 * MIB && give_back_calls() == 0);
+    pass(SECOND_NS - 1);
+    must(!page_excess_is_old());
+    page_settle();
+    must(dirty_bytes() == 20 * MIB && give_back_calls() == 0);
+    pass(1);
+    must(page_excess_is_old());
+    page_settle(); /* nothing need be freed */
+    must(dirty_bytes() == page_trim_bound() / 4 * 3 && !page_excess_is_old());
+    must_be_sound();
+}
+
+static void an_excess_above_what_is_in_use_goes_at_once(void) {
+    use_much();
+    for (size_t i = 0; i < RUNS / 2; i++)
+        must(page_run_give(runs[i]));
+    must(dirty_bytes() == 32 * MIB && give_back_calls() == 0);
+    must(page_run_give(runs[RUNS - 1]));
+    must(dirty_bytes() <= page_trim_bound() && page_trim_bound() < 4 * MIB);
+    must_be_sound();
+}
+
+/* After each of these what is free next is a new excess, and young. */
+static void take_it_again(void) {
+    for (size_t i = 0; i < 20; i++)
+        runs[2 * i] = take_dirty(RUN_PAGES);
+}
+
+static void extend_into_it(void) {
+    for (size_t i = 0; i < 19; i++)
+        must(page_run_extend(runs[2 * i + 1], 2 * RUN_PAGES));
+}
+
+static void trim_it(void) {
+    must(page_trim(0) >= 20 * MIB);
+}
+
+static void purge_it(void) {
+    page_purge(20 * MIB);
+}
+
+static void let_it_grow_old(void) {
+    pass(SECOND_NS);
+    page_settle();
+}
+
+static void an_excess_that_ended_is_forgotten(void) {
+    static void (*const ends[])(void) = {take_it_again, extend_into_it, trim_it, purge_it,
+                                         let_it_grow_old};
+    use_much();
+    for (size_t i = 0; i < COUNT_OF(ends); i++) {
+        give(0, 20);
+        must(dirty_bytes() == 20 * MIB);
+        pass(SECOND_NS / 2);
+        ends[i]();
+        must(dirty_bytes() <= page_trim_bound() && !page_state.excess_ns);
+        pass(SECOND_NS);
+        must(!page_excess_is_old());
+        if (ends[i] == extend_into_it)
+            for (size_t k = 0; k < 19; k++) {
+                must(page_run_shrink(runs[2 * k + 1], RUN_PAGES));
+                must(give_back_calls() == 0);
+            }
+        if (ends[i] != take_it_again)
+            take_it_again();
+        must_be_sound();
+    }
+}
+
+static void in_a_heap_that_empties_none_is_young(void) {
+    use_much();
+    give(0, 20);
+    page_note_fall();
+    must(dirty_bytes() == page_trim_bound() / 4 * 3);
+    pass(SECOND_NS - 1);
+    give(40, 10);
+    must(dirty_bytes() <= page_trim_bound());
+    pass(1);
+    uint64_t calls = give_back_calls();
+    give(1, 10);
+    must(dirty_bytes() > 10 * MIB && give_back_calls() == calls);
+    must_be_sound();
+}
+
+/* Three quarters of its objects are freed, of each slab. */
+static void a_class_that_falls_tells_of_it(void) {
+    enum { CLASS = 40, COUNT = 4096 };
+    static void *objects[COUNT];
+    unsigned culprit;
+    size_t taken = 0;
+    use_much();
+    while (taken < COUNT)
+        taken += slab_take(CLASS, objects + taken, (unsigned)min_size(COUNT - taken, 64));
+    give(0, 20);
+    must(dirty_bytes() >= 20 * MIB && page_state.fallen_ns == 0);
+    for (size_t i = 0; i < COUNT; i++)
+        must(i % 4 == 0 || slab_give(CLASS, &objects[i], 1, &culprit) == SLAB_OK);
+    must(page_state.fallen_ns == fake_os.clock_ns && dirty_bytes() <= page_trim_bound());
+    must_be_sound();
+}
+
+static void with_a_threshold_none_is_young(void) {
+    use_much();
+    page_set_trim_threshold(8 * MIB);
+    give(0, 20);
+    must(dirty_bytes() <= 8 * MIB && give_back_calls() > 0 && !page_state.excess_ns);
+    must_be_sound();
+}
+
+/* Pages that are locked stay; nobody is to look at the clock for their sake. */
+static void what_cannot_go_does_not_grow_old(void) {
+    use_much();
+    fake_os.fail_kinds = FAKE_BIT(FAKE_PURGE);
+    give(0, 20);
+    pass(SECOND_NS);
+    must(page_excess_is_old());
+    page_settle();
+    must(page_state.purge_refused && !page_excess_is_old());
+    fake_os.fail_kinds = 0;
+    must_be_sound();
+}
+
+/* Without time for giving back: when what is in use has fallen to half of its peak. */
+static void a_young_excess_is_swept_at_half(void) {
+    use_much();
+    page_state.credited_cpu_ns = UINT64_MAX;
+    page_state.credit_ns = 0;
+    for (size_t i = 0; i < RUNS / 2; i++)
+        must(page_run_give(runs[i]));
+    must(dirty_bytes() == 32 * MIB);
+    must(page_run_give(runs[RUNS - 1]));
+    must(dirty_bytes() < 4 * MIB);
+    must_be_sound();
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        body_test(an_excess_is_left_alone_for_a_second),
+        body_test(an_excess_above_what_is_in_use_goes_at_once),
+        body_test(an_excess_that_ended_is_forgotten),
+        body_test(in_a_heap_that_empties_none_is_young),
+        body_test(a_class_that_falls_tells_of_it),
+        body_test(with_a_threshold_none_is_young),
+        body_test(what_cannot_go_does_not_grow_old),
+        body_test(a_young_excess_is_swept_at_half),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
