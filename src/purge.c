@@ -66,6 +66,7 @@ void page_set_trim_threshold(size_t bytes) {
     if (purge_never())
         headroom_keep();
     purge_excess();
+    purge_note_less();
     lock_drop(&S.lock);
 }
 
@@ -342,9 +343,7 @@ void purge_down(void) {
 
 size_t purge_all(void) {
     S.purge_refused = false;
-    size_t bytes = purge_down_to(0);
-    purge_note_less();
-    return bytes;
+    return purge_down_to(0);
 }
 
 void page_purge(size_t bytes) {
@@ -383,6 +382,7 @@ size_t page_trim(size_t pad_bytes) {
     hot_merge_all();
     size_t bytes = zone_trim_top(pad_bytes);
     bytes += purge_below(pad_bytes);
+    purge_note_less();
     headroom_forget();
     lock_drop(&S.lock);
     return bytes;

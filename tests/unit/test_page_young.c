@@ -75,6 +75,10 @@ static void purge_it(void) {
     page_purge(20 * MIB);
 }
 
+static void set_a_threshold(void) {
+    page_set_trim_threshold(64 * MIB);
+}
+
 static void let_it_grow_old(void) {
     pass(SECOND_NS);
     page_settle();
@@ -82,7 +86,7 @@ static void let_it_grow_old(void) {
 
 static void an_excess_that_ended_is_forgotten(void) {
     static void (*const ends[])(void) = {take_it_again, extend_into_it, trim_it, purge_it,
-                                         let_it_grow_old};
+                                         let_it_grow_old, set_a_threshold};
     use_much();
     for (size_t i = 0; i < COUNT_OF(ends); i++) {
         give(0, 20);
