@@ -85,8 +85,8 @@ static void let_it_grow_old(void) {
 }
 
 static void an_excess_that_ended_is_forgotten(void) {
-    static void (*const ends[])(void) = {take_it_again, extend_into_it, trim_it, purge_it,
-                                         let_it_grow_old, set_a_threshold};
+    static void (*const ends[])(void) = {take_it_again, extend_into_it,  trim_it,
+                                         purge_it,      let_it_grow_old, set_a_threshold};
     use_much();
     for (size_t i = 0; i < COUNT_OF(ends); i++) {
         give(0, 20);
