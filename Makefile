@@ -47,17 +47,23 @@ TEST_FLAGS := $(GNU) -Iinclude -Isrc -Itests -Itests/unit -Itests/api -fno-built
   -Wno-free-nonheap-object
 # nodelete: blocks outlive a dlclose, so must the code that frees them.
 SO_FLAGS := -shared -Wl,-soname,$(SONAME) -Wl,-z,relro,-z,now,-z,defs,-z,nodelete,-z,noexecstack \
-  -Wl,--as-needed -Wl,--hash-style=gnu -Wl,-O1 -Wl,--gc-sections
+  -Wl,--as-needed -Wl,--hash-style=gnu -Wl,-O1 -Wl,--gc-sections \
+  -Wl,-Bsymbolic-functions
 
-# Code that is seldom called, in pages of its own (GNU ld; others do without).
-APART := src/seldom.ld
+# What most programs never use, in pages of its own (GNU ld; others do without).
+APART := src/layout.ld
 APART_FLAG := -Wl,-T,$(APART)
 SO_FLAGS += $(if $(findstring GNU ld,$(shell $(CC) $(LDFLAGS) -Wl,--version 2>/dev/null)),$(APART_FLAG))
+
+# Relocations in a twentieth of the room, where the linker writes and libc (2.36) reads them so.
+comma := ,
+SO_FLAGS += $(if $(shell $(CC) $(LDFLAGS) -Wl,--help 2>/dev/null | grep pack-relative-relocs && \
+  grep -q GLIBC_ABI_DT_RELR "$$($(CC) -print-file-name=libc.so.6)" 2>/dev/null),-Wl$(comma)-z$(comma)pack-relative-relocs)
 
 VARIANTS := release debug asan ubsan tsan cuts fuzz
 DEBUG := -O1 -g -fno-omit-frame-pointer -DQUARRY_DEBUG
 # No bytecode, for objcopy cannot make the names in it local; no trace of where it was built.
-FLAGS_release := $(CPPFLAGS) $(CFLAGS) -fno-lto -ffunction-sections -ffile-prefix-map=$(CURDIR)=.
+FLAGS_release := $(CPPFLAGS) $(CFLAGS) -fno-lto -ffunction-sections -fdata-sections -ffile-prefix-map=$(CURDIR)=.
 SMALL_release := -Os
 BARE_release := -fno-asynchronous-unwind-tables
 DENSE_release := -fno-align-functions -fno-align-jumps -fno-align-loops -fno-align-labels
@@ -206,7 +212,6 @@ build/system/%_core: tests/system/%_core.c build/debug/libquarry-core.a Makefile
 
 # A C++ program may have no reference to malloc of its own; libstdc++'s come too late for the linker.
 insist = $(if $(filter %.cc,$<),-Wl$(comma)-u$(comma)malloc -Wl$(comma)--no-as-needed)
-comma := ,
 define linked_rules
 build/system/%_linked.shared: tests/system/%_linked.$1 build/release/libquarry.so Makefile
 	$$(build_system) $$< -o $$@ -Wl,-rpath,'$$$$ORIGIN/../release' -Lbuild/release $$(insist) -lquarry

@@ -358,8 +358,14 @@ static void apply_text(const struct option *option, const char *prefix, const ch
         report_malformed(option, prefix, name, text, end);
 }
 
+/* Most processes have none of ours: then the names of the options need not be resident, but for these. */
+static const char beginning_glibc[] = "MALLOC_", beginning_own[] = "QUARRY_";
+static const char beginning_tunables[] = "GLIBC_TUNABLES";
+
 static void read_variables(void) {
     bool ready;
+    if (!os_environment_has(beginning_glibc) && !os_environment_has(beginning_own))
+        return;
     for (unsigned i = 0; i < option_count; i++) {
         const char *variable = option_table[i].environment;
         const char *text = variable ? os_environment(variable, &ready) : NULL;
@@ -391,7 +397,7 @@ static bool environment_seen;
 
 static void read_environment(void) {
     bool ready;
-    const char *tunables = os_environment("GLIBC_TUNABLES", &ready);
+    const char *tunables = os_environment(beginning_tunables, &ready);
     environment_seen = ready;
     read_variables();
     read_tunables(tunables);

@@ -281,13 +281,19 @@ uint64_t os_random(void) {
 
 const char *os_environment(const char *name, bool *ready) {
     *ready = environ != NULL;
-    if (!environ || getauxval(AT_SECURE))
-        return NULL;
     size_t length = strlen(name);
-    for (char **entry = environ; *entry; entry++)
+    for (char **entry = environ; entry && *entry; entry++)
         if (strncmp(*entry, name, length) == 0 && (*entry)[length] == '=')
-            return *entry + length + 1;
+            return getauxval(AT_SECURE) ? NULL : *entry + length + 1;
     return NULL;
+}
+
+bool os_environment_has(const char *prefix) {
+    size_t length = strlen(prefix);
+    for (char **entry = environ; entry && *entry; entry++)
+        if (**entry == *prefix && strncmp(*entry, prefix, length) == 0)
+            return true;
+    return false;
 }
 
 size_t os_read_file(const char *path, char *text, size_t bytes) {

@@ -100,6 +100,9 @@ uint64_t os_cpu_ns(void);
  * the environment is not there yet (very early calls). */
 const char *os_environment(const char *name, bool *ready);
 
+/* Whether there is a variable that begins so, in a set-uid program as well. */
+bool os_environment_has(const char *prefix);
+
 /* Reads a small file of the kernel from its start; returns how many bytes, 0 where that fails. */
 size_t os_read_file(const char *path, char *text, size_t bytes);
 

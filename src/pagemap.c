@@ -114,13 +114,15 @@ static bool add_region(uintptr_t base) {
     return true;
 }
 
-/* Writes to each page of a table once, so that later stores to it do not fault. */
+/* Writes to each page of a table once, so that later stores to it do not fault.  What is said of pages that
+ * nobody owned is 0; to read it first would be a fault of its own. */
 static void touch(void *table, size_t bytes) {
     size_t step = os_page_bytes();
     uintptr_t end = (uintptr_t)table + bytes;
     for (uintptr_t at = (uintptr_t)table; at < end; at = round_down(at, step) + step) {
         uint8_t *byte = (uint8_t *)at;
-        STORE_RELAXED(*byte, LOAD_RELAXED(*byte));
+        quarry_assert(*byte == 0);
+        STORE_RELAXED(*byte, 0);
     }
 }
 

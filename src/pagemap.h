@@ -73,16 +73,16 @@ struct slab {
     uint8_t shard;       /* whose list it is in; changes under that shard's lock */
 };
 
-/* 32 MiB of address space, and all that is known of it. */
+/* 32 MiB of address space, and all that is known of it; what is always in use comes first, in few pages. */
 struct region {
     uintptr_t base;          /* address of page 0, a multiple of REGION_BYTES */
     uint32_t rank;           /* index in the table of regions */
     uint32_t slots_used;     /* slab descriptors below this one have been in use */
+    uint64_t slot_busy[2];   /* bit w: slot_free[w] is not 0 */
+    uint64_t slot_free[128]; /* bit s: descriptor s was used and is free again */
     struct buddy dirty;      /* free pages that were used before */
     struct buddy clean;      /* free pages that read as zero and are not resident */
     struct fit fit;          /* the same pages as extents */
-    uint64_t slot_busy[2];   /* bit w: slot_free[w] is not 0 */
-    uint64_t slot_free[128]; /* bit s: descriptor s was used and is free again */
     uint32_t head[REGION_PAGES];
     struct slab slab[REGION_PAGES];
 };

@@ -27,6 +27,8 @@
 
 #include "pagemap.h"
 
+#include <string.h>
+
 enum { SLAB_MIN_BYTES = 16384, SLAB_MIN_OBJECTS = 8 };
 
 struct size_class size_classes[BIN_COUNT];
@@ -49,7 +51,7 @@ static void choose_shape(struct size_class *class) {
     uint32_t best_tail = 0;
     for (unsigned pages = min_pages(class->size); pages <= SLAB_MAX_PAGES; pages++) {
         uint32_t bytes = pages << PAGE_SHIFT;
-        uint32_t objects = (uint32_t)min_size(bytes / class->size, SLAB_MAX_OBJECTS);
+        uint32_t objects = (uint32_t)min_size(sizeclass_index(class, bytes), SLAB_MAX_OBJECTS);
         uint32_t tail = bytes - objects * class->size;
         /* Shares are compared by cross-multiplication with the page counts. */
         if (class->pages != 0 && tail * class->pages >= best_tail * pages)
@@ -63,10 +65,13 @@ static void choose_shape(struct size_class *class) {
 }
 
 static void choose_small_shape(struct size_class *class) {
-    unsigned pages = (unsigned)pages_for(class->size);
-    while (pages < class->pages && (pages << PAGE_SHIFT) % class->size * 8 > pages << PAGE_SHIFT)
-        pages++;
-    size_t objects = (pages << PAGE_SHIFT) / class->size;
+    unsigned pages = (unsigned)pages_for(class->size), bytes, objects;
+    for (;; pages++) {
+        bytes = pages << PAGE_SHIFT;
+        objects = sizeclass_index(class, bytes);
+        if (pages == class->pages || (bytes - objects * class->size) * 8 <= bytes)
+            break;
+    }
     class->small_pages = (uint16_t)pages;
     class->small_objects = (uint16_t)min_size(objects, class->objects);
 }
@@ -97,8 +102,9 @@ void sizeclass_init(void) {
         class->pages = 0;
         choose_shape(class);
         choose_small_shape(class);
-        for (; grain * SIZE_GRAIN <= class->size; grain++)
-            size_class_of_grain[grain] = (uint8_t)index;
+        unsigned last = size / SIZE_GRAIN;
+        memset(size_class_of_grain + grain, (int)index, last + 1 - grain);
+        grain = last + 1;
     }
 }
 

@@ -62,16 +62,26 @@ def tell(text):
     print("# " + text, flush=True)
 
 
+def mappings(smaps):
+    return re.split(r"^(?=[0-9a-f]+-[0-9a-f]+ )", smaps, flags=re.MULTILINE)
+
+
 def resident(smaps):
     """Bytes of resident memory, but for the pages of libc and ld.so that the process shares with
     others: how many of those it has depends on what others did."""
     total = 0
-    for mapping in re.split(r"^(?=[0-9a-f]+-[0-9a-f]+ )", smaps, flags=re.MULTILINE):
+    for mapping in mappings(smaps):
         of_libc = re.search(r"/(libc\.so|ld-linux)", mapping.partition("\n")[0])
         size = re.search(r"^Private_Dirty: +(\d+)" if of_libc else r"^Rss: +(\d+)", mapping,
                          re.MULTILINE)
         total += int(size[1]) * KIB if size else 0
     return total
+
+
+def untouched(smaps):
+    """How many mappings of the library's file can be read and have nothing resident."""
+    return sum(bool(re.match(r"\S+ r.*/libquarry\.so.*\n(?:\w+: .*\n)*?Rss: +0 kB", mapping))
+               for mapping in mappings(smaps))
 
 
 def check_trivial():
@@ -86,6 +96,8 @@ def check_trivial():
               0 < space["Quarry"] <= 2 * space["libc"], space)
     tap.check("a trivial program has at most 200 kB more resident memory",
               0 < memory["libc"] < memory["Quarry"] <= memory["libc"] + 200000, memory)
+    tap.check("of what it does not use (src/layout.ld) nothing is resident",
+              min(untouched(run) for run in runs) == 3, runs[0])
 
 
 def accountable(smaps):

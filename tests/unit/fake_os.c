@@ -427,6 +427,15 @@ const char *os_environment(const char *name, bool *ready) {
     return NULL;
 }
 
+bool os_environment_has(const char *prefix) {
+    for (size_t i = 0; i < FAKE_VARIABLES && !fake_os.environment_missing; i++) {
+        const char *entry = fake_os.environment[i];
+        if (entry && strncmp(entry, prefix, strlen(prefix)) == 0)
+            return true;
+    }
+    return false;
+}
+
 size_t os_read_file(const char *path, char *text, size_t bytes) {
     for (size_t i = 0; i < FAKE_FILES; i++)
         if (fake_os.file[i][0] && strcmp(fake_os.file[i][0], path) == 0) {
