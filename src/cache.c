@@ -350,6 +350,9 @@ static void count_slow_op(struct cache *cache, unsigned class_index, bool earns)
     if (ticks % LOOK_TICKS == 0) {
         if (page_excess_is_old())
             page_settle();
+        size_t grown = page_grown_to_peak();
+        if (UNLIKELY(grown))
+            slab_trim_at_peak(grown);
         cache_drain_idle(cache);
     }
     if (ticks % IDLE_TICKS == 0)

@@ -35,6 +35,7 @@ struct page_state page_state = {.lock = LOCK_INITIALISER(LOCK_PAGE),
                                 .credit_ns = CREDIT_FIRST_NS,
                                 .headroom_percent = 17,
                                 .bound_least_pages = BOUND_MIN_PAGES,
+                                .next_peak_pages = BOUND_MIN_PAGES,
                                 .hot_most_bytes = HOT_MAX_PAGES * PAGE_BYTES};
 #define S page_state
 

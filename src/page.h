@@ -54,6 +54,10 @@ size_t page_trim(size_t pad_bytes);
 /* Gives back at least so many dirty bytes, if there are. */
 void page_purge(size_t bytes);
 
+/* By how many pages what is in use or dirty has grown to a peak, if holes are to be searched for; else 0.  Takes no
+ * lock where it is none. */
+size_t page_grown_to_peak(void);
+
 /* Policy, in bytes: see "What is given back" in purge.c.  Set by options before the first run or
  * at any time later. */
 void page_set_trim_threshold(size_t bytes); /* SIZE_MAX: never give back */

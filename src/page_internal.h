@@ -74,6 +74,8 @@ struct page_state {
     uint64_t budget_ns;                    /* when the budget was last halved */
     size_t purged_outstanding;             /* pages purged and not taken again */
     size_t purged_total, trimmed_total;
+    size_t peak_pages;      /* most in use or dirty, when that was last looked at */
+    size_t next_peak_pages; /* when it will be again */
 };
 
 extern struct page_state page_state;

@@ -29,6 +29,10 @@
  *          RUNS_NS.  While there is no credit, R may exceed T; but each time that what is in use has fallen
  *          to half, whole stretches of free pages go (a sweep), up to a debt of BURST_NS.
  *
+ * PEAK     Where more pages are in use or dirty than ever, by a PEAK_SHARE, holes are searched for until as many
+ *          have gone as came, in slabs of classes of which an eighth is free, for as long as the faults of what
+ *          came take: what one size needs no more pays for what another one needs.
+ *
  * ORDER    The top of the break first (it gives address space back too), then the largest dirty
  *          blocks, highest address first: allocation prefers the lowest.
  *
@@ -52,6 +56,8 @@ enum {
     SHARE_PERCENT = 3,
     SWEEP_LEAST_PAGES = 16, /* dirty ones, that are worth a call */
     SWEEP_MOST_PAGES = 512,
+    PEAK_SHARE = 32,
+    PEAK_LEAST_PAGES = 256,
     PAD_PIECES = 8,
 };
 
@@ -82,9 +88,13 @@ void purge_spend(uint64_t ns) {
     __atomic_fetch_sub(&S.credit_ns, (int64_t)ns, __ATOMIC_RELAXED);
 }
 
-void purge_spend_calls(size_t calls, size_t pages) {
+uint64_t purge_calls_ns(size_t calls, size_t pages) {
     uint64_t call_ns = PURGE_CALL_NS + (lock_single_thread() ? 0 : SHOOTDOWN_NS);
-    purge_spend(calls * call_ns + pages * PURGE_NS);
+    return calls * call_ns + pages * PURGE_NS;
+}
+
+void purge_spend_calls(size_t calls, size_t pages) {
+    purge_spend(purge_calls_ns(calls, pages));
 }
 
 void purge_spend_faults(size_t pages) {
@@ -308,6 +318,26 @@ void page_note_fall(void) {
     S.fallen_ns = os_clock_ns();
     purge_excess();
     lock_drop(&S.lock);
+}
+
+static size_t resident_pages(void) {
+    return LOAD_RELAXED(S.zone_pages) - LOAD_RELAXED(S.clean_pages);
+}
+
+static size_t note_peak(size_t pages) {
+    size_t grown = S.trim_threshold_set ? 0 : pages - S.peak_pages;
+    S.peak_pages = pages;
+    STORE_RELAXED(S.next_peak_pages, pages + max_size(pages / PEAK_SHARE, PEAK_LEAST_PAGES));
+    return grown;
+}
+
+size_t page_grown_to_peak(void) {
+    if (LIKELY(resident_pages() < LOAD_RELAXED(S.next_peak_pages)))
+        return 0;
+    lock_take(&S.lock);
+    size_t pages = resident_pages(), grown = pages < S.next_peak_pages ? 0 : note_peak(pages);
+    lock_drop(&S.lock);
+    return grown;
 }
 
 static void purge_some(size_t live_pages) {

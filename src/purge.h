@@ -25,7 +25,8 @@ enum purge_kind { PURGE_RUNS, PURGE_HOLES, PURGE_KINDS };
 
 void purge_spend(uint64_t ns);
 
-/* Charges system calls that purged so many pages together. */
+/* What system calls cost that purge so many pages together; and charges that. */
+uint64_t purge_calls_ns(size_t calls, size_t pages);
 void purge_spend_calls(size_t calls, size_t pages);
 
 /* Charges pages that were purged and are wanted again. */

@@ -83,6 +83,9 @@ static inline bool slab_is_taken(uintptr_t address) {
 /* Gives the free pages inside partly used slabs back to the kernel; returns the bytes. */
 size_t slab_trim(void);
 
+/* The same where the heap has grown to a peak: as many pages at most, of classes that need them least. */
+void slab_trim_at_peak(size_t pages);
+
 struct slab_counts {
     size_t slabs, partial_slabs, pages;
     size_t objects, free_objects; /* free: in the slabs, not those in caches */

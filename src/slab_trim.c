@@ -12,6 +12,8 @@
  *          fallen to half of their peak since the last search (so searches are few) and its free
  *          bytes exceed HOLES_MIN_BYTES, for as long as there is time for it (purge.c).  Where the user
  *          set M_TRIM_THRESHOLD: when what has become free since exceeds that and a 64th of what is in use.
+ *          Where the heap grows to a peak, classes of which a share is free are searched, from where the last
+ *          such search ended (purge.c, PEAK).
  *
  * FORK     A cut while the kernel purges leaks the objects of one slab's holes.
  */
@@ -23,6 +25,8 @@
 #define HOLES_MIN_BYTES ((size_t)256 << 10)
 #define SEARCH_NS ((uint64_t)100) /* a slab searched */
 #define LOOK_NS ((uint64_t)10)    /* one of another class passed over */
+#define PEAK_MIN_BYTES ((size_t)32 << 10)
+#define PEAK_FREE_PART 8
 
 bool slab_page_is_free(const struct slab *slab, const struct size_class *shape, unsigned page) {
     unsigned first = sizeclass_index(shape, (size_t)page << PAGE_SHIFT);
@@ -158,6 +162,75 @@ size_t slab_trim(void) {
 
 size_t slab_trim_class(const struct slab_class *class, unsigned class_index) {
     return trim_slabs(class, class_index);
+}
+
+/* ---- at a peak ----------------------------------------------------------------------------------- */
+
+struct peak_search {
+    uint64_t worth[SHARD_MAX][CLASS_COUNT / 64 + 1]; /* bit c: of this class, in this shard */
+    size_t pages_left;
+    int64_t ns_left;
+};
+
+/* Where the next search begins; whatever two threads make of it is a place. */
+static uint32_t next_rank, next_slot;
+
+static bool has_much_free(struct slab_class *class, const struct size_class *shape) {
+    lock_take(&class->lock);
+    size_t holes = (size_t) class->holes_outstanding << PAGE_SHIFT;
+    size_t free_bytes = class->free_objects * shape->size;
+    size_t all_bytes = class->objects * shape->size;
+    lock_drop(&class->lock);
+    return free_bytes > holes + PEAK_MIN_BYTES && free_bytes - holes > all_bytes / PEAK_FREE_PART;
+}
+
+static bool choose_classes(struct peak_search *search) {
+    bool any = false;
+    for (uint32_t shard = 0; shard < LOAD_ACQUIRE(slab_shard_count); shard++)
+        for (unsigned i = 1; i < CLASS_COUNT; i++)
+            if (has_much_free(slab_class_in(shard, i), &size_classes[i])) {
+                search->worth[shard][i / 64] |= (uint64_t)1 << (i % 64);
+                any = true;
+            }
+    return any;
+}
+
+static void trim_if_worth(struct slab *slab, struct peak_search *search) {
+    unsigned class_index = LOAD_RELAXED(slab->class_index);
+    const uint64_t *worth = search->worth[LOAD_RELAXED(slab->shard)];
+    size_t calls = 0;
+    search->ns_left -= (int64_t)LOOK_NS;
+    if (!((worth[class_index / 64] >> (class_index % 64)) & 1))
+        return;
+    size_t pages = trim_slab(slab, class_index, &calls) >> PAGE_SHIFT;
+    search->ns_left -= (int64_t)(SEARCH_NS + purge_calls_ns(calls, pages));
+    search->pages_left -= min_size(pages, search->pages_left);
+}
+
+/* Goes on in the region; false where the search is over, *slot is where then. */
+static bool trim_region_at_peak(struct region *region, uint32_t *slot, struct peak_search *search) {
+    for (; *slot < LOAD_RELAXED(region->slots_used); ++*slot) {
+        if (search->pages_left == 0 || search->ns_left < 0)
+            return false;
+        trim_if_worth(&region->slab[*slot], search);
+    }
+    *slot = 0;
+    return true;
+}
+
+void slab_trim_at_peak(size_t pages) {
+    struct peak_search search = {.pages_left = pages, .ns_left = (int64_t)(pages * FAULT_NS)};
+    if (os_page_bytes() != PAGE_BYTES || !choose_classes(&search))
+        return;
+    uint32_t regions = LOAD_ACQUIRE(pagemap_region_count);
+    uint32_t rank = LOAD_RELAXED(next_rank) % regions, slot = LOAD_RELAXED(next_slot);
+    for (uint32_t i = 0; i <= regions; i++) { /* where it began, twice */
+        if (!trim_region_at_peak(pagemap_regions[rank], &slot, &search))
+            break;
+        rank = (rank + 1) % regions;
+    }
+    STORE_RELAXED(next_rank, rank);
+    STORE_RELAXED(next_slot, slot);
 }
 
 void slab_holes_retaken(struct slab_class *class, size_t pages) {
