@@ -91,6 +91,18 @@ void pagemap_set_class(uintptr_t address, size_t pages, unsigned class_index) {
         STORE_RELEASE(pagemap_window.class_map[i], (uint8_t)class_index); /* after the head */
 }
 
+/* Writes to each page of a table once, so that later stores to it do not fault.  What is said of pages that
+ * nobody owned is 0; to read it first would be a fault of its own. */
+static void touch(void *table, size_t bytes) {
+    size_t step = os_page_bytes();
+    uintptr_t end = (uintptr_t)table + bytes;
+    for (uintptr_t at = (uintptr_t)table; at < end; at = round_down(at, step) + step) {
+        uint8_t *byte = (uint8_t *)at;
+        quarry_assert(*byte == 0);
+        STORE_RELAXED(*byte, 0);
+    }
+}
+
 static bool add_region(uintptr_t base) {
     struct region ***leaf = &pagemap_root[base >> (REGION_SHIFT + LEAF_BITS)];
     if (!*leaf) {
@@ -108,22 +120,11 @@ static bool add_region(uintptr_t base) {
     STORE_RELAXED(mapped_bytes, mapped_bytes + bytes);
     region->base = base;
     region->rank = pagemap_region_count;
+    touch(&region->clean, sizeof region->clean);
     pagemap_regions[region->rank] = region;
     STORE_RELEASE(pagemap_region_count, region->rank + 1);
     STORE_RELEASE((*leaf)[(base >> REGION_SHIFT) & (LEAF_ENTRIES - 1)], region);
     return true;
-}
-
-/* Writes to each page of a table once, so that later stores to it do not fault.  What is said of pages that
- * nobody owned is 0; to read it first would be a fault of its own. */
-static void touch(void *table, size_t bytes) {
-    size_t step = os_page_bytes();
-    uintptr_t end = (uintptr_t)table + bytes;
-    for (uintptr_t at = (uintptr_t)table; at < end; at = round_down(at, step) + step) {
-        uint8_t *byte = (uint8_t *)at;
-        quarry_assert(*byte == 0);
-        STORE_RELAXED(*byte, 0);
-    }
 }
 
 static size_t count_present(const struct region *region) {
@@ -145,6 +146,7 @@ static void touch_words(uintptr_t start, uintptr_t end) {
         struct region *region = pagemap_region(at);
         uintptr_t stop = min_size(end, region->base + REGION_BYTES);
         touch(&region->head[pagemap_page(region, at)], (stop - at) >> PAGE_SHIFT << 2);
+        touch(&region->fit.node[pagemap_page(region, at)], 1); /* of an extent that begins here */
         if (LOAD_ACQUIRE(descriptors_ready))
             ready_descriptors(region, (stop - at) >> PAGE_SHIFT);
         at = stop;

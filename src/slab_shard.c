@@ -57,7 +57,7 @@ __thread struct slab_home slab_home;
 static size_t shard_max; /* 0: not set */
 static size_t shard_test = TEST_DEFAULT;
 static unsigned processors_known; /* 0: not asked for yet */
-static uint32_t lanes_given;
+static uint32_t lanes_given = 1; /* and one more: so it lies in a page that is written to anyway */
 
 void slab_set_shard_max(size_t shards) {
     STORE_RELAXED(shard_max, shards);
@@ -148,9 +148,9 @@ void slab_lane_waited(uint32_t shard) {
 
 static uint32_t next_turn(void) {
     if (!lock_single_thread())
-        return __atomic_fetch_add(&lanes_given, 1, __ATOMIC_RELAXED);
+        return __atomic_fetch_add(&lanes_given, 1, __ATOMIC_RELAXED) - 1;
     STORE_RELAXED(lanes_given, lanes_given + 1);
-    return lanes_given - 1;
+    return lanes_given - 2;
 }
 
 /* The next one in turn, or one of those that there are.  Who is alone asks for no processors. */
