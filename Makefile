@@ -45,7 +45,7 @@ LIB_FLAGS := $(GNU) -Iinclude -Isrc -fPIC -fvisibility=hidden -ftls-model=initia
 TEST_FLAGS := $(GNU) -Iinclude -Isrc -Itests -Itests/unit -Itests/api -fno-builtin -Wall -Wextra \
   -Wno-unknown-warning-option -Wno-alloc-size-larger-than -Wno-use-after-free \
   -Wno-free-nonheap-object
-# nodelete: blocks outlive a dlclose, so must the code that frees them.
+# nodelete: blocks outlive a dlclose, so must the code that frees them.  What the library calls of itself is its own.
 SO_FLAGS := -shared -Wl,-soname,$(SONAME) -Wl,-z,relro,-z,now,-z,defs,-z,nodelete,-z,noexecstack \
   -Wl,--as-needed -Wl,--hash-style=gnu -Wl,-O1 -Wl,--gc-sections \
   -Wl,-Bsymbolic-functions
@@ -57,8 +57,8 @@ SO_FLAGS += $(if $(findstring GNU ld,$(shell $(CC) $(LDFLAGS) -Wl,--version 2>/d
 
 # Relocations in a twentieth of the room, where the linker writes and libc (2.36) reads them so.
 comma := ,
-SO_FLAGS += $(if $(shell $(CC) $(LDFLAGS) -Wl,--help 2>/dev/null | grep pack-relative-relocs && \
-  grep -q GLIBC_ABI_DT_RELR "$$($(CC) -print-file-name=libc.so.6)" 2>/dev/null),-Wl$(comma)-z$(comma)pack-relative-relocs)
+SO_FLAGS += $(if $(shell $(CC) $(LDFLAGS) -Wl,--help 2>/dev/null | grep -q pack-relative-relocs && \
+  grep -q GLIBC_ABI_DT_RELR "$$($(CC) -print-file-name=libc.so.6)" 2>/dev/null && echo yes),-Wl$(comma)-z$(comma)pack-relative-relocs)
 
 VARIANTS := release debug asan ubsan tsan cuts fuzz
 DEBUG := -O1 -g -fno-omit-frame-pointer -DQUARRY_DEBUG

@@ -56,8 +56,10 @@
 
 enum {
     CAPACITY_STEADY = 64,
+    CAPACITY_STEADY_THREADS = 128, /* a batch costs more where others may want the lock */
     CAPACITY_STEADY_BYTES = 32 * 1024,
     CAPACITY_STEADY_RUN_BYTES = 128 * 1024, /* or one run */
+    CAPACITY_MAX_BYTES = 1024 * 1024,
     CAPACITY_MAX_RUN_BYTES = 512 * 1024,
     BATCH_MAX = 128,
     BATCH_BYTES = 64 * 1024,
@@ -178,6 +180,33 @@ static struct cache *own_cache(void) {
 
 /* ---- capacity ------------------------------------------------------------------------------------ */
 
+static size_t slot_bytes(unsigned capacity) {
+    return (capacity + 1u) * sizeof(void *);
+}
+
+/* Moves the objects of a bin to a stack that can hold them.  Meanwhile it is empty: a cut loses them. */
+static bool resize_bin(struct cache *cache, unsigned class_index, unsigned capacity) {
+    void ***bin_top = &cache->top[class_index];
+    unsigned old_capacity = cache->state[class_index].capacity;
+    void **old = cache_slots(cache, class_index);
+    void **fresh = capacity ? meta_take_ready(slot_bytes(capacity)) : cache_no_slots;
+    if (!fresh)
+        return false;
+    size_t depth = (size_t)(*bin_top - old);
+    STORE_RELEASE(*bin_top, fresh);
+    memcpy(fresh + 1, old + 1, depth * sizeof *fresh);
+    STORE_RELAXED(cache->end[class_index], fresh + capacity);
+    STORE_RELEASE(*bin_top, fresh + depth);
+    STORE_RELAXED(cache->state[class_index].capacity, (uint16_t)capacity);
+    cache->state[class_index].slow_ops = 0;
+    cache->state[class_index].regret = 0;
+    if (old_capacity)
+        meta_give(old, slot_bytes(old_capacity));
+    cache_add_capacity(class_index, cache_held_bytes(class_index, capacity) -
+                                        cache_held_bytes(class_index, old_capacity));
+    return true;
+}
+
 static bool budget_exceeded(unsigned class_index) {
     size_t live = page_live_bytes(), threads = LOAD_RELAXED(G.in_use);
     size_t budget = max_size(live / 32, min_size(live / 2, threads * BUDGET_PER_THREAD));
@@ -192,7 +221,7 @@ static SELDOM void grow_bin(struct cache *cache, unsigned class_index, unsigned 
     unsigned wanted = capacity ? 2 * capacity : CAPACITY_FIRST;
     cache->state[class_index].slow_ops = 0;
     if (capacity < limit)
-        cache_resize_bin(cache, class_index, (unsigned)min_size(wanted, limit));
+        resize_bin(cache, class_index, (unsigned)min_size(wanted, limit));
 }
 
 static unsigned steady_limit(unsigned class_index) {
@@ -299,7 +328,7 @@ static void drop_bin(struct cache *cache, unsigned class_index) {
     if (!cache->state[class_index].capacity)
         return;
     spill_all(cache, class_index);
-    cache_resize_bin(cache, class_index, 0);
+    resize_bin(cache, class_index, 0);
 }
 
 static SELDOM void drop_forbidden(struct cache *cache) {
@@ -350,9 +379,9 @@ static void count_slow_op(struct cache *cache, unsigned class_index, bool earns)
     if (ticks % LOOK_TICKS == 0) {
         if (page_excess_is_old())
             page_settle();
-        size_t grown = page_grown_to_peak();
-        if (UNLIKELY(grown))
-            slab_trim_at_peak(grown);
+        size_t due = page_peak_due();
+        if (UNLIKELY(due))
+            slab_trim_at_peak(due);
         cache_drain_idle(cache);
     }
     if (ticks % IDLE_TICKS == 0)

@@ -24,8 +24,6 @@ extern struct cache_shared cache_shared;
 
 enum {
     CAPACITY_FIRST = 8,
-    CAPACITY_STEADY_THREADS = 128, /* a batch costs more where others may want the lock */
-    CAPACITY_MAX_BYTES = 1024 * 1024,
     CAPACITY_MAX = 2047, /* with the sentinel, one block of META_BLOCK_MAX */
 };
 
@@ -80,9 +78,6 @@ static inline void cache_count_in(const struct cache *cache, bool in_use) {
             cache_add_capacity(i, in_use ? bytes : 0 - bytes);
     }
 }
-
-/* Gives a bin the capacity, with what it holds, which fits; false where there is no memory for that (cache_stack.c). */
-bool cache_resize_bin(struct cache *cache, unsigned class_index, unsigned capacity);
 
 /* Gives objects of the class that are in no bin to the slabs, or runs to the page layer.  Stops at the first
  * that is wrong and says which and why. */

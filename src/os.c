@@ -206,8 +206,10 @@ void os_make_code_resident(void) {
         uintptr_t start = base + (segment->p_vaddr - first->p_vaddr);
         uintptr_t end = round_up(start + segment->p_filesz, step);
         start = round_down(start, step);
-        if (!(segment->p_flags & PF_W))
-            call(SYS_madvise, (long)start, (long)(end - start), MADV_POPULATE_READ, 0, 0, 0);
+        if (!(segment->p_flags & PF_W) &&
+            call(SYS_madvise, (long)start, (long)(end - start), MADV_POPULATE_READ, 0, 0, 0) != 0)
+            for (uintptr_t at = start; at < end; at += step) /* before 5.14 */
+                (void)*(const volatile char *)at;
     }
 }
 

@@ -54,9 +54,8 @@ size_t page_trim(size_t pad_bytes);
 /* Gives back at least so many dirty bytes, if there are. */
 void page_purge(size_t bytes);
 
-/* By how many pages what is in use or dirty has grown to a peak, if holes are to be searched for; else 0.  Takes no
- * lock where it is none. */
-size_t page_grown_to_peak(void);
+/* How many pages of holes may go now, for what is in use or dirty has grown to a peak; else 0.  Takes no lock then. */
+size_t page_peak_due(void);
 
 /* Policy, in bytes: see "What is given back" in purge.c.  Set by options before the first run or
  * at any time later. */

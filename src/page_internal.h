@@ -76,6 +76,7 @@ struct page_state {
     size_t purged_total, trimmed_total;
     size_t peak_pages;      /* most in use or dirty, when that was last looked at */
     size_t next_peak_pages; /* when it will be again */
+    size_t peak_owed_pages; /* for which holes have not been searched yet */
 };
 
 extern struct page_state page_state;

@@ -90,6 +90,7 @@ void page_repair(void) {
         S.zone_pages += rebuild_region(pagemap_regions[rank]);
         pagemap_repair_slots(pagemap_regions[rank]);
     }
+    purge_begin_peaks(); /* all that is free counts as dirty now */
     lock_repair(&S.lock);
 }
 

@@ -29,9 +29,10 @@
  *          RUNS_NS.  While there is no credit, R may exceed T; but each time that what is in use has fallen
  *          to half, whole stretches of free pages go (a sweep), up to a debt of BURST_NS.
  *
- * PEAK     Where more pages are in use or dirty than ever, by a PEAK_SHARE, holes are searched for until as many
- *          have gone as came, in slabs of classes of which an eighth is free, for as long as the faults of what
- *          came take: what one size needs no more pays for what another one needs.
+ * PEAK     Where more pages are in use or dirty than ever, by a PEAK_SHARE, holes are searched for, a piece at a
+ *          time, until as many have gone as came, in slabs of classes of which a quarter is free, for as long as
+ *          the faults of what came take: what one size needs no more pays for what another one needs.  That
+ *          time is beside the share above, for the heap grows to a peak but once.
  *
  * ORDER    The top of the break first (it gives address space back too), then the largest dirty
  *          blocks, highest address first: allocation prefers the lowest.
@@ -58,6 +59,8 @@ enum {
     SWEEP_MOST_PAGES = 512,
     PEAK_SHARE = 32,
     PEAK_LEAST_PAGES = 256,
+    PEAK_OWED_PAGES = 4096, /* at most, whatever came: it may never be written to */
+    PEAK_PIECE_PAGES = 256,
     PAD_PIECES = 8,
 };
 
@@ -320,24 +323,37 @@ void page_note_fall(void) {
     lock_drop(&S.lock);
 }
 
+/* In use, or dirty. */
 static size_t resident_pages(void) {
-    return LOAD_RELAXED(S.zone_pages) - LOAD_RELAXED(S.clean_pages);
+    return LOAD_RELAXED(S.zone_pages) - LOAD_RELAXED(S.clean_pages) - LOAD_RELAXED(S.held_pages);
 }
 
-static size_t note_peak(size_t pages) {
-    size_t grown = S.trim_threshold_set ? 0 : pages - S.peak_pages;
+static void set_peak(size_t pages) {
     S.peak_pages = pages;
     STORE_RELAXED(S.next_peak_pages, pages + max_size(pages / PEAK_SHARE, PEAK_LEAST_PAGES));
-    return grown;
 }
 
-size_t page_grown_to_peak(void) {
-    if (LIKELY(resident_pages() < LOAD_RELAXED(S.next_peak_pages)))
+void purge_begin_peaks(void) {
+    set_peak(resident_pages());
+    S.peak_owed_pages = 0;
+}
+
+/* The first look is without the lock, and may be wrong. */
+size_t page_peak_due(void) {
+    if (LIKELY(resident_pages() < LOAD_RELAXED(S.next_peak_pages) &&
+               LOAD_RELAXED(S.peak_owed_pages) == 0))
         return 0;
     lock_take(&S.lock);
-    size_t pages = resident_pages(), grown = pages < S.next_peak_pages ? 0 : note_peak(pages);
+    size_t pages = resident_pages(), owed = S.peak_owed_pages;
+    if (pages >= S.next_peak_pages) {
+        owed += pages - S.peak_pages;
+        set_peak(pages);
+    }
+    owed = S.trim_threshold_set ? 0 : min_size(owed, PEAK_OWED_PAGES);
+    size_t due = min_size(owed, PEAK_PIECE_PAGES);
+    STORE_RELAXED(S.peak_owed_pages, owed - due);
     lock_drop(&S.lock);
-    return grown;
+    return due;
 }
 
 static void purge_some(size_t live_pages) {

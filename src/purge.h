@@ -35,6 +35,9 @@ void purge_spend_faults(size_t pages);
 /* Whether there is credit left for this.  Lock-free. */
 bool purge_affordable(enum purge_kind kind);
 
+/* Fork repair: what is resident now is the peak. */
+void purge_begin_peaks(void);
+
 /* The heap is larger than ever, by so many pages. */
 void purge_earn_growth(size_t pages);
 

@@ -202,6 +202,7 @@ bool slab_close_if_free(struct slab_class *class, unsigned class_index, struct s
     STORE_RELAXED(class->slabs, class->slabs - 1);
     class->objects -= slab->objects;
     class->free_objects -= slab->objects;
+    slab_forget_holes(class, slab);
     slab->free_count = 0; /* a cut leaves a descriptor that nobody takes for a slab in the list */
     page_slab_close(slab, sizeclass_pages(shape, slab->objects));
     return true;

@@ -88,6 +88,16 @@ size_t slab_trim_class(const struct slab_class *class, unsigned class_index);
 /* Pages that count as clean were touched: up to the number purged, that was in vain. */
 void slab_holes_retaken(struct slab_class *class, size_t pages);
 
+/* The slab leaves the class, and its holes with it; pages of it that were never touched are not told from them. */
+static inline uint32_t slab_forget_holes(struct slab_class *class, const struct slab *slab) {
+    if (LIKELY(class->holes_outstanding == 0))
+        return 0;
+    uint32_t clean = (uint32_t)__builtin_popcount(slab->clean_pages);
+    uint32_t holes = (uint32_t)min_size(class->holes_outstanding, clean);
+    class->holes_outstanding -= holes;
+    return holes;
+}
+
 static inline size_t slab_live(const struct slab_class *class) {
     return class->objects - class->free_objects;
 }

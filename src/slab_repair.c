@@ -54,6 +54,7 @@ static bool slot_is_slab(struct region *region, uint32_t slot) {
 static void rebuild_class(struct slab_class *class, unsigned class_index) {
     class->partial = NULL;
     class->slabs = class->objects = class->free_objects = 0;
+    class->holes_outstanding = 0; /* and no more is charged for them */
     for (uint32_t rank = 0; rank < pagemap_region_count; rank++) {
         struct region *region = pagemap_regions[rank];
         for (uint32_t slot = 0; slot < region->slots_used; slot++) {

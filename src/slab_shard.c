@@ -57,7 +57,7 @@ __thread struct slab_home slab_home;
 static size_t shard_max; /* 0: not set */
 static size_t shard_test = TEST_DEFAULT;
 static unsigned processors_known; /* 0: not asked for yet */
-static uint32_t lanes_given = 1; /* and one more: so it lies in a page that is written to anyway */
+static uint32_t lanes_given = 1;  /* and one more: so it lies in a page that is written to anyway */
 
 void slab_set_shard_max(size_t shards) {
     STORE_RELAXED(shard_max, shards);
@@ -210,14 +210,12 @@ struct slab *slab_follow(struct slab_class **class, unsigned class_index, struct
 /* The peak moves along, so that neither shard seems to have fallen, or not to have. */
 static void move_slab(struct slab_class *from, struct slab_class *to, struct slab *slab) {
     size_t live = slab->objects - slab->free_count;
-    uint32_t holes =
-        (uint32_t)min_size(from->holes_outstanding, (size_t)__builtin_popcount(slab->clean_pages));
+    uint32_t holes = slab_forget_holes(from, slab);
     slab_list_remove(from, slab);
     STORE_RELAXED(from->slabs, from->slabs - 1);
     from->objects -= slab->objects;
     from->free_objects -= slab->free_count;
     from->high_live -= min_size(from->high_live, live);
-    from->holes_outstanding -= holes;
     STORE_RELAXED(slab->shard, (uint8_t)to->shard);
     slab_list_push(to, slab);
     STORE_RELAXED(to->slabs, to->slabs + 1);

@@ -26,7 +26,7 @@
 #define SEARCH_NS ((uint64_t)100) /* a slab searched */
 #define LOOK_NS ((uint64_t)10)    /* one of another class passed over */
 #define PEAK_MIN_BYTES ((size_t)32 << 10)
-#define PEAK_FREE_PART 8
+#define PEAK_FREE_PART 4
 
 bool slab_page_is_free(const struct slab *slab, const struct size_class *shape, unsigned page) {
     unsigned first = sizeclass_index(shape, (size_t)page << PAGE_SHIFT);

@@ -411,30 +411,6 @@ static void run_meta(unsigned first) {
     meta_give(block[1], 100 * KIB);
 }
 
-/* ---- A bit of everything ----------------------------------------------------------------------- */
-
-static void run_moves(unsigned first) {
-    static const size_t size[] = {10, 200, 5000, 30000, 200000, 900000, 150000, 9000, 70};
-    ledger_take(first + 50, 1);
-    for (unsigned i = 0; i < COUNT_OF(size); i++)
-        ledger_resize(first + 50, size[i]);
-    ledger_give(first + 50);
-}
-
-static void run_anything(unsigned first) {
-    struct rng rng = {20};
-    for (unsigned i = 0; i < 100; i++) {
-        unsigned slot = first + (unsigned)rng_below(&rng, 40);
-        size_t size = rng_below(&rng, (size_t)16 << rng_below(&rng, 14)) + 1;
-        if (!ledger_live(slot))
-            ledger_take(slot, size);
-        else if (i % 4 == 0)
-            ledger_resize(slot, size);
-        else
-            ledger_give(slot);
-    }
-}
-
 #define KEPT (256 * KIB) /* what a few slabs and a thread's hands hold */
 
 const struct scenario scenarios[] = {
@@ -474,6 +450,7 @@ const struct scenario scenarios[] = {
      2 * MIB},
     {"dirty pages are purged", setup_trim_top, warm_purge, run_purge, false, 40000, 2 * MIB},
     {"a class falls, and is searched for holes", setup_mix, warm_fall, run_fall, false, 7000, KEPT},
+    {"the heap grows to a peak", setup_peak, warm_cache, run_peak, false, 500, KEPT},
     {"a sleeper's cache is drained", setup_drain, warm_cache, run_drain, false, 64, KEPT},
     {"freed blocks wait", setup_quarantine, warm_cache, run_quarantine, false, 1000, KEPT},
     {"a mode begins", setup_mix, warm_close, run_mode, false, 1000, KEPT},

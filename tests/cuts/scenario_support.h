@@ -31,6 +31,14 @@ void run_mode(unsigned first);
 void setup_huge(void);
 void run_huge(unsigned first);
 
+/* peak_support.c */
+void setup_peak(void);
+void run_peak(unsigned first);
+
+/* anything_support.c */
+void run_moves(unsigned first);
+void run_anything(unsigned first);
+
 /* drain_support.c */
 void setup_drain(void);
 void run_drain(unsigned first);

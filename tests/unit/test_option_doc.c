@@ -115,12 +115,24 @@ static void the_manual_page_names_no_other_variable(void **state) {
     assert_int_equal(items, variables);
 }
 
+/* Others would be seen only where one of these is set as well: see read_variables. */
+static void all_variables_begin_with_one_of_two_names(void **state) {
+    (void)state;
+    for (unsigned i = 0; i < option_count; i++) {
+        const char *variable = option_table[i].environment;
+        if (variable)
+            assert_true(strncmp(variable, "MALLOC_", 7) == 0 ||
+                        strncmp(variable, "QUARRY_", 7) == 0);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(each_option_is_documented_as_it_is),
         cmocka_unit_test(no_other_option_is_documented),
         cmocka_unit_test(the_manual_page_names_each_option),
         cmocka_unit_test(the_manual_page_names_no_other_variable),
+        cmocka_unit_test(all_variables_begin_with_one_of_two_names),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
