@@ -45,6 +45,21 @@ static void add_dirty(size_t bytes) {
     }
 }
 
+/* What was freed counts as dirty, whether or not anybody wrote to it. */
+void page_make_resident(void) {
+    lock_take(&S.lock);
+    hot_merge_all();
+    for (uint32_t rank = 0; rank < pagemap_region_count; rank++) {
+        struct region *region = pagemap_regions[rank];
+        struct fit_walk walk = {0};
+        struct fit_extent extent;
+        while (fit_next(&region->fit, FIT_DIRTY, &walk, &extent))
+            os_make_resident((char *)region->base + ((size_t)extent.first << PAGE_SHIFT),
+                             (size_t)extent.count << PAGE_SHIFT);
+    }
+    lock_drop(&S.lock);
+}
+
 /* As much again has to be left of the limit, for requests are admitted by their size, wherever they
  * find their pages. */
 static void provide(void) {

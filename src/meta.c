@@ -82,11 +82,12 @@ void *meta_take_ready(size_t bytes) {
     return take_small(bytes, !LOAD_RELAXED(reserved));
 }
 
-/* What is left of the chunk in use is lost. */
+/* What is left of the chunk in use is lost.  In the others lie stacks that nobody has filled yet. */
 void meta_reserve(size_t bytes) {
     lock_take(&lock);
     if (!reserved && add_chunk(round_up(bytes, META_CHUNK))) {
-        os_make_resident(chunk_next, (size_t)(chunk_end - chunk_next));
+        for (struct meta_chunk *chunk = meta_chunk_list; chunk; chunk = chunk->next)
+            os_make_resident(chunk, chunk->bytes);
         STORE_RELAXED(reserved, true);
     }
     lock_drop(&lock);

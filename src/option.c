@@ -29,18 +29,21 @@
 
 static bool keeps_all, maps_nothing;
 
-/* Enough for the caches of some threads; where it ends, caches stay shallow. */
-static void make_tables_resident(void) {
+/* Enough for the caches of some threads; where it ends, caches stay shallow.  And what is free already: a
+ * program may have left parts of its blocks alone. */
+static void make_resident(void) {
     os_make_code_resident();
     pagemap_make_resident();
     meta_reserve(TABLES_RESERVED);
     os_make_resident(slab_classes, sizeof slab_classes);
+    slab_make_resident();
+    page_make_resident();
 }
 
 /* Who sets both wants no faults: docs/REALTIME.md. */
 static void prepare_realtime(void) {
     if (LOAD_RELAXED(keeps_all) && LOAD_RELAXED(maps_nothing))
-        make_tables_resident();
+        make_resident();
 }
 
 static void set_trim_threshold(size_t value) {

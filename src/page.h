@@ -61,6 +61,8 @@ size_t page_peak_due(void);
  * at any time later. */
 void page_set_trim_threshold(size_t bytes); /* SIZE_MAX: never give back */
 void page_set_top_pad(size_t bytes);
+/* Makes the free pages resident that were used before. */
+void page_make_resident(void);
 /* Where nothing is given back: of the most pages ever in use. */
 void page_set_headroom(size_t percent);
 /* Percent of the pages in use that free pages may be resident for the sake of huge ones; 0: no huge pages. */

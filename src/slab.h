@@ -86,6 +86,9 @@ size_t slab_trim(void);
 /* The same where the heap has grown to a peak: as many pages at most, of classes that need them least. */
 void slab_trim_at_peak(size_t pages);
 
+/* Makes all pages of slabs resident: objects that are free, or cached, may never have been written to. */
+void slab_make_resident(void);
+
 struct slab_counts {
     size_t slabs, partial_slabs, pages;
     size_t objects, free_objects; /* free: in the slabs, not those in caches */

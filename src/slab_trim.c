@@ -164,6 +164,29 @@ size_t slab_trim_class(const struct slab_class *class, unsigned class_index) {
     return trim_slabs(class, class_index);
 }
 
+/* ---- in real time ------------------------------------------------------------------------------- */
+
+void slab_make_resident(void) {
+    for (uint32_t rank = 0; rank < LOAD_ACQUIRE(pagemap_region_count); rank++) {
+        struct region *region = pagemap_regions[rank];
+        for (uint32_t slot = 0; slot < LOAD_RELAXED(region->slots_used); slot++) {
+            struct slab *slab = &region->slab[slot];
+            unsigned class_index = LOAD_ACQUIRE(slab->class_index);
+            if (class_index == 0)
+                continue;
+            struct slab_class *class = slab_lock_shard_of(slab, class_index);
+            if (LOAD_ACQUIRE(slab->class_index) == class_index &&
+                LOAD_RELAXED(slab->shard) == class->shard) {
+                unsigned pages = sizeclass_pages(&size_classes[class_index], slab->objects);
+                os_make_resident((void *)slab->base, (size_t)pages << PAGE_SHIFT);
+                slab_forget_holes(class, slab);
+                slab->clean_pages = 0;
+            }
+            lock_drop(&class->lock);
+        }
+    }
+}
+
 /* ---- at a peak ----------------------------------------------------------------------------------- */
 
 struct peak_search {

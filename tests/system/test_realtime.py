@@ -73,6 +73,9 @@ for recipe in recipes:
     for mix in MIXES:
         for seed in (1, 2):
             tap.equal(f"no page fault: {recipe}, {mix}, seed {seed}", faults(recipe, mix, seed), 0)
+for mix in MIXES:
+    tap.equal(f"no page fault where blocks came and went before, unused: {mix}",
+              faults("plain-used", mix, 1), 0)
 if tap.check("strace is installed", shutil.which("strace")):
     for recipe in recipes:
         for mix in MIXES:

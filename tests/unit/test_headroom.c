@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: MIT
  *
  * test_headroom.c: free memory beyond the peak, where nothing is ever given back: how much, when it is
- * obtained, and what refuses it.
+ * obtained, and what refuses it; and that what was free before becomes resident.
  */
 #include "run_support.h"
 
 #include "limit.h"
+#include "meta.h"
 #include "option.h"
 #include "page_internal.h"
 
@@ -229,6 +230,61 @@ static void a_trim_lets_it_go(void) {
     must_have_headroom(1100);
 }
 
+/* ---- what is there before real time is asked for ------------------------------------------------- */
+
+/* As option.c does.  Where the kernel cannot populate, pages are touched: that is to be seen. */
+static void begin_real_time(void) {
+    fake_os.fail_kinds = FAKE_BIT(FAKE_POPULATE);
+    keep_all();
+    meta_reserve(CACHE_LINE);
+    slab_make_resident();
+    page_make_resident();
+}
+
+/* Whoever has an object next may write to all of it. */
+static void slabs_become_resident(void) {
+    enum { BYTES = 3000, OBJECTS = 5 * 64 + 1 };
+    void *object[OBJECTS];
+    unsigned class_index = sizeclass_for(BYTES), culprit;
+    struct slab_counts counts;
+    for (unsigned i = 0; i < OBJECTS; i++)
+        must(slab_take(class_index, &object[i], 1) == 1);
+    for (unsigned i = 0; i < OBJECTS; i += 3)
+        must(slab_give(class_index, &object[i], 1, &culprit) == SLAB_OK);
+    slab_count(class_index, &counts);
+    must(counts.clean_bytes > 0);
+    size_t resident = 0;
+    for (unsigned i = 0; i < OBJECTS; i++)
+        resident += fake_resident_bytes((void *)round_down((uintptr_t)object[i], PAGE_BYTES), 1);
+    must(resident == 0);
+    begin_real_time();
+    for (unsigned i = 0; i < OBJECTS; i++)
+        must(fake_resident_bytes((void *)round_down((uintptr_t)object[i], PAGE_BYTES),
+                                 (uintptr_t)object[i] % PAGE_BYTES + BYTES) >= BYTES);
+    slab_count(class_index, &counts);
+    must(counts.clean_bytes == 0 && counts.free_objects > 0);
+    must_be_sound();
+}
+
+static void freed_runs_become_resident(void) {
+    bool zero;
+    uintptr_t run = page_run_take(20, PAGE_BYTES, &zero); /* hot, when it is given back */
+    must(run && page_run_take(1, PAGE_BYTES, &zero));     /* which keeps it from the top */
+    must(page_run_give(run));
+    must(fake_resident_bytes((void *)run, 20 * PAGE_BYTES) == 0 && page_dirty_bytes() > 0);
+    begin_real_time();
+    must(fake_resident_bytes((void *)run, 20 * PAGE_BYTES) == 20 * PAGE_BYTES);
+    must_be_sound();
+}
+
+static void tables_become_resident(void) {
+    char *table = meta_take(META_BLOCK_MAX), *page = table + PAGE_BYTES;
+    page -= (uintptr_t)page % PAGE_BYTES;
+    must(fake_resident_bytes(page, 2 * PAGE_BYTES) == 0);
+    begin_real_time();
+    must(fake_resident_bytes(page, 2 * PAGE_BYTES) == 2 * PAGE_BYTES);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         body_test(there_is_none_by_default),
@@ -249,6 +305,9 @@ int main(void) {
         body_test(a_limit_is_kept),
         body_test(a_limit_leaves_room_for_requests),
         body_test(a_trim_lets_it_go),
+        body_test(slabs_become_resident),
+        body_test(freed_runs_become_resident),
+        body_test(tables_become_resident),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

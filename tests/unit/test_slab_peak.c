@@ -180,7 +180,6 @@ static void what_the_kernel_keeps_stays(void) {
     use_much();
     leave_holes();
     fake_os.fail_kinds = FAKE_BIT(FAKE_PURGE);
-    fake_os.fail_count = UINT64_MAX;
     slab_trim_at_peak(600);
     must(fake_os.count[FAKE_PURGE] > 0 && holes() == 0);
     must_be_sound();
