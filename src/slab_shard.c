@@ -57,7 +57,8 @@ __thread struct slab_home slab_home;
 static size_t shard_max; /* 0: not set */
 static size_t shard_test = TEST_DEFAULT;
 static unsigned processors_known; /* 0: not asked for yet */
-static uint32_t lanes_given = 1;  /* and one more: not in .bss, where it would be a page's first use */
+static uint32_t lanes_given =
+    1; /* and one more: not in .bss, where it would be a page's first use */
 
 void slab_set_shard_max(size_t shards) {
     STORE_RELAXED(shard_max, shards);
