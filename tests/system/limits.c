@@ -225,15 +225,8 @@ static void use_what_is_left(struct link **blocks) {
     }
 }
 
-/* The holes between libraries: a mapping there has no neighbour that it could be merged with. */
-static void plug_holes(void) {
-    for (size_t pages = 32; pages > 0; pages--)
-        MUST(mmap(NULL, pages * 4096, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0) != MAP_FAILED);
-}
-
 static void run_mappings(unsigned count) {
     free(malloc(1)); /* the heap exists before the trouble begins */
-    plug_holes();
     MUST(mallopt(M_MMAP_THRESHOLD, MAPPING_BYTES) == 1 && mallopt(M_MMAP_MAX, 1 << 30) == 1);
     size_t mapped = mallinfo2().hblks;
     struct link **blocks = calloc(count, sizeof *blocks);
