@@ -126,7 +126,8 @@ void heap_attend(void) {
 /* ---- allocation ---------------------------------------------------------------------------------- */
 
 static bool wants_mapping(size_t size) {
-    return size >= LOAD_RELAXED(mmap_threshold) && mapping_live() < LOAD_RELAXED(mmap_max);
+    return size >= LOAD_RELAXED(mmap_threshold) && mapping_live() < LOAD_RELAXED(mmap_max) &&
+           !mapping_crowded();
 }
 
 bool heap_must_map(size_t size) {

@@ -11,6 +11,12 @@
  *   INV-MAPPING-1  An entry's size is stored before its address, and it is forgotten before it is
  *                  unmapped: a cut leaks a mapping and never leaves an entry without one.
  *
+ * CROWDED  The kernel bounds the mappings of a process (vm.max_map_count).  At the bound it refuses to
+ *          unmap what lies inside a larger mapping, and it is the first to say so; one mapping more, and
+ *          the break does not grow any longer either.  So from the first refusal on until a quarter of
+ *          the blocks is gone, new blocks are for the heap (mapping_crowded); the addresses of a block
+ *          that could not be unmapped stay taken, its memory goes.
+ *
  * LOCKING  One lock for table and counters; no system call is made under it but the one that maps a
  *          larger table.
  *
@@ -31,6 +37,8 @@ static struct lock lock = LOCK_INITIALISER(LOCK_MAPPING);
 struct mapping_table *mapping_table; /* guarded by lock, as all below */
 static size_t moving;                /* blocks that are out of the table and will come back */
 static struct mapping_counts counts;
+static size_t crowded_above =
+    SIZE_MAX;              /* with more blocks than this no new one should be a mapping */
 static size_t guard_bytes; /* behind each block; the same for all */
 
 void mapping_guard_all(void) {
@@ -74,6 +82,31 @@ static void put(struct mapping_table *into, uintptr_t address, size_t bytes) {
     STORE_RELEASE(entry->address, address);
 }
 
+/* A change that would have made one mapping two was refused. */
+static SELDOM void note_refusal(void) {
+    lock_take(&lock);
+    STORE_RELAXED(crowded_above, counts.count - counts.count / 4);
+    lock_drop(&lock);
+}
+
+static bool unmap(uintptr_t start, size_t bytes) {
+    bool done = os_unmap((void *)start, bytes);
+    if (UNLIKELY(!done))
+        note_refusal();
+    return done;
+}
+
+static bool seal(uintptr_t start, size_t bytes) {
+    bool done = os_seal((void *)start, bytes);
+    if (UNLIKELY(!done))
+        note_refusal();
+    return done;
+}
+
+bool mapping_crowded(void) {
+    return LOAD_RELAXED(counts.count) > LOAD_RELAXED(crowded_above);
+}
+
 /* Makes sure that one more entry fits, beside those of the blocks that are moving. */
 static bool reserve(void) {
     size_t entries = moving + 1;
@@ -104,6 +137,8 @@ static bool remember(uintptr_t address, size_t bytes, bool moved) {
     bool possible = moved || reserve();
     if (possible) {
         put(mapping_table, address, bytes);
+        if (counts.count <= crowded_above)
+            STORE_RELAXED(crowded_above, SIZE_MAX);
         STORE_RELAXED(counts.count, counts.count + 1);
         STORE_RELAXED(counts.bytes, counts.bytes + held);
         counts.peak_count = max_size(counts.peak_count, counts.count);
@@ -139,18 +174,18 @@ static uintptr_t map_aligned(size_t bytes, size_t align) {
         return 0;
     uintptr_t start = round_up(whole, align), end = whole + bytes + align;
     if (start > whole)
-        os_unmap((void *)whole, start - whole);
+        unmap(whole, start - whole);
     if (end > start + bytes)
-        os_unmap((void *)(start + bytes), end - start - bytes);
+        unmap(start + bytes, end - start - bytes);
     return start;
 }
 
 /* The place of a block whose end is at the guard if its alignment permits; 0, and unmapped, on failure. */
 static uintptr_t guard(uintptr_t start, size_t whole, size_t bytes, size_t align) {
     uintptr_t end = start + whole - guard_bytes;
-    if (os_seal((void *)end, guard_bytes))
+    if (seal(end, guard_bytes))
         return round_down(end - bytes, max_size(align, SIZE_GRAIN));
-    os_unmap((void *)start, whole);
+    unmap(start, whole);
     return 0;
 }
 
@@ -162,7 +197,7 @@ void *mapping_take(size_t bytes, size_t align) {
     if (start && guard_bytes)
         address = guard(start, whole, bytes, align);
     if (address && !remember(address, guard_bytes ? bytes : pages, false)) {
-        os_unmap((void *)start, whole);
+        unmap(start, whole);
         address = 0;
     }
     return (void *)address;
@@ -179,14 +214,14 @@ size_t mapping_bytes(const void *block) {
 bool mapping_seal(const void *block) {
     uintptr_t start;
     size_t bytes = mapping_bytes(block), pages = pages_of((uintptr_t)block, bytes, &start);
-    return bytes && os_seal((void *)start, pages);
+    return bytes && seal(start, pages);
 }
 
 size_t mapping_give(void *block) {
     uintptr_t start;
     size_t bytes = forget((uintptr_t)block, false);
     size_t pages = pages_of((uintptr_t)block, bytes, &start);
-    if (bytes && !os_unmap((void *)start, pages + guard_bytes))
+    if (bytes && !unmap(start, pages + guard_bytes))
         os_purge((void *)start, pages); /* out of mappings: the addresses stay, the memory goes */
     return bytes;
 }

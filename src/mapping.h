@@ -57,6 +57,10 @@ void mapping_count(struct mapping_counts *counts);
 size_t mapping_live(void); /* blocks; a relaxed read, as the next one */
 size_t mapping_live_bytes(void);
 
+/* The kernel refused to split a mapping, and not a quarter of the blocks has been given since: a new one
+ * might take the last mapping that the process may have.  Relaxed reads. */
+bool mapping_crowded(void);
+
 void mapping_repair(void);
 
 #endif

@@ -211,6 +211,20 @@ static struct link *make_mapping(unsigned number) {
     return link;
 }
 
+/* A reservation above all blocks, and room in it for one more: there a block is a mapping that nothing
+ * merges with, the last that the kernel allows. */
+enum { RESERVED = 1 << 20, ROOM = 3 * MAPPING_BYTES + 4096 };
+
+static char *reserve_addresses(void) {
+    char *start = mmap(NULL, RESERVED, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    MUST(start != MAP_FAILED);
+    return start;
+}
+
+static void make_room_in(char *reserved) {
+    MUST(munmap(reserved + RESERVED / 2, ROOM) == 0);
+}
+
 /* Now neither mmap nor munmap can be relied on; malloc, realloc and free can. */
 static void use_what_is_left(struct link **blocks) {
     for (unsigned i = 0; i < USED_AGAIN; i++) {
@@ -228,6 +242,7 @@ static void use_what_is_left(struct link **blocks) {
 static void run_mappings(unsigned count) {
     free(malloc(1)); /* the heap exists before the trouble begins */
     MUST(mallopt(M_MMAP_THRESHOLD, MAPPING_BYTES) == 1 && mallopt(M_MMAP_MAX, 1 << 30) == 1);
+    char *reserved = reserve_addresses();
     size_t mapped = mallinfo2().hblks;
     struct link **blocks = calloc(count, sizeof *blocks);
     MUST(blocks);
@@ -235,6 +250,7 @@ static void run_mappings(unsigned count) {
         blocks[i] = make_mapping(i);
     CHECK(mallinfo2().hblks == mapped + count + 1);
     size_t resident = status_kib("VmRSS:");
+    make_room_in(reserved);
     /* The kernel had merged them; now each that stays becomes a mapping, until there are no more. */
     errno = 77;
     for (unsigned i = 0; i < count; i += 2) {

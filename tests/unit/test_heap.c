@@ -82,6 +82,31 @@ static void a_mapping_serves_where_no_run_does(void) {
     must_be_sound();
 }
 
+/* One mapping more might be the last that the kernel allows, and end the break's growth with it. */
+static void runs_serve_while_mappings_are_crowded(void) {
+    void *blocks[40];
+    must(api_mallopt(M_MMAP_THRESHOLD, 128 * KIB) == 1);
+    for (size_t i = 0; i < 40; i++)
+        blocks[i] = take(MIB, MAPPING);
+    fake_os.fail_kinds = FAKE_BIT(FAKE_UNMAP);
+    api_free(blocks[39]);
+    fake_os.fail_kinds = 0;
+    void *run = take(MIB, RUN), *grown = api_realloc(take(100 * KIB, RUN), 200 * KIB);
+    must(route_of(grown) == RUN);
+    fake_os.fail_kinds = FAKE_BIT(FAKE_BREAK_GROW) | FAKE_BIT(FAKE_MAP_AT);
+    fake_os.space_limit =
+        fake_owned_bytes() + 4 * MIB + 500 * KIB; /* no room for a region's tables */
+    api_free(take(4 * MIB, MAPPING));             /* where no run does, it is tried all the same */
+    fake_os.fail_kinds = 0;
+    fake_os.space_limit = SIZE_MAX;
+    for (size_t i = 0; i < 39; i++)
+        api_free(blocks[i]);
+    take(MIB, MAPPING);
+    api_free(run);
+    api_free(grown);
+    must_be_sound();
+}
+
 static void realloc_copies_where_remapping_is_refused(void) {
     unsigned char *block = take(MIB, MAPPING);
     pattern_fill(block, MIB, 3);
@@ -205,6 +230,7 @@ int main(void) {
         body_test(impossible_sizes_make_no_calls),
         body_test(a_run_serves_where_no_mapping_does),
         body_test(a_mapping_serves_where_no_run_does),
+        body_test(runs_serve_while_mappings_are_crowded),
         body_test(realloc_copies_where_remapping_is_refused),
         body_test(realloc_goes_between_all_routes),
         body_test(a_refused_realloc_leaves_the_block),

@@ -248,6 +248,51 @@ static void what_cannot_be_unmapped_is_purged(void) {
     must_hold(shadow_violation());
 }
 
+static void refuse(unsigned kind, void *block) {
+    fake_os.fail_kinds = FAKE_BIT(kind);
+    mapping_give(block);
+    fake_os.fail_kinds = 0;
+}
+
+/* Only what the kernel refused to split is a sign; it holds until a quarter of the blocks is gone, and
+ * not again before the next one. */
+static void a_refused_split_is_remembered_until_a_quarter_is_gone(void) {
+    const size_t count = 41;
+    for (size_t i = 0; i < count; i++)
+        must((blocks[i].start = mapping_take(PAGE, 1)) != NULL);
+    mapping_give(blocks[40].start);
+    must(!mapping_crowded());
+    refuse(FAKE_UNMAP, blocks[39].start); /* 39 are left, of which 30 are three quarters */
+    must(mapping_crowded());
+    for (size_t i = 30; i < 39; i++) {
+        must(mapping_crowded());
+        mapping_give(blocks[i].start);
+    }
+    must(!mapping_crowded());
+    for (size_t i = 30; i < count; i++)
+        must((blocks[i].start = mapping_take(PAGE, 1)) && !mapping_crowded());
+    must_hold(shadow_violation());
+}
+
+static void the_only_block_may_be_refused_without_an_end_to_mappings(void) {
+    refuse(FAKE_UNMAP, mapping_take(PAGE, 1));
+    must(!mapping_crowded()); /* none are left that could become fewer */
+    must(mapping_take(PAGE, 1) && mapping_take(PAGE, 1) && !mapping_crowded());
+    must_hold(shadow_violation());
+}
+
+/* What is cut off for alignment, and guards. */
+static void every_split_counts(void) {
+    for (size_t i = 0; i < 8; i++)
+        must(mapping_take(PAGE, 1));
+    fake_os.fail_kinds = FAKE_BIT(FAKE_UNMAP);
+    void *aligned = mapping_take(PAGE, 64 * KIB);
+    fake_os.fail_kinds = 0;
+    must(is_aligned(aligned, 64 * KIB) && mapping_crowded());
+    must(mapping_give(aligned) == PAGE);
+    must_hold(shadow_violation());
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         body_test(thousands_match_the_model),
@@ -260,6 +305,9 @@ int main(void) {
         body_test(a_table_that_cannot_grow_refuses_new_blocks),
         body_test(resizing_ends_without_a_larger_table),
         body_test(what_cannot_be_unmapped_is_purged),
+        body_test(a_refused_split_is_remembered_until_a_quarter_is_gone),
+        body_test(the_only_block_may_be_refused_without_an_end_to_mappings),
+        body_test(every_split_counts),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
