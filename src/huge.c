@@ -45,17 +45,29 @@ static bool within_share(void) {
            limit_has_room(HUGE_BYTES);
 }
 
+/* Clean pages that the kernel did not fill: os_make_huge has written to the first one, no more. */
+static void let_go_untouched(struct extent place) {
+    uintptr_t rest = place.start + PAGE_BYTES;
+    purge_let_go((struct extent){place.start, rest}, true);
+    purge_let_go((struct extent){rest, place.end}, false);
+}
+
 bool huge_fill(void) {
     struct extent place;
     if (S.huge_refused || !within_share() ||
         (!extent_find_clean(HUGE_BYTES, HUGE_BYTES, &place) &&
          !zone_grow(HUGE_PAGES, HUGE_BYTES, &place)))
         return false;
-    purge_note_taken(HUGE_PAGES - purge_hold(place));
+    size_t dirty_pages =
+        purge_hold(place); /* the break grows from what is free below it, dirty or not */
+    purge_note_taken(HUGE_PAGES - dirty_pages);
     lock_drop(&S.lock);
     bool filled = os_make_huge((void *)place.start, HUGE_BYTES);
     lock_take(&S.lock);
-    purge_let_go(place, filled);
+    if (!filled && dirty_pages == 0)
+        let_go_untouched(place);
+    else
+        purge_let_go(place, true);
     S.huge_refused = !filled;
     return filled;
 }

@@ -164,6 +164,8 @@ void purge_count_retaken(size_t clean_pages) {
     purge_spend_faults(retaken);
     age_budget();
     STORE_RELAXED(S.budget_pages, min_size(S.budget_pages + 2 * retaken, S.peak_zone_pages));
+    if (!S.excess_ns && purge_dirty_pages() > purge_bound_pages()) /* B has become less */
+        STORE_RELAXED(S.excess_ns, os_clock_ns());
 }
 
 /* The extent of the highest of the largest dirty blocks that consist of whole system pages: its end, no
@@ -174,7 +176,7 @@ static bool pick_dirty(size_t limit_bytes, struct extent *extent) {
     unsigned best_order = 0;
     for (uint32_t rank = 0; (rank = extent_next_region(rank, FIT_DIRTY, 1)) < pagemap_region_count;
          rank++) {
-        uint32_t orders = pagemap_regions[rank]->dirty.orders >> min_order << min_order;
+        uint32_t orders = buddy_orders(&pagemap_regions[rank]->dirty) >> min_order << min_order;
         if (orders && (!best || bit_highest(orders) >= best_order)) {
             best = pagemap_regions[rank];
             best_order = bit_highest(orders);

@@ -127,6 +127,38 @@ static void the_kernel_may_refuse(void) {
     must(fake_os.huge_bytes > 0);
 }
 
+/* The break grows from dirty pages that end where it does: they hold what they held, so that who wants
+ * zeroes must not be told that they read as zero. */
+static void what_was_dirty_stays_dirty_where_the_kernel_refuses(void) {
+    grow_to(20000);
+    bool zero;
+    uintptr_t last = page_run_take(SHORT / 2, 2 * MIB, &zero);
+    memset((void *)last, 1, SHORT / 2 * PAGE_BYTES);
+    must(page_run_give(last) && hot_merge_all());
+    page_set_huge_share(100);
+    fake_os.fail_kinds = FAKE_BIT(FAKE_HUGE);
+    lock_take(&page_state.lock);
+    must(!huge_fill() && fake_os.count[FAKE_HUGE] == 1);
+    lock_drop(&page_state.lock);
+    const struct region *region = pagemap_region(last);
+    for (unsigned i = 0; i < SHORT / 2; i++)
+        must(buddy_has(&region->dirty, pagemap_page(region, last) + i));
+    must_be_sound();
+}
+
+/* But for the page that is written to so that the kernel may make a huge one of it. */
+static void what_was_clean_stays_clean_where_the_kernel_refuses(void) {
+    grow_to(20000);
+    page_set_huge_share(100);
+    fake_os.fail_kinds = FAKE_BIT(FAKE_HUGE);
+    size_t dirty_pages = purge_dirty_pages();
+    lock_take(&page_state.lock);
+    must(!huge_fill() && fake_os.count[FAKE_HUGE] == 1);
+    lock_drop(&page_state.lock);
+    must(dirty_pages == 0 && purge_dirty_pages() == 1 && page_state.held_pages == 0);
+    must_be_sound();
+}
+
 /* Their huge pages have another size. */
 static void larger_pages_have_none(void) {
     fake_os.page_bytes = 16 * KIB;
@@ -147,6 +179,8 @@ int main(void) {
         body_test(what_a_purge_took_is_counted_as_wanted),
         body_test(the_limit_holds),
         body_test(the_kernel_may_refuse),
+        body_test(what_was_dirty_stays_dirty_where_the_kernel_refuses),
+        body_test(what_was_clean_stays_clean_where_the_kernel_refuses),
         body_test(larger_pages_have_none),
     };
     return cmocka_run_group_tests_name("huge", tests, NULL, NULL);
