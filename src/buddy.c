@@ -5,171 +5,214 @@
  * TERMS    A block of order o is 2^o pages, its first page a multiple of 2^o.  Its buddy is the
  *          block whose first page differs in bit o only; both together are a block of order o+1.
  *
- * LAYOUT   One bit per possible block, order after order:
- *            words[0..127]   order 0, 8 192 bits     busy[0]: which of those words are not 0
- *            words[128..191] order 1, 4 096 bits     busy[1]
- *            ...             (orders 6 and up need one word or two)
- *          A search is: lowest bit of `orders`, of `busy`, of the word.  No links: freed memory is
- *          never touched, and 2.3 KiB describe 32 MiB.
+ * IDEA     Which blocks there are follows from which pages are free: a block is an aligned group of
+ *          free pages that is not part of a larger one.  So nothing is split or merged; a bit for
+ *          each page is all that changes, and blocks are read off the bits, six shifts for a word:
+ *
+ *            pages                0 1 1 1  1 1 1 1  1 0 0 0     order 0: pages 1 and 8
+ *            free pairs             -  11   11  11   -          order 1: page 2
+ *            pairs of pairs           -       1111              order 2: page 4
+ *
+ * LAYOUT   free[]  [word 0 |word 1 |...|word 127]   a bit for each page: blocks of orders 0 to 5
+ *          whole[] [bit 0, bit 1 ... |  ... 127]    a bit for each word that is all ones: in the same
+ *                                                   manner orders 6 to 12; both words together: 13
+ *          orders[] says of each word which orders its blocks have: a search passes over eight at once.
+ *          No links: freed memory is never touched, and 1.2 KiB describe 32 MiB.
  *
  * INVARIANTS
- *   INV-BUDDY-1  No page is in two blocks.
- *   INV-BUDDY-2  No two buddies are both blocks of the set (they would have been merged).
- *   INV-BUDDY-3  pages, orders, count and busy agree with the bits.
+ *   INV-BUDDY-1  pages says how many bits of free are set.
+ *   INV-BUDDY-2  orders agrees with free.
+ *   INV-BUDDY-3  whole agrees with free.
  *
- * COST     insert: one step per order merged and per aligned piece of the range (at most 2 * 13).
+ * COST     insert and remove: some fifty instructions for each word that changes in part, five for one
+ *          that changes wholly, whatever the neighbours are.
  *
  * WHY NOT  Links inside free pages: reading them faults purged pages in, and a stray write into
- *          freed memory would steer the allocator.
+ *          freed memory would steer the allocator.  A bit for each block that there is: a run of 250
+ *          pages is twelve of them, to be looked for, split and merged one by one, at every change.
  */
 #include "buddy.h"
 
-static const uint16_t first_word[BUDDY_ORDERS] = {0,   128, 192, 224, 240, 248, 252,
-                                                  254, 255, 256, 257, 258, 259, 260};
+enum { WORD_ORDER = 6 }; /* a word of bits is a block of 2^6 of what they stand for */
 
-static bool test(const struct buddy *set, unsigned order, unsigned index) {
-    return (set->words[first_word[order] + index / 64] >> (index % 64)) & 1;
+#define ALL bit_mask(64)
+#define EACH_BYTE(value) ((value) * (uint64_t)0x0101010101010101)
+
+/* ---- the blocks of one word ---------------------------------------------------------------------- */
+
+/* Of aligned groups of 2^order free bits, each given by its first, those whose buddy is free as well and
+ * that come first of the two. */
+static inline uint64_t pairs(uint64_t groups, unsigned order) {
+    static const uint64_t aligned[WORD_ORDER] = {0x5555555555555555, 0x1111111111111111,
+                                                 0x0101010101010101, 0x0001000100010001,
+                                                 0x0000000100000001, 0x0000000000000001};
+    return groups & groups >> (1u << order) & aligned[order];
 }
 
-static void set_bit(struct buddy *set, unsigned order, unsigned index) {
-    unsigned word = index / 64;
-    set->words[first_word[order] + word] |= (uint64_t)1 << (index % 64);
-    set->busy[order][word / 64] |= (uint64_t)1 << (word % 64);
-    set->orders |= 1u << order;
-    set->count[order]++;
-    set->pages += 1u << order;
+/* Those of them that are in no pair. */
+static inline uint64_t singles(uint64_t groups, uint64_t merged, unsigned order) {
+    return groups & ~(merged | merged << (1u << order));
 }
 
-static void clear_bit(struct buddy *set, unsigned order, unsigned index) {
-    unsigned word = index / 64;
-    uint64_t *bits = &set->words[first_word[order] + word];
-    quarry_assert(test(set, order, index));
-    *bits &= ~((uint64_t)1 << (index % 64));
-    if (*bits == 0)
-        set->busy[order][word / 64] &= ~((uint64_t)1 << (word % 64));
-    if (--set->count[order] == 0)
-        set->orders &= ~(1u << order);
-    set->pages -= 1u << order;
+/* The first bits of the blocks of exactly this order. */
+static uint64_t blocks_in(uint64_t word, unsigned order) {
+    if (order == WORD_ORDER)
+        return word == ALL;
+    for (unsigned below = 0; below < order; below++)
+        word = pairs(word, below);
+    return singles(word, pairs(word, order), order);
 }
 
-static void insert_block(struct buddy *set, unsigned page, unsigned order) {
-    while (order < BUDDY_MAX_ORDER && test(set, order, (page >> order) ^ 1)) {
-        clear_bit(set, order, (page >> order) ^ 1);
-        page &= ~(1u << order);
-        order++;
+/* Bit o: some block is of order o. */
+static unsigned orders_in(uint64_t word) {
+    if (word == ALL)
+        return 1u << WORD_ORDER;
+    unsigned orders = 0;
+    for (unsigned order = 0; word; order++) {
+        uint64_t merged = pairs(word, order);
+        if (singles(word, merged, order))
+            orders |= 1u << order;
+        word = merged;
     }
-    set_bit(set, order, page >> order);
+    return orders;
+}
+
+/* ---- changes ------------------------------------------------------------------------------------- */
+
+static inline void put_word(struct buddy *set, unsigned index, uint64_t word) {
+    uint64_t *whole = &set->whole[index / 64], bit = (uint64_t)1 << index % 64;
+    set->free[index] = word;
+    set->orders.of[index] = (uint8_t)orders_in(word);
+    *whole = word == ALL ? *whole | bit : *whole & ~bit;
+}
+
+/* The bits of a word for pages first .. end-1, of which it has some. */
+static inline uint64_t bits_of(unsigned index, unsigned first, unsigned end) {
+    unsigned start = index * 64;
+    uint64_t below = first > start ? bit_mask(first - start) : 0;
+    return bit_mask(end - start) & ~below;
 }
 
 void buddy_insert(struct buddy *set, unsigned first, unsigned count) {
-    quarry_assert(first + count <= BUDDY_PAGES);
-    while (count > 0) {
-        unsigned order = bit_highest(count);
-        if (first != 0 && bit_lowest(first) < order)
-            order = bit_lowest(first);
-        insert_block(set, first, order);
-        first += 1u << order;
-        count -= 1u << order;
+    unsigned end = first + count;
+    quarry_assert(end <= BUDDY_PAGES);
+    set->pages += count;
+    for (unsigned index = first / 64; index * 64 < end; index++) {
+        uint64_t bits = bits_of(index, first, end);
+        quarry_assert((set->free[index] & bits) == 0);
+        put_word(set, index, set->free[index] | bits);
     }
 }
 
+void buddy_remove(struct buddy *set, unsigned first, unsigned count) {
+    unsigned end = first + count;
+    quarry_assert(end <= BUDDY_PAGES);
+    set->pages -= count;
+    for (unsigned index = first / 64; index * 64 < end; index++) {
+        uint64_t bits = bits_of(index, first, end);
+        quarry_assert((set->free[index] & bits) == bits);
+        put_word(set, index, set->free[index] & ~bits);
+    }
+}
+
+/* ---- blocks -------------------------------------------------------------------------------------- */
+
+static bool is_one_block(const struct buddy *set) {
+    return (set->whole[0] & set->whole[1]) == ALL;
+}
+
+uint32_t buddy_orders(const struct buddy *set) {
+    if (is_one_block(set))
+        return 1u << BUDDY_MAX_ORDER;
+    uint64_t all = 0;
+    for (unsigned i = 0; i < BUDDY_EIGHTS; i++)
+        all |= set->orders.eight[i];
+    all |= all >> 32;
+    all |= all >> 16;
+    all |= all >> 8;
+    uint32_t small = (uint32_t)(all & bit_mask(WORD_ORDER));
+    return small | (orders_in(set->whole[0]) | orders_in(set->whole[1])) << WORD_ORDER;
+}
+
+/* Words of bits of which the blocks of an order are read: one of free for the small ones, else one of whole. */
+static unsigned words_for(unsigned order) {
+    return order < WORD_ORDER ? BUDDY_WORDS : 2;
+}
+
+/* The blocks of exactly this order in one of them: each by its first bit. */
+static uint64_t blocks_of(const struct buddy *set, unsigned order, unsigned index) {
+    if (order < WORD_ORDER)
+        return blocks_in(set->free[index], order);
+    if (is_one_block(set))
+        return order == BUDDY_MAX_ORDER && index == 0;
+    return order < BUDDY_MAX_ORDER ? blocks_in(set->whole[index], order - WORD_ORDER) : 0;
+}
+
+/* How many pages a bit of such a word stands for, as a power of two. */
+static unsigned page_shift(unsigned order) {
+    return order < WORD_ORDER ? 0 : WORD_ORDER;
+}
+
+unsigned buddy_count(const struct buddy *set, unsigned order) {
+    unsigned count = 0;
+    for (unsigned index = 0; index < words_for(order); index++)
+        count += (unsigned)__builtin_popcountll(blocks_of(set, order, index));
+    return count;
+}
+
+/* The first word at or behind index that has blocks of a small order; BUDDY_WORDS if none does. */
+static unsigned next_word(const struct buddy *set, unsigned order, unsigned index) {
+    uint64_t passed = bit_mask(index % 8 * 8);
+    for (unsigned i = index / 8; i < BUDDY_EIGHTS; i++, passed = 0) {
+        uint64_t found = set->orders.eight[i] & EACH_BYTE((uint64_t)1 << order) & ~passed;
+        if (found)
+            return i * 8 + bit_lowest(found) / 8;
+    }
+    return BUDDY_WORDS;
+}
+
 int buddy_next(const struct buddy *set, unsigned order, unsigned from) {
-    unsigned index = (from + (1u << order) - 1) >> order;
-    if (index >= (unsigned)BUDDY_PAGES >> order)
-        return -1;
-    unsigned word = index / 64;
-    const uint64_t *words = &set->words[first_word[order]];
-    uint64_t here = words[word] & ~bit_mask(index % 64);
-    if (here)
-        return (int)((word * 64 + bit_lowest(here)) << order);
-    for (unsigned half = (word + 1) / 64; half < 2; half++) {
-        uint64_t busy = set->busy[order][half];
-        if (half == (word + 1) / 64)
-            busy &= ~bit_mask((word + 1) % 64);
-        if (busy) {
-            word = half * 64 + bit_lowest(busy);
-            return (int)((word * 64 + bit_lowest(words[word])) << order);
-        }
+    unsigned shift = page_shift(order), bit = (from + (1u << shift) - 1) >> shift;
+    uint64_t passed = bit_mask(bit % 64);
+    for (unsigned index = bit / 64; index < words_for(order); index++, passed = 0) {
+        uint64_t blocks = blocks_of(set, order, index) & ~passed;
+        if (blocks)
+            return (int)((index * 64 + bit_lowest(blocks)) << shift);
+        if (order < WORD_ORDER)
+            index = next_word(set, order, index + 1) - 1;
     }
     return -1;
 }
 
 unsigned buddy_last(const struct buddy *set, unsigned order) {
-    unsigned half = set->busy[order][1] ? 1 : 0;
-    unsigned word = half * 64 + bit_highest(set->busy[order][half]);
-    return (word * 64 + bit_highest(set->words[first_word[order] + word])) << order;
+    unsigned index = words_for(order) - 1;
+    uint64_t blocks;
+    while ((blocks = blocks_of(set, order, index)) == 0 && index > 0)
+        index--;
+    return (index * 64 + bit_highest(blocks)) << page_shift(order);
 }
 
 int buddy_find(const struct buddy *set, unsigned min_order, unsigned *order) {
-    uint32_t orders = set->orders >> min_order << min_order;
+    uint32_t orders = buddy_orders(set) >> min_order << min_order;
     if (orders == 0)
         return -1;
     *order = bit_lowest(orders);
     return buddy_next(set, *order, 0);
 }
 
-int buddy_holding(const struct buddy *set, unsigned page, unsigned *first) {
-    for (uint32_t orders = set->orders; orders; orders &= orders - 1) {
-        unsigned order = bit_lowest(orders);
-        if (test(set, order, page >> order)) {
-            *first = page >> order << order;
-            return (int)order;
-        }
-    }
-    return -1;
-}
-
-void buddy_remove(struct buddy *set, unsigned first, unsigned count) {
-    for (unsigned page = first, end = first + count; page < end;) {
-        unsigned start = 0;
-        int order = buddy_holding(set, page, &start);
-        quarry_assert(order >= 0);
-        unsigned stop = start + (1u << order);
-        clear_bit(set, (unsigned)order, start >> order);
-        if (start < page)
-            buddy_insert(set, start, page - start);
-        if (end < stop)
-            buddy_insert(set, end, stop - end);
-        page = stop;
-    }
-}
-
 unsigned buddy_order_for(size_t count) {
     return count <= 1 ? 0 : bit_highest(count - 1) + 1;
 }
 
-/* busy tells exactly which words of the order are not 0. */
-static bool busy_agrees(const struct buddy *set, unsigned order) {
-    unsigned words = (((unsigned)BUDDY_PAGES >> order) + 63) / 64;
-    for (unsigned word = 0; word < 128; word++) {
-        bool expected = word < words && set->words[first_word[order] + word] != 0;
-        if (((set->busy[order][word / 64] >> (word % 64)) & 1) != expected)
-            return false;
-    }
-    return true;
-}
-
 const char *buddy_verify(const struct buddy *set) {
-    uint32_t pages = 0, orders = 0;
-    uint64_t seen[BUDDY_PAGES / 64] = {0};
-    for (unsigned order = 0; order < BUDDY_ORDERS; order++) {
-        uint32_t count = 0;
-        for (unsigned index = 0; index < (unsigned)BUDDY_PAGES >> order; index++) {
-            if (!test(set, order, index))
-                continue;
-            count++;
-            if (order < BUDDY_MAX_ORDER && test(set, order, index ^ 1))
-                return "INV-BUDDY-2";
-            for (unsigned page = index << order; page < (index + 1) << order; page++) {
-                if ((seen[page / 64] >> (page % 64)) & 1)
-                    return "INV-BUDDY-1";
-                seen[page / 64] |= (uint64_t)1 << (page % 64);
-            }
-        }
-        if (count != set->count[order] || !busy_agrees(set, order))
+    uint32_t pages = 0;
+    for (unsigned index = 0; index < BUDDY_WORDS; index++) {
+        uint64_t word = set->free[index];
+        if (set->orders.of[index] != orders_in(word))
+            return "INV-BUDDY-2";
+        if (((set->whole[index / 64] >> index % 64) & 1) != (word == ALL))
             return "INV-BUDDY-3";
-        pages += count << order;
-        orders |= count ? 1u << order : 0;
+        pages += (uint32_t)__builtin_popcountll(word);
     }
-    return pages == set->pages && orders == set->orders ? "" : "INV-BUDDY-3";
+    return pages == set->pages ? "" : "INV-BUDDY-1";
 }

@@ -168,11 +168,6 @@ bool fit_next(const struct fit *fit, enum fit_kind kind, struct fit_walk *walk,
 
 /* ---- verification -------------------------------------------------------------------------------- */
 
-static bool in_set(const struct buddy *set, unsigned page) {
-    unsigned first;
-    return buddy_holding(set, page, &first) >= 0;
-}
-
 /* Whether an extent is in the list of its length. */
 static bool is_listed(const struct fit *fit, struct fit_extent extent) {
     unsigned bin = bin_of(extent.count), next = fit->list[extent.kind][bin];
@@ -188,7 +183,7 @@ const char *fit_verify(const struct fit *fit, const struct buddy *dirty,
                        const struct buddy *clean) {
     unsigned extents = 0, members = 0;
     for (unsigned page = 0; page < BUDDY_PAGES;) {
-        bool is_dirty = in_set(dirty, page), is_clean = in_set(clean, page);
+        bool is_dirty = buddy_has(dirty, page), is_clean = buddy_has(clean, page);
         struct fit_extent extent;
         if (!is_dirty && !is_clean) {
             if (fit->node[page++].tag)
@@ -201,9 +196,9 @@ const char *fit_verify(const struct fit *fit, const struct buddy *dirty,
         const struct buddy *set = is_clean ? clean : dirty;
         unsigned end = page + extent.count;
         for (unsigned i = page; i < end; i++)
-            if (!in_set(set, i) || (i > page && i < end - 1 && fit->node[i].tag))
+            if (!buddy_has(set, i) || (i > page && i < end - 1 && fit->node[i].tag))
                 return "INV-FIT-1";
-        if (end < BUDDY_PAGES && in_set(set, end))
+        if (end < BUDDY_PAGES && buddy_has(set, end))
             return "INV-FIT-2";
         if ((fit->node[end - 1].tag & FIT_PAGES) != extent.count || !is_listed(fit, extent))
             return "INV-FIT-3";

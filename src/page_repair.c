@@ -17,8 +17,8 @@ void page_count(struct page_counts *counts) {
     size_t blocks = 0;
     for (uint32_t rank = 0; rank < pagemap_region_count; rank++)
         for (unsigned order = 0; order < BUDDY_ORDERS; order++)
-            blocks += pagemap_regions[rank]->dirty.count[order] +
-                      pagemap_regions[rank]->clean.count[order];
+            blocks += buddy_count(&pagemap_regions[rank]->dirty, order) +
+                      buddy_count(&pagemap_regions[rank]->clean, order);
     struct extent top = zone_top();
     *counts = (struct page_counts){
         .zone_bytes = S.zone_pages << PAGE_SHIFT,
@@ -94,15 +94,6 @@ void page_repair(void) {
     lock_repair(&S.lock);
 }
 
-/* Counts for each page of a region how many sets hold it. */
-static void count_held(const struct buddy *set, uint8_t *held) {
-    for (unsigned order = 0; order < BUDDY_ORDERS; order++)
-        for (int page = buddy_next(set, order, 0); page >= 0;
-             page = buddy_next(set, order, (unsigned)page + (1u << order)))
-            for (unsigned i = 0; i < 1u << order; i++)
-                held[(unsigned)page + i]++;
-}
-
 /* Whether a page lies in the slab that it names, and so do the page before it and the last one. */
 static bool is_page_of_slab(struct region *region, unsigned page) {
     uint32_t head = region->head[page];
@@ -115,17 +106,14 @@ static bool is_page_of_slab(struct region *region, unsigned page) {
 
 /* Every page is free by its head word exactly if one buddy set holds it. */
 static const char *verify_region(struct region *region) {
-    static uint8_t held[REGION_PAGES]; /* guarded by the page lock */
     unsigned run_end = 0;
-    memset(held, 0, sizeof held);
-    count_held(&region->dirty, held);
-    count_held(&region->clean, held);
     for (unsigned page = 0; page < REGION_PAGES; page++) {
         uint32_t head = region->head[page];
         enum head_kind kind = head_kind(head);
         if (page >= run_end && (kind == HEAD_RUN || kind == HEAD_CONT))
             run_end = page + (unsigned)min_size(head_argument(head), REGION_PAGES - page);
-        if (held[page] != (kind == HEAD_FREE && page >= run_end))
+        int held = buddy_has(&region->dirty, page) + buddy_has(&region->clean, page);
+        if (held != (kind == HEAD_FREE && page >= run_end))
             return "INV-MAP-2";
         uintptr_t address = region->base + ((uintptr_t)page << PAGE_SHIFT);
         bool in_slab = kind == HEAD_SLAB && page >= run_end;
@@ -164,7 +152,7 @@ const char *page_verify(void) {
                 broken = "INV-EXTENT-1";
     }
     if (!*broken && (dirty != S.dirty_pages || clean != S.clean_pages))
-        broken = "INV-BUDDY-3";
+        broken = "INV-BUDDY-1";
     lock_drop(&S.lock);
     return broken;
 }

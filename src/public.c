@@ -63,7 +63,7 @@ static const struct quarry_public_field fields[] = {
     OFFSET(region, slab),
     STRIDE(region),
     OFFSET(buddy, pages),
-    OFFSET(buddy, count),
+    OFFSET(buddy, free),
     STRIDE(buddy),
     OFFSET(slab, word),
     OFFSET(slab, base),

@@ -103,11 +103,10 @@ class Heap:
         return pages
 
     def buddy(self, region, name):
-        """The number of pages in a region's set of free ones, and of blocks per order."""
+        """The number of pages in a region's set of free ones, and which ones these are: a bit for each."""
         address = region.address + self.field["offset.region." + name]
-        counts = struct.unpack(f"<{self.count('orders')}I", self.read(
-            address + self.field["offset.buddy.count"], 4 * self.count("orders")))
-        return self.member(address, "buddy.pages", "I"), counts
+        free = self.read(address + self.field["offset.buddy.free"], len(region.heads) // 8)
+        return self.member(address, "buddy.pages", "I"), int.from_bytes(free, "little")
 
     def slab_at(self, region, slot):
         address = (region.address + self.field["offset.region.slab"] +

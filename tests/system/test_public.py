@@ -71,8 +71,8 @@ def page_sums(heap):
         for kind, pages in heap.pages_by_kind(region).items():
             kinds[kind] = kinds.get(kind, 0) + pages
         for name in ("dirty", "clean"):
-            pages, counts = heap.buddy(region, name)
-            blocks.append(pages - sum(count << order for order, count in enumerate(counts)))
+            pages, bits = heap.buddy(region, name)
+            blocks.append(pages - bits.bit_count())
             dirty, clean = dirty + pages * (name == "dirty"), clean + pages * (name == "clean")
     free = kinds.get(outside.FREE, 0)
     ours = sum(pages for kind, pages in kinds.items() if kind != outside.ABSENT)

@@ -62,6 +62,22 @@ def check_object_caches():
                   [row.get(key) for key in ("active_objs", "num_objs", "objsize")])
 
 
+def blocks_of(bits, pages):
+    """How many blocks of each order free pages are: from the first on, the largest that begins there."""
+    counts, page = [0] * pages.bit_length(), 0
+    while page < pages:
+        if not bits >> page & 1:
+            page += 1
+            continue
+        order = 0
+        while page + (2 << order) <= pages and page % (2 << order) == 0 and \
+                bits >> page & (1 << (2 << order)) - 1 == (1 << (2 << order)) - 1:
+            order += 1
+        counts[order] += 1
+        page += 1 << order
+    return counts
+
+
 def check_buddyinfo(known):
     lines = tool("buddyinfo", known.pid).stdout.splitlines()
     rows = [re.fullmatch(r"Node (\d+), zone +(\w+) ((?: *\d+ )+)", line) for line in lines]
@@ -71,11 +87,15 @@ def check_buddyinfo(known):
     heap = outside.Heap(int(known.pid), os.path.realpath(tap.LIBRARY))
     tap.equal("the blocks add up to the free pages", pages, {
         name.title(): heap.variable("page_state", name + "_pages") for name in ("dirty", "clean")})
+    expected = [[blocks_of(heap.buddy(region, name)[1], len(region.heads))
+                 for name in ("dirty", "clean")] for region in heap.regions()]
     heap.close()
     nodes = reads("buddyinfo by region, as JSON", "buddyinfo", known.pid, "--regions").get("nodes", [])
     tap.equal("regions add up to the whole", {name.title(): sum(
         count << order for node in nodes for order, count in enumerate(node[name]))
         for name in ("dirty", "clean")}, pages)
+    tap.equal("blocks are the largest that the free pages make up",
+              [[node["dirty"], node["clean"]] for node in nodes], expected)
 
 
 def rollup(pid):

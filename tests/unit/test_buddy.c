@@ -45,14 +45,8 @@ static int model_next(unsigned order, unsigned from) {
 static void check_pages(void) {
     uint32_t pages = 0;
     for (unsigned page = 0; page < BUDDY_PAGES; page++) {
-        unsigned first = 0;
-        int order = buddy_holding(&set, page, &first);
         pages += model[page];
-        assert_int_equal(order >= 0, model[page]);
-        if (order >= 0) {
-            assert_true(first <= page && page < first + (1u << order));
-            assert_true(page != first || model_is_block(first, (unsigned)order));
-        }
+        assert_int_equal(buddy_has(&set, page), model[page]);
     }
     assert_int_equal(set.pages, pages);
 }
@@ -63,11 +57,15 @@ static void check_searches(void) {
         int lowest = model_next(order, 0), last = -1;
         assert_int_equal(buddy_next(&set, order, from), model_next(order, from));
         assert_int_equal(buddy_next(&set, order, 0), lowest);
-        unsigned at = 0;
+        unsigned at = 0, count = 0;
         for (int page = lowest; page >= 0; page = buddy_next(&set, order, at)) {
+            assert_true(model_is_block((unsigned)page, order));
             last = page;
             at = (unsigned)page + (1u << order);
+            count++;
         }
+        assert_int_equal(buddy_count(&set, order), count);
+        assert_int_equal(buddy_orders(&set) >> order & 1, count > 0);
         if (last >= 0)
             assert_int_equal(buddy_last(&set, order), last);
         int expected = -1;
@@ -116,10 +114,10 @@ static void whole_set_is_one_block(void **state) {
     empty_set();
     buddy_insert(&set, 1, BUDDY_PAGES - 2);
     buddy_insert(&set, BUDDY_PAGES - 1, 1);
-    assert_int_equal(set.orders >> BUDDY_MAX_ORDER, 0);
+    assert_int_equal(buddy_orders(&set) >> BUDDY_MAX_ORDER, 0);
     buddy_insert(&set, 0, 1);
-    assert_int_equal(set.orders, 1u << BUDDY_MAX_ORDER);
-    assert_int_equal(set.count[BUDDY_MAX_ORDER], 1);
+    assert_int_equal(buddy_orders(&set), 1u << BUDDY_MAX_ORDER);
+    assert_int_equal(buddy_count(&set, BUDDY_MAX_ORDER), 1);
     assert_int_equal(buddy_last(&set, BUDDY_MAX_ORDER), 0);
     assert_string_equal(buddy_verify(&set), "");
     buddy_remove(&set, 0, BUDDY_PAGES);
@@ -134,7 +132,7 @@ static void every_single_page_can_come_and_go(void **state) {
     empty_set();
     for (unsigned i = 0; i < BUDDY_PAGES; i++)
         buddy_insert(&set, i * 4099 % BUDDY_PAGES, 1); /* each page once, in a scattered order */
-    assert_int_equal(set.count[BUDDY_MAX_ORDER], 1);
+    assert_int_equal(buddy_count(&set, BUDDY_MAX_ORDER), 1);
     memset(model, 1, sizeof model);
     for (unsigned i = 0; i < BUDDY_PAGES; i++)
         buddy_remove(&set, i * 5003 % BUDDY_PAGES, 1);
@@ -153,84 +151,60 @@ static void order_for_is_the_smallest_that_holds(void **state) {
 
 /* ---- faults ------------------------------------------------------------------------------------ */
 
-/* The word of an order's bits that holds the block at page: the layout in buddy.c. */
-static uint64_t *word_of(unsigned order, unsigned page) {
-    unsigned at = 0;
-    for (unsigned below = 0; below < order; below++)
-        at += (unsigned)((BUDDY_PAGES >> below) + 63) / 64;
-    return &set.words[at + (page >> order) / 64];
-}
-
-/* Adds a block with all counters right, merging nothing. */
-static void force_block(unsigned order, unsigned page) {
-    unsigned index = page >> order;
-    *word_of(order, page) |= (uint64_t)1 << index % 64;
-    set.busy[order][index / 64 / 64] |= (uint64_t)1 << index / 64 % 64;
-    set.count[order]++;
-    set.orders |= 1u << order;
-    set.pages += 1u << order;
-}
-
 static void start_with_some_blocks(void) {
     empty_set();
-    buddy_insert(&set, 64, 8);    /* order 3 */
-    buddy_insert(&set, 4097, 1);  /* order 0, in the upper half */
-    buddy_insert(&set, 4160, 64); /* order 6 */
+    buddy_insert(&set, 64, 8);    /* order 3, in word 1 */
+    buddy_insert(&set, 4097, 1);  /* order 0, in word 64 */
+    buddy_insert(&set, 4160, 64); /* order 6: word 65 */
     assert_string_equal(buddy_verify(&set), "");
 }
 
-static void a_page_in_two_blocks_breaks_1(void **state) {
-    (void)state;
-    start_with_some_blocks();
-    force_block(0, 66);
-    assert_string_equal(buddy_verify(&set), "INV-BUDDY-1");
-    start_with_some_blocks();
-    force_block(BUDDY_MAX_ORDER, 0);
-    assert_string_equal(buddy_verify(&set), "INV-BUDDY-1");
-}
-
-static void unmerged_buddies_break_2(void **state) {
-    (void)state;
-    for (unsigned order = 0; order < BUDDY_MAX_ORDER; order++) {
-        empty_set();
-        force_block(order, 0);
-        assert_string_equal(buddy_verify(&set), "");
-        force_block(order, 1u << order);
-        assert_string_equal(buddy_verify(&set), "INV-BUDDY-2");
-    }
-}
-
-static void assert_breaks_3(void) {
-    assert_string_equal(buddy_verify(&set), "INV-BUDDY-3");
+static void assert_breaks(const char *invariant) {
+    assert_string_equal(buddy_verify(&set), invariant);
     start_with_some_blocks();
 }
 
-static void wrong_counters_break_3(void **state) {
+static void a_wrong_number_of_pages_breaks_1(void **state) {
     (void)state;
     start_with_some_blocks();
     set.pages++;
-    assert_breaks_3();
-    set.orders ^= 1u << 3;
-    assert_breaks_3();
-    set.orders |= 1u << 9;
-    assert_breaks_3();
-    set.count[6]++;
-    assert_breaks_3();
-    *word_of(3, 64) = 0;
-    assert_breaks_3();
+    assert_breaks("INV-BUDDY-1");
+    set.pages -= 64;
+    assert_breaks("INV-BUDDY-1");
+    set.free[1] |= 0xff00; /* eight pages more, and the summary agrees */
+    set.orders.of[1] = 1 << 4;
+    assert_breaks("INV-BUDDY-1");
 }
 
-static void a_wrong_summary_of_words_breaks_3(void **state) {
+/* For each order: a block that the summary does not tell of, and one that it tells of in vain. */
+static void wrong_orders_of_a_word_break_2(void **state) {
+    (void)state;
+    for (unsigned order = 0; order <= 6; order++)
+        for (unsigned word = 0; word < BUDDY_WORDS; word += BUDDY_WORDS - 1) {
+            empty_set();
+            buddy_insert(&set, word * 64, 1u << order);
+            assert_int_equal(set.orders.of[word], 1u << order);
+            set.orders.of[word] = 0;
+            assert_string_equal(buddy_verify(&set), "INV-BUDDY-2");
+            set.orders.of[word] = (uint8_t)(1u << order | 1u << (order + 1) % 7);
+            assert_string_equal(buddy_verify(&set), "INV-BUDDY-2");
+        }
+    start_with_some_blocks();
+    set.free[1] = 0;
+    assert_breaks("INV-BUDDY-2");
+    set.orders.of[127] = 1u << 7; /* an order that no word has */
+    assert_breaks("INV-BUDDY-2");
+}
+
+static void a_wrong_summary_of_whole_words_breaks_3(void **state) {
     (void)state;
     start_with_some_blocks();
-    set.busy[0][1] = 0;
-    assert_breaks_3();
-    set.busy[3][0] = 0;
-    assert_breaks_3();
-    set.busy[0][0] |= 4; /* a word without bits */
-    assert_breaks_3();
-    set.busy[13][1] |= 1; /* a word that does not exist */
-    assert_breaks_3();
+    set.whole[1] = 0;
+    assert_breaks("INV-BUDDY-3");
+    set.whole[0] |= 2; /* a word of which some pages are in the set */
+    assert_breaks("INV-BUDDY-3");
+    set.whole[1] |= (uint64_t)1 << 63; /* one without any */
+    assert_breaks("INV-BUDDY-3");
 }
 
 int main(void) {
@@ -239,10 +213,9 @@ int main(void) {
         cmocka_unit_test(whole_set_is_one_block),
         cmocka_unit_test(every_single_page_can_come_and_go),
         cmocka_unit_test(order_for_is_the_smallest_that_holds),
-        cmocka_unit_test(a_page_in_two_blocks_breaks_1),
-        cmocka_unit_test(unmerged_buddies_break_2),
-        cmocka_unit_test(wrong_counters_break_3),
-        cmocka_unit_test(a_wrong_summary_of_words_breaks_3),
+        cmocka_unit_test(a_wrong_number_of_pages_breaks_1),
+        cmocka_unit_test(wrong_orders_of_a_word_break_2),
+        cmocka_unit_test(a_wrong_summary_of_whole_words_breaks_3),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

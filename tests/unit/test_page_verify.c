@@ -104,7 +104,7 @@ static void an_unbroken_lock_means_no_repair(void) {
     take_dirty(5);
     page_state.dirty_pages += 3;
     page_repair();
-    must(strcmp(page_verify(), "INV-BUDDY-3") == 0);
+    must(strcmp(page_verify(), "INV-BUDDY-1") == 0);
 }
 
 /* ---- faults ------------------------------------------------------------------------------------ */
@@ -154,10 +154,10 @@ static void planted_faults_are_named(void) {
         slab_head[i] = own;
     }
     page_state.clean_pages++;
-    must_break("INV-BUDDY-3");
+    must_break("INV-BUDDY-1");
     page_state.clean_pages--;
     region->dirty.pages++;
-    must_break("INV-BUDDY-3");
+    must_break("INV-BUDDY-1");
     region->dirty.pages--;
     struct fit fit = region->fit;
     fit_clear(&region->fit);

@@ -13,7 +13,7 @@ from . import elf, memory, procfs
 from .errors import NoQuarry, ToolError
 
 MAGIC = b"QUARRY1\0"
-VERSION = 3
+VERSION = 4
 ABSENT, FREE, RUN, CONT, SLAB = range(5)
 _NAME_BYTES = 32
 _MAX_FIELDS = 4096
@@ -293,12 +293,20 @@ class Heap:
             yield region
 
     def _blocks(self, region: int, name: str) -> tuple[int, ...]:
-        """Free blocks per order of a region's set."""
-        return memory.numbers(
-            self.pid,
-            region + self.offset(name) + self.offset("buddy.count"),
-            f"{self.count('orders')}I",
-        )
+        """Free blocks per order of a region's set: aligned groups of pages that are in no larger one."""
+        address = region + self.offset(name) + self.offset("buddy.free")
+        groups = int.from_bytes(memory.read(self.pid, address, self.count("region_pages") // 8), "little")
+        counts = []
+        for order in range(self.count("orders")):
+            firsts = self._firsts(2 << order) if order + 1 < self.count("orders") else 0
+            pairs = groups & groups >> (1 << order) & firsts
+            counts.append(groups.bit_count() - 2 * pairs.bit_count())
+            groups = pairs
+        return tuple(counts)
+
+    def _firsts(self, pages: int) -> int:
+        """The bit of the first page of each aligned group of so many pages."""
+        return ((1 << self.count("region_pages")) - 1) // ((1 << pages) - 1)
 
     def _slabs(self, region: Region) -> Iterator[Slab]:
         used = self.number(region.address + self.offset("region.slots_used"), "I")
