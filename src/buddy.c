@@ -42,7 +42,7 @@ enum { WORD_ORDER = 6 }; /* a word of bits is a block of 2^6 of what they stand 
 
 /* Of aligned groups of 2^order free bits, each given by its first, those whose buddy is free as well and
  * that come first of the two. */
-static inline uint64_t pairs(uint64_t groups, unsigned order) {
+static ALWAYS_INLINE uint64_t pairs(uint64_t groups, unsigned order) {
     static const uint64_t aligned[WORD_ORDER] = {0x5555555555555555, 0x1111111111111111,
                                                  0x0101010101010101, 0x0001000100010001,
                                                  0x0000000100000001, 0x0000000000000001};
@@ -50,7 +50,7 @@ static inline uint64_t pairs(uint64_t groups, unsigned order) {
 }
 
 /* Those of them that are in no pair. */
-static inline uint64_t singles(uint64_t groups, uint64_t merged, unsigned order) {
+static ALWAYS_INLINE uint64_t singles(uint64_t groups, uint64_t merged, unsigned order) {
     return groups & ~(merged | merged << (1u << order));
 }
 
@@ -63,17 +63,23 @@ static uint64_t blocks_in(uint64_t word, unsigned order) {
     return singles(word, pairs(word, order), order);
 }
 
-/* Bit o: some block is of order o. */
+/* Notes whether some block is of this order; returns what is left for larger ones. */
+static ALWAYS_INLINE uint64_t note_order(uint64_t groups, unsigned order, unsigned *orders) {
+    uint64_t merged = pairs(groups, order);
+    *orders |= (unsigned)(singles(groups, merged, order) != 0) << order;
+    return merged;
+}
+
+/* Bit o: some block is of order o.  Runs for each word that changes: no loop, so that all shifts are
+ * by constants, and no step more than there are orders. */
 static unsigned orders_in(uint64_t word) {
+    unsigned orders = 0;
     if (word == ALL)
         return 1u << WORD_ORDER;
-    unsigned orders = 0;
-    for (unsigned order = 0; word; order++) {
-        uint64_t merged = pairs(word, order);
-        if (singles(word, merged, order))
-            orders |= 1u << order;
-        word = merged;
-    }
+    if (word && (word = note_order(word, 0, &orders)) && (word = note_order(word, 1, &orders)) &&
+        (word = note_order(word, 2, &orders)) && (word = note_order(word, 3, &orders)) &&
+        (word = note_order(word, 4, &orders)))
+        note_order(word, 5, &orders);
     return orders;
 }
 
@@ -124,9 +130,10 @@ static bool is_one_block(const struct buddy *set) {
 uint32_t buddy_orders(const struct buddy *set) {
     if (is_one_block(set))
         return 1u << BUDDY_MAX_ORDER;
+    const uint64_t *eight = set->orders.eight;
     uint64_t all = 0;
-    for (unsigned i = 0; i < BUDDY_EIGHTS; i++)
-        all |= set->orders.eight[i];
+    for (unsigned i = 0; i < BUDDY_EIGHTS; i += 4)
+        all |= eight[i] | eight[i + 1] | eight[i + 2] | eight[i + 3];
     all |= all >> 32;
     all |= all >> 16;
     all |= all >> 8;
