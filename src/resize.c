@@ -87,9 +87,9 @@ static bool check_run(const void *block) {
     return !cached;
 }
 
-/* A run or a mapping. */
-static void *resize_large(void *block, size_t size) {
-    size_t usable = heap_place(block, "realloc"), pages = page_run_pages((uintptr_t)block);
+/* A run of so many pages; a mapping, or no block at all, where there are none. */
+static void *resize_large(void *block, size_t pages, size_t size) {
+    size_t usable = pages ? pages << PAGE_SHIFT : heap_place(block, "realloc");
     if (!usable || (pages && !check_run(block)))
         return NULL;
     if (size_fits(size, usable, 0))
@@ -148,8 +148,13 @@ void *heap_resize(void *block, size_t size) {
     heap_enter();
     if (UNLIKELY(size >= LOAD_RELAXED(heap_plain_below)) && resize_hardened(block, size, &result))
         return result;
-    unsigned class_index = heap_class_of(block);
-    return class_index ? resize_object(class_index, block, size) : resize_large(block, size);
+    unsigned class_index = pagemap_class(block);
+    size_t pages = 0;
+    if (UNLIKELY(!class_index || sizeclass_is_run(class_index))) {
+        pages = page_run_pages((uintptr_t)block);
+        class_index = pages ? 0 : heap_class_of(block); /* not every slab is in the class map */
+    }
+    return class_index ? resize_object(class_index, block, size) : resize_large(block, pages, size);
 }
 
 /* ---- checks of C23's sized frees ----------------------------------------------------------------- */
