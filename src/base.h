@@ -89,6 +89,9 @@ static inline unsigned bit_highest(uint64_t w) {
     return 63u - (unsigned)__builtin_clzll(w);
 }
 
+/* A word of eight bytes that are all the same. */
+#define EACH_BYTE(value) ((value) * (uint64_t)0x0101010101010101)
+
 /* The n lowest bits set; n is 0..64. */
 static inline uint64_t bit_mask(unsigned n) {
     return n >= 64 ? ~(uint64_t)0 : ((uint64_t)1 << n) - 1;

@@ -36,7 +36,6 @@
 enum { WORD_ORDER = 6 }; /* a word of bits is a block of 2^6 of what they stand for */
 
 #define ALL bit_mask(64)
-#define EACH_BYTE(value) ((value) * (uint64_t)0x0101010101010101)
 
 /* ---- the blocks of one word ---------------------------------------------------------------------- */
 
@@ -160,10 +159,25 @@ static unsigned page_shift(unsigned order) {
     return order < WORD_ORDER ? 0 : WORD_ORDER;
 }
 
-unsigned buddy_count(const struct buddy *set, unsigned order) {
+static unsigned count_in(uint64_t word) {
     unsigned count = 0;
-    for (unsigned index = 0; index < words_for(order); index++)
-        count += (unsigned)__builtin_popcountll(blocks_of(set, order, index));
+    if (word == ALL)
+        return 1;
+    for (unsigned order = 0; word; order++) {
+        uint64_t merged = pairs(word, order);
+        count += (unsigned)__builtin_popcountll(singles(word, merged, order));
+        word = merged;
+    }
+    return count;
+}
+
+unsigned buddy_blocks(const struct buddy *set) {
+    if (is_one_block(set))
+        return 1;
+    unsigned count = count_in(set->whole[0]) + count_in(set->whole[1]);
+    for (unsigned index = 0; index < BUDDY_WORDS; index++)
+        if (set->orders.of[index] & bit_mask(WORD_ORDER))
+            count += count_in(set->free[index]);
     return count;
 }
 

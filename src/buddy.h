@@ -41,8 +41,8 @@ static inline bool buddy_has(const struct buddy *set, unsigned page) {
 /* Bit o: the set has a block of order o. */
 uint32_t buddy_orders(const struct buddy *set);
 
-/* How many blocks of exactly this order there are. */
-unsigned buddy_count(const struct buddy *set, unsigned order);
+/* How many blocks there are, of all orders. */
+unsigned buddy_blocks(const struct buddy *set);
 
 /* The first page of the smallest block of at least min_order, lowest address first, and its order;
  * -1 if there is none. */

@@ -39,8 +39,6 @@ static union {
     uint8_t list[8];
 } longest_lists[REGION_MAX / 8][2];
 
-#define EACH_BYTE(value) ((value) * (uint64_t)0x0101010101010101)
-
 _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "list[0] is the lowest byte of word");
 _Static_assert(FIT_BINS < 128, "no sum of two bytes carries into the next one");
 

@@ -16,9 +16,8 @@ void page_count(struct page_counts *counts) {
     lock_take(&S.lock);
     size_t blocks = 0;
     for (uint32_t rank = 0; rank < pagemap_region_count; rank++)
-        for (unsigned order = 0; order < BUDDY_ORDERS; order++)
-            blocks += buddy_count(&pagemap_regions[rank]->dirty, order) +
-                      buddy_count(&pagemap_regions[rank]->clean, order);
+        blocks += buddy_blocks(&pagemap_regions[rank]->dirty) +
+                  buddy_blocks(&pagemap_regions[rank]->clean);
     struct extent top = zone_top();
     *counts = (struct page_counts){
         .zone_bytes = S.zone_pages << PAGE_SHIFT,
