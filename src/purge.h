@@ -17,7 +17,7 @@
 
 #define CREDIT_FIRST_NS ((uint64_t)2 * 1000 * 1000)
 #define GROWTH_NS ((uint64_t)800)             /* earned by a page that the heap grows by ... */
-#define BURST_NS ((uint64_t)30 * 1000 * 1000) /* ... up to this; and what may be earned at once */
+#define BURST_NS ((uint64_t)33 * 1000 * 1000) /* ... up to this; and what may be earned at once */
 
 /* What is to be purged.  Holes leave RUNS_NS for runs: a nanosecond gives back ten times as much there. */
 enum purge_kind { PURGE_RUNS, PURGE_HOLES, PURGE_KINDS };

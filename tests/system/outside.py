@@ -11,7 +11,7 @@ import struct
 import subprocess
 
 MAGIC = b"QUARRY1\0"
-VERSION = 3
+VERSION = 4
 NAME_BYTES = 32
 ABSENT, FREE, RUN, CONT, SLAB = range(5)
 
