@@ -58,8 +58,8 @@ bool huge_fill(void) {
         (!extent_find_clean(HUGE_BYTES, HUGE_BYTES, &place) &&
          !zone_grow(HUGE_PAGES, HUGE_BYTES, &place)))
         return false;
-    size_t dirty_pages =
-        purge_hold(place); /* the break grows from what is free below it, dirty or not */
+    /* The break grows from what is free below it, dirty or not. */
+    size_t dirty_pages = purge_hold(place);
     purge_note_taken(HUGE_PAGES - dirty_pages);
     lock_drop(&S.lock);
     bool filled = os_make_huge((void *)place.start, HUGE_BYTES);

@@ -37,9 +37,8 @@ static struct lock lock = LOCK_INITIALISER(LOCK_MAPPING);
 struct mapping_table *mapping_table; /* guarded by lock, as all below */
 static size_t moving;                /* blocks that are out of the table and will come back */
 static struct mapping_counts counts;
-static size_t crowded_above =
-    SIZE_MAX;              /* with more blocks than this no new one should be a mapping */
-static size_t guard_bytes; /* behind each block; the same for all */
+static size_t crowded_above = SIZE_MAX; /* with more blocks no new one should be a mapping */
+static size_t guard_bytes;              /* behind each block; the same for all */
 
 void mapping_guard_all(void) {
     guard_bytes = os_page_bytes();
