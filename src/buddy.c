@@ -24,8 +24,8 @@
  *   INV-BUDDY-2  orders agrees with free.
  *   INV-BUDDY-3  whole agrees with free.
  *
- * COST     insert and remove: some fifty instructions for each word that changes in part, five for one
- *          that changes wholly, whatever the neighbours are.
+ * COST     insert and remove: a few stores for each word, and at most six steps where it changes in part,
+ *          whatever the neighbours are.
  *
  * WHY NOT  Links inside free pages: reading them faults purged pages in, and a stray write into
  *          freed memory would steer the allocator.  A bit for each block that there is: a run of 250

@@ -103,6 +103,9 @@ static void touch(void *table, size_t bytes) {
     }
 }
 
+_Static_assert(offsetof(struct region, fit.node) <= PAGE_BYTES,
+               "storing a region's base makes its sets resident as well");
+
 static bool add_region(uintptr_t base) {
     struct region ***leaf = &pagemap_root[base >> (REGION_SHIFT + LEAF_BITS)];
     if (!*leaf) {
@@ -120,7 +123,6 @@ static bool add_region(uintptr_t base) {
     STORE_RELAXED(mapped_bytes, mapped_bytes + bytes);
     region->base = base;
     region->rank = pagemap_region_count;
-    touch(&region->clean, sizeof region->clean);
     pagemap_regions[region->rank] = region;
     STORE_RELEASE(pagemap_region_count, region->rank + 1);
     STORE_RELEASE((*leaf)[(base >> REGION_SHIFT) & (LEAF_ENTRIES - 1)], region);

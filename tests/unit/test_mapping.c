@@ -248,8 +248,8 @@ static void what_cannot_be_unmapped_is_purged(void) {
     must_hold(shadow_violation());
 }
 
-static void refuse(unsigned kind, void *block) {
-    fake_os.fail_kinds = FAKE_BIT(kind);
+static void give_and_be_refused(void *block) {
+    fake_os.fail_kinds = FAKE_BIT(FAKE_UNMAP);
     mapping_give(block);
     fake_os.fail_kinds = 0;
 }
@@ -262,7 +262,7 @@ static void a_refused_split_is_remembered_until_a_quarter_is_gone(void) {
         must((blocks[i].start = mapping_take(PAGE, 1)) != NULL);
     mapping_give(blocks[40].start);
     must(!mapping_crowded());
-    refuse(FAKE_UNMAP, blocks[39].start); /* 39 are left, of which 30 are three quarters */
+    give_and_be_refused(blocks[39].start); /* 39 are left, of which 30 are three quarters */
     must(mapping_crowded());
     for (size_t i = 30; i < 39; i++) {
         must(mapping_crowded());
@@ -275,14 +275,13 @@ static void a_refused_split_is_remembered_until_a_quarter_is_gone(void) {
 }
 
 static void the_only_block_may_be_refused_without_an_end_to_mappings(void) {
-    refuse(FAKE_UNMAP, mapping_take(PAGE, 1));
+    give_and_be_refused(mapping_take(PAGE, 1));
     must(!mapping_crowded()); /* none are left that could become fewer */
     must(mapping_take(PAGE, 1) && mapping_take(PAGE, 1) && !mapping_crowded());
     must_hold(shadow_violation());
 }
 
-/* What is cut off for alignment, and guards. */
-static void every_split_counts(void) {
+static void a_cut_for_alignment_counts(void) {
     for (size_t i = 0; i < 8; i++)
         must(mapping_take(PAGE, 1));
     fake_os.fail_kinds = FAKE_BIT(FAKE_UNMAP);
@@ -290,6 +289,25 @@ static void every_split_counts(void) {
     fake_os.fail_kinds = 0;
     must(is_aligned(aligned, 64 * KIB) && mapping_crowded());
     must(mapping_give(aligned) == PAGE);
+    must_hold(shadow_violation());
+}
+
+static void a_guard_counts(void) {
+    mapping_guard_all();
+    for (size_t i = 0; i < 8; i++)
+        must(mapping_take(PAGE, 1));
+    fake_os.fail_kinds = FAKE_BIT(FAKE_SEAL);
+    must(!mapping_crowded() && mapping_take(PAGE, 1) == NULL);
+    must(mapping_crowded() && mapping_live() == 8);
+    must_hold(shadow_violation());
+}
+
+static void sealing_a_block_counts(void) {
+    void *block = mapping_take(PAGE, 1);
+    for (size_t i = 0; i < 8; i++)
+        must(mapping_take(PAGE, 1));
+    fake_os.fail_kinds = FAKE_BIT(FAKE_SEAL);
+    must(!mapping_seal(block) && mapping_crowded());
     must_hold(shadow_violation());
 }
 
@@ -307,7 +325,9 @@ int main(void) {
         body_test(what_cannot_be_unmapped_is_purged),
         body_test(a_refused_split_is_remembered_until_a_quarter_is_gone),
         body_test(the_only_block_may_be_refused_without_an_end_to_mappings),
-        body_test(every_split_counts),
+        body_test(a_cut_for_alignment_counts),
+        body_test(a_guard_counts),
+        body_test(sealing_a_block_counts),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

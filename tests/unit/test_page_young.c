@@ -56,6 +56,26 @@ static void an_excess_above_what_is_in_use_goes_at_once(void) {
     must_be_sound();
 }
 
+/* What the heap has earned by wanting pages back becomes less with time: also while it only takes. */
+static void an_excess_that_comes_of_a_falling_bound_is_noted(void) {
+    use_much();
+    page_state.budget_pages = 20 * MIB / PAGE_BYTES;
+    page_state.budget_ns = fake_os.clock_ns;
+    page_state.purged_outstanding = 1;
+    give(0, 20);
+    must(dirty_bytes() == page_trim_bound() && page_state.excess_ns == 0);
+    pass(10 * (uint64_t)SECOND_NS);
+    must(!page_excess_is_old());
+    take_dirty(4 * RUN_PAGES); /* fits nowhere in what is dirty */
+    must(dirty_bytes() == 20 * MIB && page_trim_bound() < 10 * MIB);
+    must(page_state.excess_ns != 0 && !page_excess_is_old());
+    pass(SECOND_NS);
+    must(page_excess_is_old());
+    page_settle();
+    must(dirty_bytes() <= page_trim_bound());
+    must_be_sound();
+}
+
 /* After each of these what is free next is a new excess, and young. */
 static void take_it_again(void) {
     for (size_t i = 0; i < 20; i++)
@@ -177,6 +197,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         body_test(an_excess_is_left_alone_for_a_second),
         body_test(an_excess_above_what_is_in_use_goes_at_once),
+        body_test(an_excess_that_comes_of_a_falling_bound_is_noted),
         body_test(an_excess_that_ended_is_forgotten),
         body_test(in_a_heap_that_empties_none_is_young),
         body_test(a_class_that_falls_tells_of_it),
