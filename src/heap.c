@@ -125,13 +125,13 @@ void heap_attend(void) {
 
 /* ---- allocation ---------------------------------------------------------------------------------- */
 
-static bool wants_mapping(size_t size) {
+bool heap_wants_mapping(size_t size) {
     return size >= LOAD_RELAXED(mmap_threshold) && mapping_live() < LOAD_RELAXED(mmap_max) &&
            !mapping_crowded();
 }
 
 bool heap_must_map(size_t size) {
-    return LOAD_RELAXED(threshold_fixed) && wants_mapping(size);
+    return LOAD_RELAXED(threshold_fixed) && heap_wants_mapping(size);
 }
 
 static bool has_class(size_t size, size_t align) {
@@ -153,7 +153,7 @@ static void *take_run(size_t size, size_t align, bool *zero) {
 
 /* What the heap grows by for a block above SMALL_MAX. */
 static size_t bytes_taken(size_t size, size_t align) {
-    return wants_mapping(size) ? size : heap_run_pages(size, align) << PAGE_SHIFT;
+    return heap_wants_mapping(size) ? size : heap_run_pages(size, align) << PAGE_SHIFT;
 }
 
 /* In front of a guard a block is as long as was asked for, without what a canary makes it longer by. */
@@ -163,7 +163,7 @@ static void *take_mapping(size_t size, size_t align) {
 }
 
 static void *try_large(size_t size, size_t align, bool *zero) {
-    bool mapping_first = wants_mapping(size);
+    bool mapping_first = heap_wants_mapping(size);
     if (!limit_admits(bytes_taken(size, align)))
         return NULL;
     *zero = true;
@@ -228,7 +228,7 @@ void *heap_take_pages(size_t bytes, size_t align) {
 }
 
 static void *take_object(unsigned class_index, size_t size, size_t align, bool *zero) {
-    bool map = UNLIKELY(wants_mapping(size)) && limit_admits(round_up(size, os_page_bytes()));
+    bool map = UNLIKELY(heap_wants_mapping(size)) && limit_admits(round_up(size, os_page_bytes()));
     void *block = map ? take_mapping(size, align) : NULL;
     *zero = block != NULL;
     return block ? block : take_small(class_index);

@@ -37,6 +37,9 @@ void heap_refuse(size_t more_bytes);
 /* Makes room where the kernel refuses memory or a limit is reached; false where that is in vain. */
 bool heap_relieve(size_t size);
 
+/* Whether a block of so many bytes becomes a mapping. */
+bool heap_wants_mapping(size_t size);
+
 /* Whether the user wants a block of so many bytes to be a mapping, which goes back when it is freed. */
 bool heap_must_map(size_t size);
 

@@ -42,6 +42,8 @@ struct page_state page_state = {.lock = LOCK_INITIALISER(LOCK_PAGE),
 /* What another thread purges comes back: a few milliseconds for the largest. */
 enum { HELD_YIELDS = 10000 };
 
+enum { ROOM_SHARE = 4 }; /* of a run's length that is free at each end of a roomy place */
+
 /* ---- runs ---------------------------------------------------------------------------------------- */
 
 /* Stores the head of a run; in later regions of a very long one, first, the words that say so. */
@@ -61,19 +63,28 @@ void run_set_heads(struct extent run, enum head_kind kind) {
         pagemap_set_head(region, pagemap_page(region, run.start), head);
 }
 
-static ALWAYS_INLINE bool take_free(size_t pages, size_t align_bytes, struct extent *place,
-                                    bool *zero) {
+static ALWAYS_INLINE bool find_place(size_t pages, size_t align_bytes, struct extent *place) {
     size_t bytes = pages << PAGE_SHIFT;
     if (UNLIKELY(S.huge_percent) && pages <= HUGE_RUN_PAGES &&
         !extent_find_dirty(bytes, align_bytes, place))
         huge_fill();
-    if (!extent_find(bytes, align_bytes, place) &&
-        !(hot_merge_all() && extent_find(bytes, align_bytes, place)) &&
-        !zone_grow(pages, align_bytes, place) && !extent_find_any(bytes, align_bytes, place))
+    return extent_find(bytes, align_bytes, place) ||
+           (hot_merge_all() && extent_find(bytes, align_bytes, place)) ||
+           zone_grow(pages, align_bytes, place) || extent_find_any(bytes, align_bytes, place);
+}
+
+/* Returns whether the place is known to read as zero. */
+static ALWAYS_INLINE bool claim(struct extent place) {
+    size_t dirty = extent_remove(place);
+    purge_note_taken(((place.end - place.start) >> PAGE_SHIFT) - dirty);
+    return dirty == 0;
+}
+
+static ALWAYS_INLINE bool take_free(size_t pages, size_t align_bytes, struct extent *place,
+                                    bool *zero) {
+    if (!find_place(pages, align_bytes, place))
         return false;
-    size_t dirty = extent_remove(*place);
-    purge_note_taken(pages - dirty);
-    *zero = dirty == 0;
+    *zero = claim(*place);
     return true;
 }
 
@@ -119,6 +130,29 @@ uintptr_t page_run_take(size_t pages, size_t align_bytes, bool *zero) {
 size_t page_run_pages(uintptr_t address) {
     uint32_t head = pagemap_head(address);
     return address % PAGE_BYTES == 0 && head_kind(head) == HEAD_RUN ? head_argument(head) : 0;
+}
+
+/* The free pages at each end of a roomy run.  Where it may not cross regions, the whole place may not. */
+static size_t room_beside(size_t pages) {
+    size_t room = pages / ROOM_SHARE, most = (RUN_CROSS_BYTES >> PAGE_SHIFT) - 1;
+    return run_may_cross(pages << PAGE_SHIFT) ? room : min_size(room, (most - pages) / 2);
+}
+
+/* The gap before the run is there for its neighbour, which may be one that grows as well. */
+uintptr_t page_run_take_roomy(size_t pages) {
+    struct extent place;
+    size_t room = room_beside(pages), whole = pages + 2 * room;
+    lock_take(&S.lock);
+    bool found = !purge_never() && whole <= PAGE_RUN_MAX && find_place(whole, PAGE_BYTES, &place);
+    if (found) {
+        place.start += room << PAGE_SHIFT;
+        place.end -= room << PAGE_SHIFT;
+        claim(place);
+        run_set_heads(place, HEAD_RUN);
+    }
+    purge_note_less();
+    lock_drop(&S.lock);
+    return found ? place.start : 0;
 }
 
 static void give_locked(struct extent run) {

@@ -3,7 +3,7 @@
  * resize: realloc, and what a size that the program gives back may be.
  *
  * PURPOSE  Leave a block where it is as long as it is a good home; else let it grow or shrink in place, or by
- *          mremap; move it last.
+ *          mremap; move it last, and where it can be seen that it will grow again, to a place with room.
  *
  * RULE     free_sized accepts just the sizes for which realloc would have left the block in place.
  */
@@ -17,6 +17,8 @@
 #include "report.h"
 
 #include <string.h>
+
+enum { GROWS_AGAIN = 4 }; /* a step below this part of the old length */
 
 #define KEEP_ANYWAY ((size_t)128) /* a block this small is not worth moving to shrink it */
 
@@ -53,8 +55,21 @@ static void *resize_object(unsigned class_index, void *block, size_t size) {
     return fresh;
 }
 
-static void *move(void *block, size_t old, size_t size) {
-    void *fresh = take_copy(block, old, size);
+/* A run that grows by a small part of its length will do so again: it goes where it may, so that what is copied in
+ * all is a few times its last length, whatever the steps.  Who grows by more sees to that. */
+static void *take_roomy(size_t old, size_t size) {
+    bool soon_again = size > SMALL_MAX && size > old && size - old < old / GROWS_AGAIN;
+    bool plain = size < LOAD_RELAXED(heap_plain_below) && !heap_wants_mapping(size);
+    size_t pages = heap_run_pages(size, 1);
+    uintptr_t run = soon_again && plain ? page_run_take_roomy(pages) : 0;
+    if (run)
+        pagemap_set_class(run, 1, sizeclass_of_run(pages));
+    return (void *)run;
+}
+
+static void *move(void *block, size_t old, size_t size, bool is_run) {
+    void *roomy = is_run ? take_roomy(old, size) : NULL;
+    void *fresh = roomy ? memcpy(roomy, block, old) : take_copy(block, old, size);
     if (fresh)
         heap_free(block, "realloc");
     return fresh;
@@ -106,7 +121,7 @@ static void *resize_large(void *block, size_t pages, size_t size) {
         if (moved)
             return moved;
     }
-    void *fresh = move(block, usable, size);
+    void *fresh = move(block, usable, size, pages != 0);
     bool stays = !fresh && must_map && resize_run(block, pages, size);
     return stays ? block : fresh;
 }
@@ -115,7 +130,8 @@ static void *resize_large(void *block, size_t pages, size_t size) {
 static SELDOM void *resize_exactly(void *block, size_t old, size_t size) {
     bool fits = size <= old && size_fits(size + harden_extra(), heap_place(block, "realloc"),
                                          heap_class_of(block));
-    return (fits || size == old) && harden_stays(block, size) ? block : move(block, old, size);
+    return (fits || size == old) && harden_stays(block, size) ? block
+                                                              : move(block, old, size, false);
 }
 
 static bool kept_whole; /* blocks are there that were not cut when they shrank */
@@ -139,7 +155,8 @@ static SELDOM bool resize_hardened(void *block, size_t size, void **result) {
     if (exact)
         *result = resize_exactly(block, old, size);
     else
-        *result = fits_whole(size, old, heap_class_of(block)) ? block : move(block, old, size);
+        *result =
+            fits_whole(size, old, heap_class_of(block)) ? block : move(block, old, size, false);
     return true;
 }
 

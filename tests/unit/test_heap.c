@@ -155,6 +155,49 @@ static void a_refused_realloc_leaves_the_block(void) {
 
 /* ---- what is not touched ------------------------------------------------------------------------- */
 
+/* ---- runs that grow ------------------------------------------------------------------------------- */
+
+/* Resizes a run, which keeps its route and its bytes; whether it moved. */
+static bool grow(char **block, size_t old, size_t size) {
+    char *moved = api_realloc(*block, size);
+    must(moved && route_of(moved) == RUN);
+    for (size_t i = 0; i < old; i++)
+        must(moved[i] == 0x77);
+    memset(moved + old, 0x77, size - old);
+    bool has_moved = moved != *block;
+    *block = moved;
+    return has_moved;
+}
+
+/* Of 50 steps each, what grows by a quarter before it moves again moves eight times. */
+static void what_grows_by_small_steps_moves_seldom(void) {
+    char *blocks[2] = {take(20 * KIB, RUN), take(20 * KIB, RUN)};
+    unsigned moves = 0;
+    for (size_t size = 22 * KIB; size <= 120 * KIB; size += 2 * KIB)
+        for (size_t i = 0; i < 2; i++)
+            moves += grow(&blocks[i], size - 2 * KIB, size);
+    must(moves >= 1 && moves <= 16);
+    api_free(blocks[0]);
+    api_free(blocks[1]);
+    must_be_sound();
+}
+
+/* Who grows by a half leaves no room: the block lies where any other would. */
+static void what_grows_by_large_steps_gets_no_room(void) {
+    char *block = take(40 * KIB, RUN), *last = take(20 * KIB, RUN);
+    must(grow(&block, 40 * KIB, 60 * KIB));
+    must(block == last + 20 * KIB);
+    must_be_sound();
+}
+
+static void what_moves_to_room_may_be_cached(void) {
+    char *block = take(40 * KIB, RUN);
+    take(20 * KIB, RUN);
+    must(grow(&block, 40 * KIB, 44 * KIB));
+    must(pagemap_class(block) == sizeclass_for_run(44 * KIB));
+    must_be_sound();
+}
+
 static void calloc_does_not_touch_what_is_zero(void) {
     static const size_t sizes[] = {100 * KIB, 10 * MIB};
     for (size_t i = 0; i < COUNT_OF(sizes); i++) {
@@ -234,6 +277,9 @@ int main(void) {
         body_test(realloc_copies_where_remapping_is_refused),
         body_test(realloc_goes_between_all_routes),
         body_test(a_refused_realloc_leaves_the_block),
+        body_test(what_grows_by_small_steps_moves_seldom),
+        body_test(what_grows_by_large_steps_gets_no_room),
+        body_test(what_moves_to_room_may_be_cached),
         body_test(calloc_does_not_touch_what_is_zero),
         body_test(calloc_clears_what_was_used),
         body_test(a_freed_mapping_raises_the_threshold),

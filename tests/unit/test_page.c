@@ -321,6 +321,52 @@ static void extending_stops_at_foreign_memory(void) {
     must_hold(page_map_matches_books());
 }
 
+static void a_roomy_run_and_the_one_before_it_may_grow(void) {
+    page_set_top_pad(0);
+    uintptr_t before = take_dirty(10);
+    uintptr_t roomy = page_run_take_roomy(100);
+    must(roomy && page_run_pages(roomy) == 100);
+    uint64_t calls = fake_os.calls;
+    must(page_run_extend(before, 10 + 25) && !page_run_extend(before, 10 + 26));
+    must(page_run_extend(roomy, 100 + 25));
+    must(fake_os.calls == calls);
+    must_be_sound();
+}
+
+/* A hole with room to spare is used as well as what the heap would grow by. */
+static void a_roomy_run_goes_to_the_middle_of_a_hole(void) {
+    uintptr_t hole = take_dirty(150);
+    take_dirty(1);
+    must(page_run_give(hole));
+    must(page_run_take_roomy(100) == hole + 25 * PAGE_BYTES);
+    must_be_sound();
+}
+
+static void a_roomy_run_below_a_mib_lies_in_one_region(void) {
+    static const size_t pages[] = {100, 200, 254, 255};
+    for (size_t i = 0; i < 400; i++) {
+        size_t length = pages[i / 100];
+        uintptr_t run = page_run_take_roomy(length);
+        must(run && page_run_pages(run) == length);
+        must(pagemap_region(run) == pagemap_region(run + (length << PAGE_SHIFT) - 1));
+    }
+    must(page_run_take_roomy(256) != 0);
+    must_be_sound();
+}
+
+static void there_may_be_no_roomy_place(void) {
+    uintptr_t run = take_dirty(12);
+    take_all_free(); /* from here on the system refuses, and nothing is given back */
+    must(page_run_give(run));
+    must(page_run_take_roomy(8) == 0);
+    page_set_trim_threshold(MIB);
+    must(page_run_take_roomy(9) == 0); /* it would take 13 */
+    must(page_run_take_roomy(8) == run + 2 * PAGE_BYTES);
+    fake_os.fail_kinds = 0;
+    must(page_run_take_roomy(PAGE_RUN_MAX) == 0);
+    must_be_sound();
+}
+
 static void what_is_no_run_is_refused(void) {
     static int foreign;
     uintptr_t run = take_dirty(10), given = take_dirty(3);
@@ -380,6 +426,10 @@ int main(void) {
         body_test(extending_at_the_end_of_a_region_moves_the_break),
         body_test(a_short_run_never_crosses_a_region),
         body_test(extending_stops_at_foreign_memory),
+        body_test(a_roomy_run_and_the_one_before_it_may_grow),
+        body_test(a_roomy_run_goes_to_the_middle_of_a_hole),
+        body_test(a_roomy_run_below_a_mib_lies_in_one_region),
+        body_test(there_may_be_no_roomy_place),
         body_test(what_is_no_run_is_refused),
         body_test(impossible_requests_are_refused),
     };

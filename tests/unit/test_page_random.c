@@ -61,7 +61,10 @@ static void take(struct run *run) {
     bool zero = false;
     if (live_pages + pages > scenario->live_pages)
         return;
-    run->start = page_run_take(pages, align, &zero);
+    if (align == PAGE_BYTES && rng_below(&rng, 8) == 0)
+        run->start = page_run_take_roomy(pages); /* where there is such a place */
+    if (!run->start)
+        run->start = page_run_take(pages, align, &zero);
     must(run->start || scenario->flaky);
     if (!run->start)
         return;
