@@ -12,13 +12,7 @@
  *                     ^ sentinel             ^ top     ^ end = slots + capacity
  *          An empty bin takes half a stack from the slabs, a full one gives its older half back, deep ones less.
  *
- * STATES   of a bin: capacity 0 (cold) -> 8 (runs: 1 to 6) -> 16 -> 32 -> 64 -> 128 -> ... 2047 -> 0
- *          Up to 64 objects, 128 where there are threads, and 32 KiB capacity is earned by slow
- *          operations: EARN_FIRST of them for the first step, EARN_NEXT for each further one.
- *          Beyond, up to 1 MiB, by regret: objects that were taken back from the slabs after a spill.
- *          One that only fills or only drains does not grow.  While the capacities of all threads exceed the budget of max(4 MiB,
- *          live/32), or 1 MiB for each thread while that is less than live/2, each step by use costs
- *          EARN_HARD, and there is none by regret.  Runs: see cache_runs.c.
+ * STATES   of a bin: capacity 0 (cold) -> 8 (runs: 1 to 6) -> 16 -> ... 2047 -> 0: see cache_capacity.c.
  *          Every IDLE_TICKS slow operations of the thread, bins that stand where they stood are emptied.
  *          of a cache: in use by one thread <-> unused, for the next thread.  The last KEPT_WARM that
  *          were left keep their capacities (not their objects): threads replace one another.
@@ -55,24 +49,12 @@
 #include <string.h>
 
 enum {
-    CAPACITY_STEADY = 64,
-    CAPACITY_STEADY_THREADS = 128, /* a batch costs more where others may want the lock */
-    CAPACITY_STEADY_BYTES = 32 * 1024,
-    CAPACITY_STEADY_RUN_BYTES = 128 * 1024, /* or one run */
-    CAPACITY_MAX_BYTES = 1024 * 1024,
-    CAPACITY_MAX_RUN_BYTES = 512 * 1024,
     BATCH_MAX = 128,
     BATCH_BYTES = 64 * 1024,
-    EARN_FIRST = 64, /* what a program does once or twice is checked exactly: see docs/decisions */
-    EARN_NEXT = 4,
-    EARN_REGRET = 2, /* times the capacity */
-    EARN_HARD = 512,
-    IDLE_TICKS = 1024,
     LOOK_TICKS = 16,
+    IDLE_TICKS = 1024,
     EXIT_ROUNDS = 3, /* PTHREAD_DESTRUCTOR_ITERATIONS - 1 */
     KEPT_WARM = 8,
-    BUDGET_MIN = 4 * 1024 * 1024,
-    BUDGET_PER_THREAD = 1024 * 1024,
 };
 
 void *cache_no_slots[1];
@@ -178,83 +160,6 @@ static struct cache *own_cache(void) {
     return leave_calls < EXIT_ROUNDS ? make_cache() : NULL;
 }
 
-/* ---- capacity ------------------------------------------------------------------------------------ */
-
-static size_t slot_bytes(unsigned capacity) {
-    return (capacity + 1u) * sizeof(void *);
-}
-
-/* Moves the objects of a bin to a stack that can hold them.  Meanwhile it is empty: a cut loses them. */
-static bool resize_bin(struct cache *cache, unsigned class_index, unsigned capacity) {
-    void ***bin_top = &cache->top[class_index];
-    unsigned old_capacity = cache->state[class_index].capacity;
-    void **old = cache_slots(cache, class_index);
-    void **fresh = capacity ? meta_take_ready(slot_bytes(capacity)) : cache_no_slots;
-    if (!fresh)
-        return false;
-    size_t depth = (size_t)(*bin_top - old);
-    STORE_RELEASE(*bin_top, fresh);
-    memcpy(fresh + 1, old + 1, depth * sizeof *fresh);
-    STORE_RELAXED(cache->end[class_index], fresh + capacity);
-    STORE_RELEASE(*bin_top, fresh + depth);
-    STORE_RELAXED(cache->state[class_index].capacity, (uint16_t)capacity);
-    cache->state[class_index].slow_ops = 0;
-    cache->state[class_index].regret = 0;
-    if (old_capacity)
-        meta_give(old, slot_bytes(old_capacity));
-    cache_add_capacity(class_index, cache_held_bytes(class_index, capacity) -
-                                        cache_held_bytes(class_index, old_capacity));
-    return true;
-}
-
-static bool budget_exceeded(unsigned class_index) {
-    size_t live = page_live_bytes(), threads = LOAD_RELAXED(G.in_use);
-    size_t budget = max_size(live / 32, min_size(live / 2, threads * BUDGET_PER_THREAD));
-    bool runs = sizeclass_is_run(class_index);
-    budget = max_size(BUDGET_MIN, budget);
-    return LOAD_RELAXED(G.capacity_bytes[runs]) > (runs ? budget / 2 : budget);
-}
-
-/* The step to the next capacity below a limit; a bin that has reached it pays the price again and again. */
-static SELDOM void grow_bin(struct cache *cache, unsigned class_index, unsigned limit) {
-    unsigned capacity = cache->state[class_index].capacity;
-    unsigned wanted = capacity ? 2 * capacity : CAPACITY_FIRST;
-    cache->state[class_index].slow_ops = 0;
-    if (capacity < limit)
-        resize_bin(cache, class_index, (unsigned)min_size(wanted, limit));
-}
-
-static unsigned steady_limit(unsigned class_index) {
-    unsigned count = lock_single_thread() ? CAPACITY_STEADY : CAPACITY_STEADY_THREADS;
-    bool run = sizeclass_is_run(class_index);
-    return cache_capacity_limit(class_index, count,
-                                run ? CAPACITY_STEADY_RUN_BYTES : CAPACITY_STEADY_BYTES);
-}
-
-static void earn_by_use(struct cache *cache, unsigned class_index) {
-    const struct bin_state *state = &cache->state[class_index];
-    unsigned price = state->capacity ? EARN_NEXT : EARN_FIRST;
-    if (state->slow_ops < price)
-        return;
-    bool dear = budget_exceeded(class_index);
-    unsigned limit = steady_limit(class_index);
-    if (!dear || state->slow_ops >= EARN_HARD)
-        grow_bin(cache, class_index, dear && sizeclass_is_run(class_index) && limit ? 1 : limit);
-}
-
-/* count objects came from the slabs; those that had been spilled need not have been. */
-static void earn_by_regret(struct cache *cache, unsigned class_index, unsigned count) {
-    struct bin_state *state = &cache->state[class_index];
-    unsigned missed = (unsigned)min_size(count, state->spilled);
-    state->spilled = (uint16_t)(state->spilled - missed);
-    state->regret = (uint16_t)min_size(state->regret + missed, UINT16_MAX);
-    if (!state->capacity || size_classes[class_index].size > LOAD_RELAXED(cache_rules.deep_max))
-        return;
-    size_t bytes = sizeclass_is_run(class_index) ? CAPACITY_MAX_RUN_BYTES : CAPACITY_MAX_BYTES;
-    if (state->regret >= EARN_REGRET * state->capacity && !budget_exceeded(class_index))
-        grow_bin(cache, class_index, cache_capacity_limit(class_index, CAPACITY_MAX, bytes));
-}
-
 /* ---- spilling ------------------------------------------------------------------------------------ */
 
 /* How many objects move between a bin and the slabs at once: as many as a cut may lose. */
@@ -281,18 +186,25 @@ void cache_give_batch(unsigned class_index, void *const *batch, size_t count) {
     }
 }
 
-/* Gives the oldest objects, the coldest ones, of a full bin to the slabs.  The others move down as above. */
+/* Gives the oldest objects, the coldest ones, of a full bin to the slabs: a batch, and where spills follow each other as
+ * much as they gave, up to half of them, for those above move down each time.  A NULL ends the bin above each batch before
+ * its objects enter the slabs, as in a drain; to close the gap is to empty the bin for a moment. */
 static unsigned spill(struct cache *cache, unsigned class_index) {
-    void *batch[BATCH_MAX];
-    void **slots = cache_slots(cache, class_index);
-    size_t depth = (size_t)(cache->top[class_index] - slots);
-    size_t count = min_size((depth + 1) / 2, cache_batch_limit(class_index));
-    memcpy(batch, slots + 1, count * sizeof *batch);
+    void *batch[BATCH_MAX], **slots = cache_slots(cache, class_index);
+    size_t depth = (size_t)(cache->top[class_index] - slots), gone = 0;
+    size_t limit = cache_batch_limit(class_index);
+    size_t total = min_size((depth + 1) / 2, max_size(limit, cache->state[class_index].spilled));
+    while (gone < total) {
+        size_t count = min_size(total - gone, limit);
+        memcpy(batch, slots + 1 + gone, count * sizeof *batch);
+        gone += count;
+        STORE_RELEASE(slots[gone], NULL);
+        cache_give_batch(class_index, batch, count);
+    }
     STORE_RELEASE(cache->top[class_index], slots);
-    memmove(slots + 1, slots + 1 + count, (depth - count) * sizeof *slots);
-    STORE_RELEASE(cache->top[class_index], slots + depth - count);
-    cache_give_batch(class_index, batch, count);
-    return (unsigned)count;
+    memmove(slots + 1, slots + 1 + gone, (depth - gone) * sizeof *slots);
+    STORE_RELEASE(cache->top[class_index], slots + depth - gone);
+    return (unsigned)gone;
 }
 
 static void spill_all(struct cache *cache, unsigned class_index) {
@@ -328,7 +240,7 @@ static void drop_bin(struct cache *cache, unsigned class_index) {
     if (!cache->state[class_index].capacity)
         return;
     spill_all(cache, class_index);
-    resize_bin(cache, class_index, 0);
+    cache_resize_bin(cache, class_index, 0);
 }
 
 static SELDOM void drop_forbidden(struct cache *cache) {
@@ -373,7 +285,7 @@ static void count_slow_op(struct cache *cache, unsigned class_index, bool earns)
     if (earns && state->slow_ops < UINT16_MAX)
         state->slow_ops++;
     if (earns)
-        earn_by_use(cache, class_index);
+        cache_earn_by_use(cache, class_index);
     uint32_t ticks = cache->ticks + 1;
     STORE_RELAXED(cache->ticks, ticks);
     if (ticks % LOOK_TICKS == 0) {
@@ -402,7 +314,7 @@ static void *take_slowly(struct cache *cache, unsigned class_index) {
             min_size(cache->state[class_index].capacity / 2u, cache_batch_limit(class_index));
         unsigned count = slab_take(class_index, top + 1, (unsigned)wanted);
         STORE_RELEASE(cache->top[class_index], top + count);
-        earn_by_regret(cache, class_index, count);
+        cache_earn_by_regret(cache, class_index, count);
     }
     return cache_pop(class_index);
 }
@@ -424,7 +336,7 @@ void *cache_take_run(unsigned class_index, size_t pages, bool *zero) {
     if (cache) {
         uint32_t busy = cache_begin_slow(cache);
         count_slow_op(cache, class_index, true);
-        earn_by_regret(cache, class_index, 1);
+        cache_earn_by_regret(cache, class_index, 1);
         cache_end_slow(cache, busy);
     }
     uintptr_t run = page_run_take(pages, PAGE_BYTES, zero);

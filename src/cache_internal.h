@@ -79,6 +79,16 @@ static inline void cache_count_in(const struct cache *cache, bool in_use) {
     }
 }
 
+/* Moves the objects of a bin of the calling thread's to a stack of another capacity, 0 for none, which must hold
+ * them; false, and nothing done, without memory. */
+bool cache_resize_bin(struct cache *cache, unsigned class_index, unsigned capacity);
+
+/* A slow operation was counted. */
+void cache_earn_by_use(struct cache *cache, unsigned class_index);
+
+/* count objects came from the slabs or the page layer; those that had been spilled need not have. */
+void cache_earn_by_regret(struct cache *cache, unsigned class_index, unsigned count);
+
 /* Gives objects of the class that are in no bin to the slabs, or runs to the page layer.  Stops at the first
  * that is wrong and says which and why. */
 enum slab_status cache_return(unsigned class_index, void *const *objects, unsigned count,

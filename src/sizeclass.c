@@ -22,6 +22,7 @@
  * INVARIANTS
  *   INV-CLASS-1  The tail of a slab is at most 1/16 of it.
  *   INV-CLASS-2  sizeclass_index is exact for every offset in a slab.
+ *   INV-CLASS-3  The lower half of offset * magic is less than magic if and only if the offset is that of an object.
  */
 #include "sizeclass.h"
 

@@ -30,8 +30,8 @@
  *          the cache before bits are set (INV-FORK-1).  Slabs open and close under the class's
  *          lock, so that a cut in there is noticed.  slab_repair rebuilds list and counters.
  *
- * COST     take: a few instructions per object (lowest bit, add); give: one lookup and one
- *          multiplication per object.
+ * COST     take: a few instructions per object (lowest bit, add); give: one multiplication per object, and a
+ *          lookup where the slab is not that of the one before.
  *
  * WHY NOT  Links through free objects: faults, copied pages after fork, and a stray write into a
  *          freed block would steer the allocator.  Owner threads: they save 3-5 % when cores are
@@ -81,20 +81,34 @@ static void mark_touched(struct slab_class *class, const struct size_class *shap
         slab_holes_retaken(class, (size_t)__builtin_popcount(touched));
 }
 
+/* Whether the bits are consecutive, as in a slab that is new or was given back in order. */
+static ALWAYS_INLINE bool is_stretch(uint64_t bits) {
+    return (bits & (bits + (bits & (0 - bits)))) == 0;
+}
+
 /* Moves up to max of the lowest free objects of one word to the slots below end, lowest last. */
 static unsigned take_word(struct slab_class *class, const struct size_class *shape,
                           struct slab *slab, unsigned word, void **end, unsigned max) {
     uint64_t bits = slab->word[word], rest = bits;
     char *base = (char *)slab->base + (size_t)word * 64 * shape->size;
     void **out = end;
-    unsigned last = 0;
-    do {
-        last = bit_lowest(rest);
-        *--out = base + (size_t)last * shape->size;
-        rest &= rest - 1;
-    } while (rest && out != end - max);
+    unsigned first = bit_lowest(bits), last = first;
+    if (is_stretch(bits)) {
+        unsigned count = (unsigned)min_size(bit_highest(bits) - first + 1, max);
+        char *object = base + (size_t)first * shape->size;
+        for (void **low = end - count; out != low; object += shape->size)
+            *--out = object;
+        last = first + count - 1;
+        rest = bits & ~bit_mask(last + 1);
+    } else {
+        do {
+            last = bit_lowest(rest);
+            *--out = base + (size_t)last * shape->size;
+            rest &= rest - 1;
+        } while (rest && out != end - max);
+    }
     if (slab->clean_pages) /* first: a cut must not leave a taken object on a clean page */
-        mark_touched(class, shape, slab, word * 64 + bit_lowest(bits), word * 64 + last);
+        mark_touched(class, shape, slab, word * 64 + first, word * 64 + last);
     STORE_RELEASE(slab->word[word], rest);
     return (unsigned)(end - out);
 }
@@ -117,7 +131,7 @@ static unsigned take_from_list(struct slab_class *class, unsigned class_index, v
         if (slab->free_count == 0)
             slab_list_remove(class, slab);
     }
-    class->free_objects -= max - left;
+    slab_add_objects(class, 0, 0 - (size_t)(max - left));
     class->in_use = 1;
     class->high_live = max_size(class->high_live, slab_live(class));
     lock_drop(&class->lock);
@@ -142,8 +156,7 @@ static bool add_slab_of(struct slab_class *class, unsigned class_index, bool sma
         slab_list_push(class, slab);
         slab->free_count = slab->objects;
         STORE_RELAXED(class->slabs, class->slabs + 1);
-        class->objects += objects;
-        class->free_objects += objects;
+        slab_add_objects(class, objects, objects);
     }
     lock_drop(&class->lock);
     if (!slab)
@@ -180,11 +193,14 @@ unsigned slab_take(unsigned class_index, void **out, unsigned max) {
 
 /* ---- giving -------------------------------------------------------------------------------------- */
 
-static enum slab_status give_one(struct slab *slab, const struct size_class *shape, size_t offset) {
-    unsigned index = sizeclass_index(shape, offset);
+/* The product's upper half is the index, its lower half tells whether it is exact (INV-CLASS-2, 3). */
+static ALWAYS_INLINE enum slab_status give_one(struct slab *slab, const struct size_class *shape,
+                                               size_t offset) {
+    uint64_t product = (uint64_t)offset * shape->magic;
+    unsigned index = (unsigned)(product >> 32);
     if (UNLIKELY(index >= slab->objects))
         return SLAB_TAIL;
-    if (UNLIKELY((size_t)index * shape->size != offset))
+    if (UNLIKELY((uint32_t)product >= shape->magic))
         return SLAB_INTERIOR;
     uint64_t *word = &slab->word[index / 64];
     uint64_t bit = (uint64_t)1 << (index % 64), old = *word;
@@ -194,14 +210,39 @@ static enum slab_status give_one(struct slab *slab, const struct size_class *sha
     return SLAB_OK;
 }
 
+/* Why one that lies in the slab could not be given. */
+static NOINLINE enum slab_status fault_of(struct slab *slab, const struct size_class *shape,
+                                          size_t offset) {
+    return give_one(slab, shape, offset);
+}
+
+/* Gives those from the first on that are right and lie where its word tells of them; returns how many. */
+static ALWAYS_INLINE unsigned give_to_word(struct slab *slab, const struct size_class *shape,
+                                           void *const *objects, unsigned count) {
+    unsigned first = sizeclass_index(shape, (uintptr_t)objects[0] - slab->base) & ~63u, given = 0;
+    unsigned many = (unsigned)min_size(slab->objects - first, 64);
+    uintptr_t base = slab->base + first * shape->size, bytes = many * shape->size;
+    uint64_t *word = &slab->word[first / 64], bits = *word;
+    do {
+        uintptr_t offset = (uintptr_t)objects[given] - base;
+        if (offset >= bytes)
+            break;
+        uint64_t product = offset * shape->magic, bit = (uint64_t)1 << (product >> 32);
+        if (UNLIKELY((uint32_t)product >= shape->magic || bits & bit))
+            break;
+        bits |= bit;
+    } while (++given < count);
+    STORE_RELAXED(*word, bits);
+    return given;
+}
+
 bool slab_close_if_free(struct slab_class *class, unsigned class_index, struct slab *slab) {
     const struct size_class *shape = &size_classes[class_index];
     if (slab->free_count != slab->objects)
         return false;
     slab_list_remove(class, slab);
     STORE_RELAXED(class->slabs, class->slabs - 1);
-    class->objects -= slab->objects;
-    class->free_objects -= slab->objects;
+    slab_add_objects(class, 0 - (size_t)slab->objects, 0 - (size_t)slab->objects);
     slab_forget_holes(class, slab);
     slab->free_count = 0; /* a cut leaves a descriptor that nobody takes for a slab in the list */
     page_slab_close(slab, sizeclass_pages(shape, slab->objects));
@@ -215,12 +256,13 @@ NOINLINE bool slab_count_given(struct slab_class *class, unsigned class_index, s
     if (slab->free_count == 0)
         slab_list_push(class, slab);
     slab->free_count = (uint8_t)(slab->free_count + given);
-    class->free_objects += given;
+    slab_add_objects(class, 0, given);
     class->in_use = 1;
     return slab_close_if_free(class, class_index, slab);
 }
 
-/* Neighbours in a batch often share a slab: it is looked up when it changes. */
+/* Neighbours in a batch often share a slab, and a word of it: the first one is given by itself, those that follow it
+ * there word by word. */
 enum slab_status slab_give(unsigned class_index, void *const *objects, unsigned count,
                            unsigned *culprit) {
     struct slab_class *class = &slab_classes[class_index], *fallen = NULL;
@@ -228,12 +270,12 @@ enum slab_status slab_give(unsigned class_index, void *const *objects, unsigned 
     enum slab_status status = SLAB_OK;
     struct slab *slab = NULL;
     uintptr_t base = 0, bytes = 0;
-    unsigned given = 0, i;
+    unsigned given = 0, more, i;
     bool closed = false;
     if (UNLIKELY(LOAD_RELAXED(slab_shard_count) > 1) && count > 0)
         class = slab_class_of(class_index, objects[0]);
     slab_lock(class);
-    for (i = 0; i < count; i++) {
+    for (i = 0; i < count; i += more, given += more) {
         uintptr_t address = (uintptr_t)objects[i];
         if (address - base >= bytes || !slab) {
             closed |= slab_count_given(class, class_index, slab, given);
@@ -241,15 +283,17 @@ enum slab_status slab_give(unsigned class_index, void *const *objects, unsigned 
             slab = slab_find(class_index, address);
             if (UNLIKELY(slab && LOAD_RELAXED(slab->shard) != class->shard))
                 slab = slab_follow(&class, class_index, slab, address, &fallen);
-            status = slab ? SLAB_OK : SLAB_FOREIGN;
             base = slab ? slab->base : 0;
             bytes = slab ? slab->objects * shape->size : 0;
+            more = 1;
+            status = slab ? give_one(slab, shape, address - base) : SLAB_FOREIGN;
+        } else {
+            more = give_to_word(slab, shape, objects + i, count - i);
+            if (UNLIKELY(more == 0))
+                status = fault_of(slab, shape, address - base);
         }
-        if (LIKELY(status == SLAB_OK))
-            status = give_one(slab, shape, address - base);
         if (UNLIKELY(status != SLAB_OK))
             break;
-        given++;
     }
     closed |= slab_count_given(class, class_index, slab, given);
     slab_drop_class(class, shape, &fallen);

@@ -98,6 +98,12 @@ static inline uint32_t slab_forget_holes(struct slab_class *class, const struct 
     return holes;
 }
 
+/* Other shards look at both without the lock. */
+static inline void slab_add_objects(struct slab_class *class, size_t objects, size_t free_objects) {
+    STORE_RELAXED(class->objects, class->objects + objects);
+    STORE_RELAXED(class->free_objects, class->free_objects + free_objects);
+}
+
 static inline size_t slab_live(const struct slab_class *class) {
     return class->objects - class->free_objects;
 }

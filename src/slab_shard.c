@@ -16,10 +16,10 @@
  *          next shard, with the objects, small or not, that it waited for.  When it has been in all
  *          there are, it makes one, up to the limit:
  *          M_ARENA_MAX; else M_ARENA_TEST, and beyond that 8 for each processor, as glibc's arenas.
- *          A shard whose list of a class is empty takes a slab over from another before it opens
- *          one.  It does not sleep for that, and leaves the last slab to a shard that uses it: there
- *          a slab of its own is what it needs.  So free objects are found wherever they are, and no
- *          thread's end strands any.
+ *          A shard whose list of a class is empty takes a slab over from one that can spare it before it
+ *          opens one.  It does not sleep for that, and leaves the last slab to a shard that uses it: there
+ *          a slab of its own is what it needs.  So most free objects are found wherever they are, and no
+ *          thread's end strands more than an eighth of what it had.
  *
  * INVARIANTS
  *   INV-SLAB-5  A slab's shard exists; the slab counts there and, if listed at all, is listed there.
@@ -46,6 +46,7 @@ enum {
     WAITS_TO_MOVE = 64,
     WAIT_WINDOW = 512,
     GRABS = 100,
+    SPARE_SHARE = 8,  /* of a shard's objects are free, or it keeps its slabs */
     TEST_DEFAULT = 8, /* glibc's */
     PER_PROCESSOR = 8,
     LANES_MAX = 8, /* each has a slab of the smallest classes */
@@ -214,14 +215,12 @@ static void move_slab(struct slab_class *from, struct slab_class *to, struct sla
     uint32_t holes = slab_forget_holes(from, slab);
     slab_list_remove(from, slab);
     STORE_RELAXED(from->slabs, from->slabs - 1);
-    from->objects -= slab->objects;
-    from->free_objects -= slab->free_count;
+    slab_add_objects(from, 0 - (size_t)slab->objects, 0 - (size_t)slab->free_count);
     from->high_live -= min_size(from->high_live, live);
     STORE_RELAXED(slab->shard, (uint8_t)to->shard);
     slab_list_push(to, slab);
     STORE_RELAXED(to->slabs, to->slabs + 1);
-    to->objects += slab->objects;
-    to->free_objects += slab->free_count;
+    slab_add_objects(to, slab->objects, slab->free_count);
     to->high_live += live;
     to->holes_outstanding += holes;
 }
@@ -251,8 +250,15 @@ static bool grab_soon(struct lock *lock) {
     return false;
 }
 
+/* A shard with fewer free objects is about to use them.  Taken from it, a slab holds objects of threads of both for as
+ * long as it lives, and its lines move between their processors. */
+static bool can_spare(const struct slab_class *from) {
+    return LOAD_RELAXED(from->partial) &&
+           LOAD_RELAXED(from->free_objects) * SPARE_SHARE >= LOAD_RELAXED(from->objects);
+}
+
 static bool take_over_from(struct slab_class *from, struct slab_class *to) {
-    if (!LOAD_RELAXED(from->partial) || !grab_soon(&from->lock))
+    if (!can_spare(from) || !grab_soon(&from->lock))
         return false;
     struct slab *slab = spare_slab(from);
     if (slab)

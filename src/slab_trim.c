@@ -72,7 +72,7 @@ static uint32_t take_holes(struct slab_class *class, const struct size_class *sh
     for (uint32_t rest = holes; rest; rest &= rest - 1)
         taken += flip_page(slab, shape, bit_lowest(rest), false);
     slab->free_count = (uint8_t)(slab->free_count - taken);
-    class->free_objects -= taken;
+    slab_add_objects(class, 0, 0 - (size_t)taken);
     if (taken && slab->free_count == 0)
         slab_list_remove(class, slab);
     return holes;

@@ -137,7 +137,7 @@ static size_t free_in_slabs(unsigned class_index) {
 static void batches_deepen_a_bin_until_they_fit(void) {
     static const unsigned classes[] = {4, 16, 32}; /* 64, 256 and 1024 bytes */
     for (size_t i = 0; i < COUNT_OF(classes); i++) {
-        for (size_t round = 0; round < 12; round++)
+        for (size_t round = 0; round < 20; round++)
             use_batch(classes[i], 1000);
         must(capacity_of(classes[i]) >= 1000);
         size_t before = free_in_slabs(classes[i]);

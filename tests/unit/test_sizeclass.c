@@ -53,13 +53,14 @@ static void every_slab_is_within_its_limits(void **state) {
     }
 }
 
-/* INV-CLASS-2, also for the tail, whose offsets must give an index past the last object. */
+/* INV-CLASS-2 and 3, also for the tail, whose offsets must give an index past the last object. */
 static void index_is_exact_for_every_offset(void **state) {
     (void)state;
     for (unsigned i = 1; i < CLASS_COUNT; i++) {
         const struct size_class *class = &size_classes[i];
         for (size_t offset = 0; offset < class->pages * PAGE_BYTES; offset++)
-            if (sizeclass_index(class, offset) != offset / class->size)
+            if (sizeclass_index(class, offset) != offset / class->size ||
+                ((uint32_t)(offset * class->magic) < class->magic) != (offset % class->size == 0))
                 fail_msg("class %u, offset %zu", i, offset);
     }
 }

@@ -220,6 +220,25 @@ static void a_slab_is_taken_over_before_one_is_opened(void) {
     must_be_sound();
 }
 
+/* A shard of which less than an eighth is free needs that itself. */
+static void few_free_objects_are_left_to_their_shard(void) {
+    enum { MANY = 3000 };
+    static void *out[MANY], *own[SLAB_MAX_OBJECTS + 1];
+    unsigned objects = size_classes[CLASS].objects;
+    make_shards(2);
+    take(0, out, MANY);
+    size_t slabs = slabs_in(0), all = counts.objects, given = 0;
+    for (; (counts.free_objects + 1) * 8 < all; slab_count_in(0, CLASS, &counts), given++)
+        must(slab_give(CLASS, &out[given * 7], 1, &culprit) == SLAB_OK);
+    must(given > 300);
+    take(1, own, 1);
+    must(slabs_in(0) == slabs && slabs_in(1) == 1);
+    must(slab_give(CLASS, &out[given * 7], 1, &culprit) == SLAB_OK);
+    take(1, own + 1, objects); /* one more than its own slab has left */
+    must(slabs_in(0) == slabs - 1 && slabs_in(1) == 2);
+    must_be_sound();
+}
+
 /* The last slab of a shard is left to it once, and taken if nobody used it until the next time. */
 static void the_last_slab_goes_when_nobody_uses_it(void) {
     void *first[2], *own[SLAB_MAX_OBJECTS];
@@ -400,6 +419,7 @@ int main(void) {
         body_test(without_memory_there_is_no_shard),
         body_test(a_shard_that_was_cut_is_found),
         body_test(a_slab_is_taken_over_before_one_is_opened),
+        body_test(few_free_objects_are_left_to_their_shard),
         body_test(the_last_slab_goes_when_nobody_uses_it),
         body_test(a_slab_in_use_is_not_waited_for),
         body_test(the_peak_moves_along),
