@@ -48,6 +48,7 @@ void cut_attach(struct cutter *cutter) {
 
 void cut_disarm(void) {
     own_cutter->armed = false;
+    own_cutter->ending = true;
 }
 
 void cut_release(struct cutter *cutter, unsigned stop_at) {
@@ -170,7 +171,7 @@ long syscall(long number, ...) {
     }
     struct cutter *cutter = own_cutter;
     bool sleeps = number == SYS_futex && argument[1] == FUTEX_WAIT_PRIVATE;
-    if (sleeps && cutter && cutter->armed)
+    if (sleeps && cutter && (cutter->armed || cutter->ending))
         halt(cutter, CUTTER_BLOCKED);
     if (!sleeps)
         before_or_after_call((uintptr_t)__builtin_return_address(0));

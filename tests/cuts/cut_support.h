@@ -26,6 +26,7 @@ enum cutter_state {
 /* One thread that can be cut. */
 struct cutter {
     bool armed;
+    bool ending;                             /* armed no more; it halts where it would sleep */
     unsigned stores;                         /* passed so far */
     unsigned stop_at;                        /* halt at the first store from this one on */
     void (*at_store)(struct cutter *cutter); /* called there; NULL: halt and tell the controller */
@@ -51,7 +52,8 @@ void cut_prepare(struct cutter *cutter);
 /* The calling thread is this cutter's from now on; NULL: nobody's. */
 void cut_attach(struct cutter *cutter);
 
-/* Waits for the controller; from there on, up to cut_disarm, the calling thread's stores count. */
+/* Waits for the controller; from there on, up to cut_disarm, the calling thread's stores count.  A thread that has disarmed
+ * ends, and may still wait for one that halts. */
 void cut_arm(void);
 void cut_disarm(void);
 
