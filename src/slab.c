@@ -92,7 +92,7 @@ static unsigned take_word(struct slab_class *class, const struct size_class *sha
     uint64_t bits = slab->word[word], rest = bits;
     char *base = (char *)slab->base + (size_t)word * 64 * shape->size;
     void **out = end;
-    unsigned first = bit_lowest(bits), last = first;
+    unsigned first = bit_lowest(bits), last;
     if (is_stretch(bits)) {
         unsigned count = (unsigned)min_size(bit_highest(bits) - first + 1, max);
         char *object = base + (size_t)first * shape->size;
@@ -221,7 +221,7 @@ static ALWAYS_INLINE unsigned give_to_word(struct slab *slab, const struct size_
                                            void *const *objects, unsigned count) {
     unsigned first = sizeclass_index(shape, (uintptr_t)objects[0] - slab->base) & ~63u, given = 0;
     unsigned many = (unsigned)min_size(slab->objects - first, 64);
-    uintptr_t base = slab->base + first * shape->size, bytes = many * shape->size;
+    uintptr_t base = slab->base + (size_t)first * shape->size, bytes = (size_t)many * shape->size;
     uint64_t *word = &slab->word[first / 64], bits = *word;
     do {
         uintptr_t offset = (uintptr_t)objects[given] - base;
