@@ -147,8 +147,10 @@ uintptr_t page_run_take_roomy(size_t pages) {
     if (found) {
         place.start += room << PAGE_SHIFT;
         place.end -= room << PAGE_SHIFT;
-        claim(place);
+        bool all_clean = claim(place);
         run_set_heads(place, HEAD_RUN);
+        if (all_clean && purge_dirty_pages() > purge_bound_pages())
+            purge_end_youth(); /* the places that such runs have left do not serve them */
     }
     purge_note_less();
     lock_drop(&S.lock);

@@ -136,6 +136,7 @@ size_t purge_bound_pages(void); /* needs no lock */
 void purge_count_retaken(size_t clean_pages);
 void purge_down(void); /* drops and retakes the lock around each system call */
 void purge_end_excess(void);
+void purge_end_youth(void); /* no excess is young for a while; gives one back now */
 
 /* Free pages are taken, yet no block, while the lock is dropped; returns how many of them are dirty. */
 size_t purge_hold(struct extent extent);

@@ -20,7 +20,8 @@
  *
  * YOUTH    By default an excess over T is left alone for YOUTH_NS, as long as R <= live: a heap that breathes
  *          wants those pages again at once.  Not where the heap empties: when the slabs of a class that has
- *          fallen to half are searched for holes, no excess is young for YOUTH_NS.
+ *          fallen to half are searched for holes, no excess is young for YOUTH_NS; nor where runs that grow leave places
+ *          that do not serve each other.
  *          An old one goes when pages are freed next, or in a thread's slow operations.
  *
  * TIME     What the default bound makes us do is paid from a credit: CREDIT_FIRST_NS, what growing has
@@ -318,10 +319,14 @@ void purge_end_excess(void) {
         STORE_RELAXED(S.excess_ns, 0);
 }
 
-void page_note_fall(void) {
-    lock_take(&S.lock);
+void purge_end_youth(void) {
     S.fallen_ns = os_clock_ns();
     purge_excess();
+}
+
+void page_note_fall(void) {
+    lock_take(&S.lock);
+    purge_end_youth();
     lock_drop(&S.lock);
 }
 

@@ -56,6 +56,26 @@ static void an_excess_above_what_is_in_use_goes_at_once(void) {
     must_be_sound();
 }
 
+/* The places that growing runs have left are too short for such as grow. */
+static void an_excess_that_does_not_serve_growing_runs_goes_at_once(void) {
+    use_much();
+    give(0, 20);
+    must(page_run_take_roomy(RUN_PAGES / 4)); /* one of them serves */
+    must(give_back_calls() == 0);
+    must(page_run_take_roomy(RUN_PAGES));
+    must(dirty_bytes() == page_trim_bound() / 4 * 3);
+    must_be_sound();
+}
+
+static void without_an_excess_growing_runs_give_nothing_back(void) {
+    use_much();
+    give(0, 6);
+    must(page_run_take_roomy(RUN_PAGES));
+    must(dirty_bytes() == 6 * MIB && give_back_calls() == 0);
+    must(page_state.fallen_ns == 0);
+    must_be_sound();
+}
+
 /* What the heap has earned by wanting pages back becomes less with time: also while it only takes. */
 static void an_excess_that_comes_of_a_falling_bound_is_noted(void) {
     use_much();
@@ -197,6 +217,8 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         body_test(an_excess_is_left_alone_for_a_second),
         body_test(an_excess_above_what_is_in_use_goes_at_once),
+        body_test(an_excess_that_does_not_serve_growing_runs_goes_at_once),
+        body_test(without_an_excess_growing_runs_give_nothing_back),
         body_test(an_excess_that_comes_of_a_falling_bound_is_noted),
         body_test(an_excess_that_ended_is_forgotten),
         body_test(in_a_heap_that_empties_none_is_young),
