@@ -188,18 +188,22 @@ void cache_give_batch(unsigned class_index, void *const *batch, size_t count) {
 
 /* Gives the oldest objects, the coldest ones, of a full bin to the slabs: a batch, and where spills follow each other as
  * much as they gave, up to half of them, for those above move down each time.  A NULL ends the bin above each batch before
- * its objects enter the slabs, as in a drain; to close the gap is to empty the bin for a moment. */
+ * its objects enter the slabs, as in a drain; to close the gap is to empty the bin for a moment.  While a batch is given a
+ * signal handler may take objects from the top; where it forks, its child has closed the gap. */
 static unsigned spill(struct cache *cache, unsigned class_index) {
     void *batch[BATCH_MAX], **slots = cache_slots(cache, class_index);
     size_t depth = (size_t)(cache->top[class_index] - slots), gone = 0;
     size_t limit = cache_batch_limit(class_index);
     size_t total = min_size((depth + 1) / 2, max_size(limit, cache->state[class_index].spilled));
-    while (gone < total) {
-        size_t count = min_size(total - gone, limit);
+    while (gone < min_size(total, depth)) {
+        size_t count = min_size(min_size(total, depth) - gone, limit);
         memcpy(batch, slots + 1 + gone, count * sizeof *batch);
         gone += count;
         STORE_RELEASE(slots[gone], NULL);
         cache_give_batch(class_index, batch, count);
+        depth = (size_t)(cache->top[class_index] - slots);
+        if (UNLIKELY(depth < gone || slots[gone]))
+            return (unsigned)gone;
     }
     STORE_RELEASE(cache->top[class_index], slots);
     memmove(slots + 1, slots + 1 + gone, (depth - gone) * sizeof *slots);

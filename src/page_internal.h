@@ -70,9 +70,9 @@ struct page_state {
     uint64_t growth_ns;                    /* earned by growth so far */
     size_t swept_live_pages;               /* most in use since pages last went */
     uint64_t excess_ns;                    /* since when R exceeds T; 0: it does not */
-    uint64_t fallen_ns;                    /* when slabs of a class that fell were last searched */
-    uint64_t budget_ns;                    /* when the budget was last halved */
-    size_t purged_outstanding;             /* pages purged and not taken again */
+    uint64_t fallen_ns;        /* when it was last seen that no excess is young (YOUTH) */
+    uint64_t budget_ns;        /* when the budget was last halved */
+    size_t purged_outstanding; /* pages purged and not taken again */
     size_t purged_total, trimmed_total;
     size_t peak_pages;      /* most in use or dirty, when that was last looked at */
     size_t next_peak_pages; /* when it will be again */

@@ -18,7 +18,10 @@
 
 #include <string.h>
 
-enum { GROWS_AGAIN = 4 }; /* a step below this part of the old length */
+enum {
+    GROWS_AGAIN = 4, /* a step below this part of the old length */
+    GROWTHS_KNOWN = 256,
+};
 
 #define KEEP_ANYWAY ((size_t)128) /* a block this small is not worth moving to shrink it */
 
@@ -55,21 +58,40 @@ static void *resize_object(unsigned class_index, void *block, size_t size) {
     return fresh;
 }
 
-/* A run that grows by a small part of its length will do so again: it goes where it may, so that what is copied in
- * all is a few times its last length, whatever the steps.  Who grows by more sees to that. */
-static void *take_roomy(size_t old, size_t size) {
+/* Where runs lay that grew by a small part of their length, lately: page numbers, by their lowest bits.  A hint, for
+ * threads write over each other's, and a run that was freed may be followed by another. */
+static uint32_t grew_at[GROWTHS_KNOWN];
+
+static void note_growth(const void *block, size_t old, size_t size) {
+    uint32_t page = (uint32_t)((uintptr_t)block >> PAGE_SHIFT);
+    if (size > old && size - old < old / GROWS_AGAIN)
+        STORE_RELAXED(grew_at[page % GROWTHS_KNOWN], page);
+}
+
+static bool grew_before(const void *block) {
+    uint32_t page = (uint32_t)((uintptr_t)block >> PAGE_SHIFT);
+    return LOAD_RELAXED(grew_at[page % GROWTHS_KNOWN]) == page;
+}
+
+/* A run that grows by a small part of its length, and did before, will do so again: it goes where it may, so that what
+ * is copied in all is a few times its last length, whatever the steps.  Who grows by more sees to that. */
+static void *take_roomy(const void *block, size_t old, size_t size) {
     bool soon_again = size > SMALL_MAX && size > old && size - old < old / GROWS_AGAIN;
     bool plain = size < LOAD_RELAXED(heap_plain_below) && !heap_wants_mapping(size);
     size_t pages = heap_run_pages(size, 1);
-    uintptr_t run = soon_again && plain ? page_run_take_roomy(pages) : 0;
+    if (!soon_again || !plain || !grew_before(block) || !limit_admits(pages << PAGE_SHIFT))
+        return NULL;
+    uintptr_t run = page_run_take_roomy(pages);
     if (run)
         pagemap_set_class(run, 1, sizeclass_of_run(pages));
     return (void *)run;
 }
 
 static void *move(void *block, size_t old, size_t size, bool is_run) {
-    void *roomy = is_run ? take_roomy(old, size) : NULL;
+    void *roomy = is_run ? take_roomy(block, old, size) : NULL;
     void *fresh = roomy ? memcpy(roomy, block, old) : take_copy(block, old, size);
+    if (fresh && is_run)
+        note_growth(fresh, old, size);
     if (fresh)
         heap_free(block, "realloc");
     return fresh;
@@ -115,8 +137,10 @@ static void *resize_large(void *block, size_t pages, size_t size) {
         if (needed > usable && !admit(needed - usable))
             return NULL;
         must_map = pages && needed > usable && heap_must_map(size);
-        if (pages && !must_map && resize_run(block, pages, size))
+        if (pages && !must_map && resize_run(block, pages, size)) {
+            note_growth(block, usable, size);
             return block;
+        }
         void *moved = pages ? NULL : mapping_resize(block, size);
         if (moved)
             return moved;

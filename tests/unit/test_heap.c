@@ -182,19 +182,33 @@ static void what_grows_by_small_steps_moves_seldom(void) {
     must_be_sound();
 }
 
-/* Who grows by a half leaves no room: the block lies where any other would. */
-static void what_grows_by_large_steps_gets_no_room(void) {
+/* A run that has moved once because it grew, with another one behind it. */
+static char *take_grown(void) {
     char *block = take(40 * KIB, RUN), *last = take(20 * KIB, RUN);
-    must(grow(&block, 40 * KIB, 60 * KIB));
-    must(block == last + 20 * KIB);
+    must(grow(&block, 40 * KIB, 44 * KIB));
+    must(block == last + 20 * KIB); /* where any other would lie */
+    take(20 * KIB, RUN);
+    return block;
+}
+
+static void what_grows_again_gets_room(void) {
+    char *block = take_grown();
+    must(grow(&block, 44 * KIB, 48 * KIB));
+    must(!grow(&block, 48 * KIB, 60 * KIB)); /* a quarter */
     must_be_sound();
 }
 
-static void what_moves_to_room_may_be_cached(void) {
-    char *block = take(40 * KIB, RUN);
-    take(20 * KIB, RUN);
-    must(grow(&block, 40 * KIB, 44 * KIB));
-    must(pagemap_class(block) == sizeclass_for_run(44 * KIB));
+static void what_grows_by_large_steps_gets_no_room(void) {
+    char *block = take_grown(), *last = take(120 * KIB, RUN);
+    must(grow(&block, 44 * KIB, 60 * KIB));
+    must(block == last + 120 * KIB);
+    must_be_sound();
+}
+
+static void what_has_room_may_be_cached(void) {
+    char *block = take_grown();
+    must(grow(&block, 44 * KIB, 48 * KIB));
+    must(pagemap_class(block) == sizeclass_for_run(48 * KIB));
     must_be_sound();
 }
 
@@ -278,8 +292,9 @@ int main(void) {
         body_test(realloc_goes_between_all_routes),
         body_test(a_refused_realloc_leaves_the_block),
         body_test(what_grows_by_small_steps_moves_seldom),
+        body_test(what_grows_again_gets_room),
         body_test(what_grows_by_large_steps_gets_no_room),
-        body_test(what_moves_to_room_may_be_cached),
+        body_test(what_has_room_may_be_cached),
         body_test(calloc_does_not_touch_what_is_zero),
         body_test(calloc_clears_what_was_used),
         body_test(a_freed_mapping_raises_the_threshold),

@@ -120,6 +120,22 @@ static void each_failure_counts_once(void) {
     must(api_malloc((size_t)1 << 60) == NULL && limit_refusals() == 4);
 }
 
+/* Also where it goes to a place with room, as one does that has grown before. */
+static void a_run_that_moves_to_grow_is_held_twice(void) {
+    char *block = api_malloc(80 * KIB);
+    must(block && api_malloc(20 * KIB)); /* behind it */
+    char *moved = api_realloc(block, 84 * KIB);
+    must(moved && moved != block && api_malloc(20 * KIB));
+    memset(moved, 0x33, 84 * KIB);
+    size_t held = limit_held_bytes();
+    limit_set(held + 50 * KIB);
+    must(api_realloc(moved, 92 * KIB) == NULL && limit_refusals() == 1);
+    limit_set(held + 150 * KIB);
+    block = api_realloc(moved, 92 * KIB);
+    must(block && block != moved && block[0] == 0x33 && block[84 * KIB - 1] == 0x33);
+    must_be_sound();
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         body_test(version_2_is_memory_max),
@@ -130,6 +146,7 @@ int main(void) {
         body_test(above_it_goes_back_what_is_missing),
         body_test(what_cannot_fit_gives_nothing_back),
         body_test(each_failure_counts_once),
+        body_test(a_run_that_moves_to_grow_is_held_twice),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
