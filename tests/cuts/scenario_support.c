@@ -179,6 +179,7 @@ static void run_resize(unsigned first) {
     ledger_resize(first + 3, 150000);
     ledger_take(first + 12, 150000); /* in the way of small steps, which lead to a roomy place */
     ledger_resize(first + 3, 160000);
+    ledger_take(first + 13, 150000);
     ledger_resize(first + 3, 170000);
 }
 

@@ -182,31 +182,41 @@ static void what_grows_by_small_steps_moves_seldom(void) {
     must_be_sound();
 }
 
-/* A run that has moved once because it grew, with another one behind it. */
-static char *take_grown(void) {
+/* A run that has moved once because it grew, with another one behind it, whose end is told. */
+static char *take_grown(char **end) {
     char *block = take(40 * KIB, RUN), *last = take(20 * KIB, RUN);
     must(grow(&block, 40 * KIB, 44 * KIB));
     must(block == last + 20 * KIB); /* where any other would lie */
-    take(20 * KIB, RUN);
+    *end = (char *)take(20 * KIB, RUN) + 20 * KIB;
     return block;
 }
 
 static void what_grows_again_gets_room(void) {
-    char *block = take_grown();
+    char *end, *block = take_grown(&end);
     must(grow(&block, 44 * KIB, 48 * KIB));
-    must(!grow(&block, 48 * KIB, 60 * KIB)); /* a quarter */
+    must(block == end + 12 * KIB);           /* a quarter is free before it, */
+    must(!grow(&block, 48 * KIB, 60 * KIB)); /* and behind it */
+    must_be_sound();
+}
+
+static void what_grew_where_it_was_gets_room(void) {
+    char *block = take(40 * KIB, RUN);
+    must(!grow(&block, 40 * KIB, 44 * KIB));
+    char *last = take(20 * KIB, RUN);
+    must(grow(&block, 44 * KIB, 48 * KIB));
+    must(block == last + 20 * KIB + 12 * KIB);
     must_be_sound();
 }
 
 static void what_grows_by_large_steps_gets_no_room(void) {
-    char *block = take_grown(), *last = take(120 * KIB, RUN);
+    char *end, *block = take_grown(&end);
     must(grow(&block, 44 * KIB, 60 * KIB));
-    must(block == last + 120 * KIB);
+    must(block == end);
     must_be_sound();
 }
 
 static void what_has_room_may_be_cached(void) {
-    char *block = take_grown();
+    char *end, *block = take_grown(&end);
     must(grow(&block, 44 * KIB, 48 * KIB));
     must(pagemap_class(block) == sizeclass_for_run(48 * KIB));
     must_be_sound();
@@ -293,6 +303,7 @@ int main(void) {
         body_test(a_refused_realloc_leaves_the_block),
         body_test(what_grows_by_small_steps_moves_seldom),
         body_test(what_grows_again_gets_room),
+        body_test(what_grew_where_it_was_gets_room),
         body_test(what_grows_by_large_steps_gets_no_room),
         body_test(what_has_room_may_be_cached),
         body_test(calloc_does_not_touch_what_is_zero),
