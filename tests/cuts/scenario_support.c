@@ -176,11 +176,12 @@ static void run_resize(unsigned first) {
     static const size_t size[] = {60000, 24000, 120000, 300000, 17000, 18000, 90000, 100, 40000};
     for (unsigned i = 0; i < COUNT_OF(size); i++)
         ledger_resize(first + 3, size[i]);
-    ledger_resize(first + 3, 150000);
-    ledger_take(first + 12, 150000); /* in the way of small steps, which lead to a roomy place */
-    ledger_resize(first + 3, 160000);
-    ledger_take(first + 13, 150000);
-    ledger_resize(first + 3, 170000);
+    ledger_take(first + 12, 150000);
+    for (size_t bytes = 150000; bytes <= 200000;
+         bytes += 10000) { /* in each other's way, which leads to roomy places */
+        ledger_resize(first + 3, bytes);
+        ledger_resize(first + 12, bytes);
+    }
 }
 
 static void warm_cached(unsigned first) {
