@@ -10,7 +10,7 @@
  *
  * LAYOUT   slots    [ NULL | o1 | o2 | ... | on |    |    ]
  *                     ^ sentinel             ^ top     ^ end = slots + capacity
- *          An empty bin takes half a stack from the slabs, a full one gives its older half back, deep ones less.
+ *          An empty bin takes half a stack from the slabs, a full one gives up to its older half back: see spill.
  *
  * STATES   of a bin: capacity 0 (cold) -> 8 (runs: 1 to 6) -> 16 -> ... 2047 -> 0: see cache_capacity.c.
  *          Every IDLE_TICKS slow operations of the thread, bins that stand where they stood are emptied.

@@ -153,8 +153,6 @@ static void a_refused_realloc_leaves_the_block(void) {
     }
 }
 
-/* ---- what is not touched ------------------------------------------------------------------------- */
-
 /* ---- runs that grow ------------------------------------------------------------------------------- */
 
 /* Resizes a run, which keeps its route and its bytes; whether it moved. */
@@ -221,6 +219,8 @@ static void what_has_room_may_be_cached(void) {
     must(pagemap_class(block) == sizeclass_for_run(48 * KIB));
     must_be_sound();
 }
+
+/* ---- what is not touched ------------------------------------------------------------------------- */
 
 static void calloc_does_not_touch_what_is_zero(void) {
     static const size_t sizes[] = {100 * KIB, 10 * MIB};
