@@ -41,7 +41,6 @@ static void use_slowly(unsigned class_index, size_t pairs) {
     }
 }
 
-/* Takes a batch and frees it. */
 static void use_batch(unsigned class_index, size_t count) {
     static __thread void *objects[5000];
     must(count <= COUNT_OF(objects));
@@ -134,19 +133,16 @@ static size_t free_in_slabs(unsigned class_index) {
     return slab.free_objects;
 }
 
-/* A step needs twice the capacity of objects that came back from a spill, and a bin that nearly fits spills and takes back
- * no more than 128 a batch: from 1024 slots on that is 16 batches. */
+/* The step from 1024 slots takes 2048 objects that came back, 128 a batch where it nearly fits. */
 static void batches_deepen_a_bin_until_they_fit(void) {
-    static const unsigned classes[] = {4, 16, 32,
-                                       5, 17, 33}; /* 64, 256, 1024 bytes, and the next */
-    static const size_t batch[] = {1000, 1000, 1000, 970, 900, 850};
-    for (size_t i = 0; i < COUNT_OF(classes); i++) {
+    for (unsigned class_index = 4; class_index <= 32; class_index += 7) { /* 64 to 1024 bytes */
+        size_t batch = 1000 - class_index % 4 * 50;
         for (size_t round = 0; round < 20; round++)
-            use_batch(classes[i], batch[i]);
-        must(capacity_of(classes[i]) >= batch[i]);
-        size_t before = free_in_slabs(classes[i]);
-        use_batch(classes[i], batch[i]);
-        must(free_in_slabs(classes[i]) == before);
+            use_batch(class_index, batch);
+        must(capacity_of(class_index) >= batch);
+        size_t before = free_in_slabs(class_index);
+        use_batch(class_index, batch);
+        must(free_in_slabs(class_index) == before);
     }
     for (size_t round = 0; round < 30; round++) {
         use_batch(sizeclass_for(2048), 1000); /* they would need 2 MiB */
