@@ -12,8 +12,9 @@
  *                     ^ sentinel             ^ top     ^ end = slots + capacity
  *          An empty bin takes half a stack from the slabs, a full one gives up to its older half back: see spill.
  *
- * STATES   of a bin: capacity 0 (cold) -> 8 (runs: 1 to 6) -> 16 -> ... 2047 -> 0: see cache_capacity.c.
- *          Every IDLE_TICKS slow operations of the thread, bins that stand where they stood are emptied.
+ * STATES   of a bin: capacity 0 (cold) -> 8 (runs: 1 to 6) -> 16 -> ... 2047 -> basic: see cache_capacity.c.
+ *          Every IDLE_TICKS slow operations of the thread, bins that stand where they stood are emptied, and
+ *          left with the basic capacity.
  *          of a cache: in use by one thread <-> unused, for the next thread.  The last KEPT_WARM that
  *          were left keep their capacities (not their objects): threads replace one another.
  *          of a thread: on the fast path <-> busy, in the slow one, where no drain (cache_drain.c) goes on
@@ -264,17 +265,23 @@ void cache_rules_changed(void) {
     cache_end_slow(cache, busy);
 }
 
-/* Takes the capacity from bins that nobody used since the last look. */
-static SELDOM void drop_idle(struct cache *cache) {
+static void cut_back(struct cache *cache, unsigned class_index) {
+    unsigned basic = cache_basic_capacity(class_index);
+    spill_all(cache, class_index);
+    if (cache->state[class_index].capacity > basic)
+        cache_resize_bin(cache, class_index, basic);
+    cache->state[class_index].spilled = 0;
+}
+
+/* Empties bins that nobody used since the last look, as far as can be seen, and leaves them the basic capacity. */
+static SELDOM void empty_idle(struct cache *cache) {
     for (unsigned i = 1; i < BIN_COUNT; i++) {
         struct bin_state *state = &cache->state[i];
         if (!state->capacity)
             continue;
         unsigned depth = (unsigned)(cache->top[i] - cache_slots(cache, i));
-        if (!state->busy && state->seen == depth) {
-            drop_bin(cache, i);
-            state->spilled = 0;
-        }
+        if (!state->busy && state->seen == depth)
+            cut_back(cache, i);
         state->seen = (uint16_t)depth;
         state->busy = 0;
     }
@@ -301,7 +308,7 @@ static void count_slow_op(struct cache *cache, unsigned class_index, bool earns)
         cache_drain_idle(cache);
     }
     if (ticks % IDLE_TICKS == 0)
-        drop_idle(cache);
+        empty_idle(cache);
 }
 
 /* ---- the slow path of malloc and free ------------------------------------------------------------ */

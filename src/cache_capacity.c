@@ -10,6 +10,9 @@
  *          One that only fills or only drains does not grow.  While the capacities of all threads exceed the budget of max(4 MiB,
  *          live/32), or 1 MiB for each thread while that is less than live/2, each step by use costs
  *          EARN_HARD, and there is none by regret.  Runs: see cache_runs.c.
+ *          The basic capacity is not refused for what others hold: without any, a block of a size that is taken and
+ *          freed in turn opens a slab and closes it.  Nor is it taken away from a bin that seems idle, for
+ *          one that is used so looks the same: its top stands where it stood.
  *
  * LOCKING  A bin's owner alone changes its capacity, in its slow path.
  *
@@ -35,6 +38,8 @@ enum {
     EARN_NEXT = 4,
     EARN_REGRET = 2, /* times the capacity */
     EARN_HARD = 512,
+    BASIC_BYTES = 4 * 1024,
+    BASIC_LEAST = 2,
     BUDGET_MIN = 4 * 1024 * 1024,
     BUDGET_PER_THREAD = 1024 * 1024,
 };
@@ -74,7 +79,7 @@ static bool budget_exceeded(unsigned class_index) {
     return LOAD_RELAXED(G.capacity_bytes[runs]) > (runs ? budget / 2 : budget);
 }
 
-/* The step to the next capacity below a limit; a bin that has reached it pays the price again and again. */
+/* The step to the next capacity below a limit. */
 static SELDOM void grow_bin(struct cache *cache, unsigned class_index, unsigned limit) {
     unsigned capacity = cache->state[class_index].capacity;
     unsigned wanted = capacity ? 2 * capacity : CAPACITY_FIRST;
@@ -90,15 +95,28 @@ static unsigned steady_limit(unsigned class_index) {
                                 run ? CAPACITY_STEADY_RUN_BYTES : CAPACITY_STEADY_BYTES);
 }
 
+unsigned cache_basic_capacity(unsigned class_index) {
+    size_t few = max_size(BASIC_LEAST, BASIC_BYTES / size_classes[class_index].size);
+    size_t count = sizeclass_is_run(class_index) ? 1 : min_size(few, CAPACITY_FIRST);
+    return cache_capacity_limit(class_index, count, SIZE_MAX);
+}
+
 void cache_earn_by_use(struct cache *cache, unsigned class_index) {
-    const struct bin_state *state = &cache->state[class_index];
+    struct bin_state *state = &cache->state[class_index];
     unsigned price = state->capacity ? EARN_NEXT : EARN_FIRST;
     if (state->slow_ops < price)
         return;
-    bool dear = budget_exceeded(class_index);
     unsigned limit = steady_limit(class_index);
+    if (state->capacity >= limit) {
+        state->slow_ops = 0;
+        return;
+    }
+    bool dear = budget_exceeded(class_index), run = sizeclass_is_run(class_index);
+    unsigned basic = cache_basic_capacity(class_index);
     if (!dear || state->slow_ops >= EARN_HARD)
-        grow_bin(cache, class_index, dear && sizeclass_is_run(class_index) && limit ? 1 : limit);
+        grow_bin(cache, class_index, dear && run ? basic : limit);
+    else if (!run && state->capacity < basic)
+        grow_bin(cache, class_index, basic);
 }
 
 void cache_earn_by_regret(struct cache *cache, unsigned class_index, unsigned count) {

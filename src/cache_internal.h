@@ -83,6 +83,9 @@ static inline void cache_count_in(const struct cache *cache, bool in_use) {
  * them; false, and nothing done, without memory. */
 bool cache_resize_bin(struct cache *cache, unsigned class_index, unsigned capacity);
 
+/* What a bin may hold whatever others hold, and keeps while it seems idle. */
+unsigned cache_basic_capacity(unsigned class_index);
+
 /* A slow operation was counted. */
 void cache_earn_by_use(struct cache *cache, unsigned class_index);
 

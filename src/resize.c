@@ -62,9 +62,13 @@ static void *resize_object(unsigned class_index, void *block, size_t size) {
  * threads write over each other's, and a run that was freed may be followed by another. */
 static uint32_t grew_at[GROWTHS_KNOWN];
 
+static bool is_small_step(size_t old, size_t size) {
+    return size > old && size - old < old / GROWS_AGAIN;
+}
+
 static void note_growth(const void *block, size_t old, size_t size) {
     uint32_t page = (uint32_t)((uintptr_t)block >> PAGE_SHIFT);
-    if (size > old && size - old < old / GROWS_AGAIN)
+    if (is_small_step(old, size))
         STORE_RELAXED(grew_at[page % GROWTHS_KNOWN], page);
 }
 
@@ -76,10 +80,10 @@ static bool grew_before(const void *block) {
 /* A run that grows by a small part of its length, and did before, will do so again: it goes where it may, so that what
  * is copied in all is a few times its last length, whatever the steps.  Who grows by more sees to that. */
 static void *take_roomy(const void *block, size_t old, size_t size) {
-    bool soon_again = size > SMALL_MAX && size > old && size - old < old / GROWS_AGAIN;
+    bool soon_again = size > SMALL_MAX && is_small_step(old, size) && grew_before(block);
     bool plain = size < LOAD_RELAXED(heap_plain_below) && !heap_wants_mapping(size);
     size_t pages = heap_run_pages(size, 1);
-    if (!soon_again || !plain || !grew_before(block) || !limit_admits(pages << PAGE_SHIFT))
+    if (!soon_again || !plain || !limit_admits(pages << PAGE_SHIFT))
         return NULL;
     uintptr_t run = page_run_take_roomy(pages);
     if (run)

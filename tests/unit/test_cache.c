@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * test_cache.c: capacity that is earned, limited and lost; flushing; the end of threads; what a fork
- * child finds; refusals; and random use beside a model.
+ * test_cache.c: capacity that is earned and limited; flushing; the end of threads; what a fork child finds;
+ * refusals; and random use beside a model.  What is idle, and the budget: test_cache_capacity.c.
  */
 #include "unit_support.h"
 
@@ -196,50 +196,6 @@ static void bins_end_where_they_end(void) {
     must(depth_of(4) == 33); /* the older half went, and this one came */
     must(cache_pop(4) == objects[64] && cache_pop(4) == objects[63]);
     must_be_consistent(4, 2);
-}
-
-static void capacity_is_lost_by_idleness(void) {
-    warm_up(4);
-    must(capacity_of(4) == 64 && depth_of(4) > 0);
-    cache_set_capacity_limit(0);
-    for (size_t i = 0; i < 3; i++)
-        use_slowly(7, 1024);
-    must(capacity_of(4) == 0 && depth_of(4) == 0);
-    must_be_consistent(4, 0);
-    must(slab.slabs == 0);
-    must_cache_nothing();
-    must(counts.capacity_bytes == 0);
-    must_be_sound();
-}
-
-static void a_bin_in_use_is_kept(void) {
-    warm_up(4);
-    void *object = NULL;
-    for (size_t i = 0; i < 8; i++) {
-        use_slowly(40, 512);               /* one look at idle bins */
-        for (size_t k = 0; k < 100; k++) { /* the fast path alone, with another depth each time */
-            api_free(object);
-            object = take(4);
-        }
-        for (size_t k = 0; k < i; k++)
-            take(4);
-    }
-    must(capacity_of(4) == 64);
-}
-
-/* No bin pays the price that is due beyond the budget, so the budget holds. */
-static void the_budget_limits_all_bins_together(void) {
-    for (size_t round = 0; round < 30; round++)
-        for (unsigned i = CLASS_COUNT - 15; i < CLASS_COUNT; i++)
-            use_batch(i, MIB / size_classes[i].size);
-    cache_count(&counts);
-    must(counts.capacity_bytes > 4 * MIB);
-    must(counts.capacity_bytes <= 4 * MIB + 512 * KIB + 40 * KIB); /* the step that exceeded it */
-    must(counts.cached_bytes <= counts.capacity_bytes);
-    use_slowly(4, 100);
-    must(capacity_of(4) == 0);
-    use_slowly(4, 600);
-    must(capacity_of(4) > 0); /* it is worth it */
 }
 
 static void options_limit_capacity(void) {
@@ -481,9 +437,6 @@ int main(void) {
         body_test(streams_do_not_deepen_a_bin),
         body_test(the_fast_path_touches_nothing_else),
         body_test(bins_end_where_they_end),
-        body_test(capacity_is_lost_by_idleness),
-        body_test(a_bin_in_use_is_kept),
-        body_test(the_budget_limits_all_bins_together),
         body_test(options_limit_capacity),
         body_test(flushing_empties_every_bin),
         body_test(a_thread_leaves_nothing_behind),
