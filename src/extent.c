@@ -12,7 +12,7 @@
  *
  * SEARCH   1. the shortest dirty extent that holds it; aligned: the smallest dirty block that does
  *          2. a dirty extent and what lies beside it, of either kind: GATHER_TRIES of the longest
- *          3. as 1, clean
+ *          3. as 1, clean; aligned: then any place that is free, of both kinds
  *          4. more pages from the kernel (zone.c)
  *          5. where it refuses, 2 without the limit of tries, and around clean extents
  *          Runs that may cross regions also look across their borders in 1 and 3.
@@ -259,6 +259,63 @@ static bool gather(size_t bytes, size_t align, enum fit_kind kind, bool same_kin
     return false;
 }
 
+static uint64_t free_pages_of(const struct region *region, unsigned word) {
+    return region->dirty.free[word] | region->clean.free[word];
+}
+
+static bool all_free(uintptr_t start, uintptr_t end) {
+    for (uintptr_t at = start; at < end;) {
+        const struct region *region = pagemap_region(at);
+        if (!region)
+            return false;
+        unsigned page = pagemap_page(region, at), bit = page % 64;
+        unsigned count = (unsigned)min_size((end - at) >> PAGE_SHIFT, 64 - bit);
+        if (~free_pages_of(region, page / 64) >> bit & bit_mask(count))
+            return false;
+        at += (uintptr_t)count << PAGE_SHIFT;
+    }
+    return true;
+}
+
+static bool find_aligned_in(const struct region *region, size_t bytes, size_t align,
+                            struct extent *place) {
+    size_t step = align >> PAGE_SHIFT; /* a power of two */
+    uint64_t aligned = step < 64 ? bit_mask(64) / bit_mask((unsigned)step) : 1;
+    for (unsigned word = 0; word < BUDDY_WORDS; word++) {
+        uintptr_t base = region->base + ((uintptr_t)word * 64 << PAGE_SHIFT);
+        if (step >= 64 && base % align != 0)
+            continue;
+        for (uint64_t pages = free_pages_of(region, word) & aligned; pages; pages &= pages - 1) {
+            uintptr_t start = base + ((uintptr_t)bit_lowest(pages) << PAGE_SHIFT);
+            if (!run_may_cross(bytes) && start + bytes > region->base + REGION_BYTES)
+                return false;
+            if (all_free(start, start + bytes)) {
+                *place = (struct extent){start, start + bytes};
+                return true;
+            }
+        }
+    }
+    return false;
+}
+
+/* The lowest place of a region that is aligned and free, of whatever kinds its pages are.  An extent that is long enough
+ * wherever it begins need not be there: a run of 5 pages at a multiple of 16 leaves 5 dirty ones and 11 clean ones.
+ * The region where the last one was found comes first. */
+static SELDOM bool find_aligned(size_t bytes, size_t align, struct extent *place) {
+    static uint32_t last;
+    size_t pages = run_may_cross(bytes) ? 1 : bytes >> PAGE_SHIFT;
+    for (uint32_t i = 0; i < pagemap_region_count; i++) {
+        uint32_t rank = (last + i) % pagemap_region_count;
+        const struct region *region = pagemap_regions[rank];
+        if (region->dirty.pages + region->clean.pages < pages ||
+            !find_aligned_in(region, bytes, align, place))
+            continue;
+        last = rank;
+        return true;
+    }
+    return false;
+}
+
 bool extent_find_dirty(size_t bytes, size_t align, struct extent *place) {
     return find(bytes, align, FIT_DIRTY, place) ||
            (run_may_cross(bytes) &&
@@ -272,7 +329,8 @@ bool extent_find_clean(size_t bytes, size_t align, struct extent *place) {
 bool extent_find(size_t bytes, size_t align, struct extent *place) {
     return extent_find_dirty(bytes, align, place) ||
            gather(bytes, align, FIT_DIRTY, false, purge_never() ? INT_MAX : GATHER_TRIES, place) ||
-           extent_find_clean(bytes, align, place);
+           extent_find_clean(bytes, align, place) ||
+           (UNLIKELY(align > PAGE_BYTES) && find_aligned(bytes, align, place));
 }
 
 bool extent_find_any(size_t bytes, size_t align, struct extent *place) {

@@ -46,6 +46,44 @@ static void alignment_up_to_1_gib_is_kept(void) {
     must_be_sound();
 }
 
+/* Some runs of random length at a time, each replaced by another, again and again: what they leave serves the next ones,
+ * though no extent of one kind is long enough wherever it begins. */
+static void replace_aligned(size_t align, size_t most_pages, size_t rounds) {
+    enum { RUNS = 100 };
+    uintptr_t run[RUNS] = {0};
+    struct rng rng = {test_seed()};
+    bool zero;
+    for (size_t i = 0; i < rounds; i++) {
+        size_t k = rng_below(&rng, RUNS), pages = 1 + rng_below(&rng, most_pages);
+        must(!run[k] || page_run_give(run[k]));
+        run[k] = page_run_take(pages, align, &zero);
+        must(run[k] && run[k] % align == 0);
+        if (i % 64 == 0)
+            must(page_verify()[0] == 0);
+    }
+    for (size_t k = 0; k < RUNS; k++)
+        must(!run[k] || page_run_give(run[k]));
+    size_t slot = round_up(most_pages << PAGE_SHIFT, align);
+    must(page_state.zone_pages << PAGE_SHIFT <= RUNS * slot * 5 / 4 + MIB);
+    must_be_sound();
+}
+
+static void aligned_runs_find_what_others_left(void) {
+    replace_aligned(8 * KIB, 25, 4000);
+    replace_aligned(64 * KIB, 25, 4000);
+    replace_aligned(64 * KIB, 25, 4000);
+    replace_aligned(256 * KIB, 100, 4000);
+}
+
+static void widely_aligned_runs_find_what_others_left(void) {
+    replace_aligned(2 * MIB, 25, 4000);
+    replace_aligned(2 * MIB, 700, 2000); /* from a MiB on they may cross */
+}
+
+static void runs_aligned_to_more_than_a_region_find_what_others_left(void) {
+    replace_aligned(64 * MIB, 25, 300);
+}
+
 static void a_run_below_a_mib_lies_in_one_region(void) {
     bool zero;
     for (size_t i = 0; i < 200; i++) {
@@ -408,6 +446,9 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         body_test(any_length_is_handed_out_exactly),
         body_test(alignment_up_to_1_gib_is_kept),
+        body_test(aligned_runs_find_what_others_left),
+        body_test(widely_aligned_runs_find_what_others_left),
+        body_test(runs_aligned_to_more_than_a_region_find_what_others_left),
         body_test(a_run_below_a_mib_lies_in_one_region),
         body_test(runs_from_a_mib_on_may_cross),
         body_test(long_runs_cross_regions),
