@@ -12,9 +12,9 @@
  *                     ^ sentinel             ^ top     ^ end = slots + capacity
  *          An empty bin takes half a stack from the slabs, a full one gives up to its older half back: see spill.
  *
- * STATES   of a bin: capacity 0 (cold) -> 8 (runs: 1 to 6) -> 16 -> ... 2047 -> basic: see cache_capacity.c.
- *          Every IDLE_TICKS slow operations of the thread, bins that stand where they stood are emptied, and
- *          left with the basic capacity.
+ * STATES   of a bin: capacity 0 (cold) -> 8 (runs: 1 to 6) -> 16 -> ... 2047 -> basic, 0: see cache_capacity.c.
+ *          Every IDLE_TICKS slow operations of the thread, bins that stand where they stood are emptied, and lose
+ *          their capacity, or but for the basic one.
  *          of a cache: in use by one thread <-> unused, for the next thread.  The last KEPT_WARM that
  *          were left keep their capacities (not their objects): threads replace one another.
  *          of a thread: on the fast path <-> busy, in the slow one, where no drain (cache_drain.c) goes on
@@ -241,11 +241,18 @@ bool cache_drain(void) {
     return cache_drain_others(present_cache());
 }
 
-static void drop_bin(struct cache *cache, unsigned class_index) {
-    if (!cache->state[class_index].capacity)
+void cache_empty_bin(struct cache *cache, unsigned class_index, unsigned keep) {
+    unsigned capacity = cache->state[class_index].capacity;
+    if (!capacity)
         return;
     spill_all(cache, class_index);
-    cache_resize_bin(cache, class_index, 0);
+    if (capacity > keep && !cache_resize_bin(cache, class_index, keep))
+        cache_resize_bin(cache, class_index, 0);
+    cache->state[class_index].spilled = 0;
+}
+
+static void drop_bin(struct cache *cache, unsigned class_index) {
+    cache_empty_bin(cache, class_index, 0);
 }
 
 static SELDOM void drop_forbidden(struct cache *cache) {
@@ -265,23 +272,18 @@ void cache_rules_changed(void) {
     cache_end_slow(cache, busy);
 }
 
-static void cut_back(struct cache *cache, unsigned class_index) {
-    unsigned basic = cache_basic_capacity(class_index);
-    spill_all(cache, class_index);
-    if (cache->state[class_index].capacity > basic)
-        cache_resize_bin(cache, class_index, basic);
-    cache->state[class_index].spilled = 0;
-}
-
-/* Empties bins that nobody used since the last look, as far as can be seen, and leaves them the basic capacity. */
+/* Empties bins that stand where they stood at the last look.  One of which a block is taken and given in turn does, so it may
+ * keep some capacity; emptied, it takes a slow operation to use it, or it is still empty at the next look. */
 static SELDOM void empty_idle(struct cache *cache) {
     for (unsigned i = 1; i < BIN_COUNT; i++) {
         struct bin_state *state = &cache->state[i];
         if (!state->capacity)
             continue;
         unsigned depth = (unsigned)(cache->top[i] - cache_slots(cache, i));
-        if (!state->busy && state->seen == depth)
-            cut_back(cache, i);
+        if (!state->busy && state->seen == depth) {
+            cache_empty_bin(cache, i, depth ? cache_capacity_of_idle(i) : 0);
+            depth = 0;
+        }
         state->seen = (uint16_t)depth;
         state->busy = 0;
     }

@@ -11,8 +11,9 @@
  *          live/32), or 1 MiB for each thread while that is less than live/2, each step by use costs
  *          EARN_HARD, and there is none by regret.  Runs: see cache_runs.c.
  *          The basic capacity is not refused for what others hold: without any, a block of a size that is taken and
- *          freed in turn opens a slab and closes it.  Nor is it taken away from a bin that seems idle, for
- *          one that is used so looks the same: its top stands where it stood.
+ *          freed in turn opens a slab and closes it.  Nor is it then taken away from a bin that seems idle, for
+ *          one that is used so looks the same: its top stands where it stood.  Emptied, it shows at the next look
+ *          whether it was used.
  *
  * LOCKING  A bin's owner alone changes its capacity, in its slow path.
  *
@@ -101,10 +102,14 @@ unsigned cache_basic_capacity(unsigned class_index) {
     return cache_capacity_limit(class_index, count, SIZE_MAX);
 }
 
+unsigned cache_capacity_of_idle(unsigned class_index) {
+    return budget_exceeded(class_index) ? cache_basic_capacity(class_index) : 0;
+}
+
 void cache_earn_by_use(struct cache *cache, unsigned class_index) {
     struct bin_state *state = &cache->state[class_index];
-    unsigned price = state->capacity ? EARN_NEXT : EARN_FIRST;
-    if (state->slow_ops < price)
+    unsigned price = state->capacity ? EARN_NEXT : EARN_FIRST; /* powers of two */
+    if (state->slow_ops == 0 || (state->slow_ops & (price - 1)) != 0)
         return;
     unsigned limit = steady_limit(class_index);
     if (state->capacity >= limit) {

@@ -263,37 +263,47 @@ static uint64_t free_pages_of(const struct region *region, unsigned word) {
     return region->dirty.free[word] | region->clean.free[word];
 }
 
-static bool all_free(uintptr_t start, uintptr_t end) {
+/* The first page from start on that is not free, but none beyond end. */
+static uintptr_t free_until(uintptr_t start, uintptr_t end) {
     for (uintptr_t at = start; at < end;) {
         const struct region *region = pagemap_region(at);
         if (!region)
-            return false;
+            return at;
         unsigned page = pagemap_page(region, at), bit = page % 64;
+        uint64_t taken = ~free_pages_of(region, page / 64) >> bit;
         unsigned count = (unsigned)min_size((end - at) >> PAGE_SHIFT, 64 - bit);
-        if (~free_pages_of(region, page / 64) >> bit & bit_mask(count))
-            return false;
+        if (taken & bit_mask(count))
+            return at + ((uintptr_t)bit_lowest(taken) << PAGE_SHIFT);
         at += (uintptr_t)count << PAGE_SHIFT;
     }
-    return true;
+    return end;
+}
+
+/* The first free page of a region, at or behind one of its addresses, whose address is a multiple; 0 if there is none. */
+static uintptr_t next_aligned(const struct region *region, uintptr_t from, size_t align) {
+    size_t step = align >> PAGE_SHIFT; /* a power of two */
+    uint64_t aligned = step < 64 ? bit_mask(64) / bit_mask((unsigned)step) : 1;
+    unsigned page = pagemap_page(region, from);
+    uint64_t passed = bit_mask(page % 64);
+    for (unsigned word = page / 64; word < BUDDY_WORDS; word++, passed = 0) {
+        uintptr_t base = region->base + ((uintptr_t)word * 64 << PAGE_SHIFT);
+        uint64_t pages = free_pages_of(region, word) & aligned & ~passed;
+        if (pages && (step < 64 || (base & (align - 1)) == 0))
+            return base + ((uintptr_t)bit_lowest(pages) << PAGE_SHIFT);
+    }
+    return 0;
 }
 
 static bool find_aligned_in(const struct region *region, size_t bytes, size_t align,
                             struct extent *place) {
-    size_t step = align >> PAGE_SHIFT; /* a power of two */
-    uint64_t aligned = step < 64 ? bit_mask(64) / bit_mask((unsigned)step) : 1;
-    for (unsigned word = 0; word < BUDDY_WORDS; word++) {
-        uintptr_t base = region->base + ((uintptr_t)word * 64 << PAGE_SHIFT);
-        if (step >= 64 && base % align != 0)
-            continue;
-        for (uint64_t pages = free_pages_of(region, word) & aligned; pages; pages &= pages - 1) {
-            uintptr_t start = base + ((uintptr_t)bit_lowest(pages) << PAGE_SHIFT);
-            if (!run_may_cross(bytes) && start + bytes > region->base + REGION_BYTES)
-                return false;
-            if (all_free(start, start + bytes)) {
-                *place = (struct extent){start, start + bytes};
-                return true;
-            }
-        }
+    uintptr_t start = region->base, stop = start, end = region->base + REGION_BYTES;
+    while (stop < end && (start = next_aligned(region, stop, align)) != 0) {
+        if (!run_may_cross(bytes) && start + bytes > end)
+            return false;
+        stop = free_until(start, start + bytes);
+        *place = (struct extent){start, start + bytes};
+        if (stop == place->end)
+            return true;
     }
     return false;
 }

@@ -7,6 +7,9 @@
 #include "api.h"
 #include "cache.h"
 
+#include <pthread.h>
+#include <semaphore.h>
+
 static struct cache_counts counts;
 
 static unsigned capacity_of(unsigned class_index) {
@@ -38,7 +41,7 @@ static void use(unsigned class_index, size_t pairs) {
 }
 
 static void use_batch(unsigned class_index, size_t count) {
-    static void *blocks[5000];
+    static __thread void *blocks[5000];
     must(count <= COUNT_OF(blocks));
     for (size_t i = 0; i < count; i++)
         must((blocks[i] = api_malloc(size_classes[class_index].size)) != NULL);
@@ -64,27 +67,13 @@ static void spend_the_budget(void) {
 
 /* ---- what seems idle ----------------------------------------------------------------------------- */
 
-static void what_is_idle_is_emptied(void) {
+static void what_is_idle_loses_all(void) {
     warm_up(4);
     must(capacity_of(4) == 64 && depth_of(4) > 0);
-    for (size_t i = 0; i < 3; i++)
-        use_slowly(7, 1024);
-    must(capacity_of(4) == 8 && depth_of(4) == 0);
-    use(4, 1); /* a batch, as small as the bin */
-    must(capacity_of(4) == 8 && depth_of(4) == 4);
-    cache_flush();
-    must(page_live_bytes() == 0);
-    must_be_sound();
-}
-
-static void what_may_not_be_cached_loses_all(void) {
-    warm_up(4);
-    cache_set_capacity_limit(0);
-    for (size_t i = 0; i < 3; i++)
-        use_slowly(7, 1024);
+    for (size_t i = 0; i < 1100 && depth_of(4) > 0; i++)
+        use_slowly(7, 1);
     must(capacity_of(4) == 0 && depth_of(4) == 0);
-    cache_count(&counts);
-    must(counts.capacity_bytes == 0 && counts.cached_bytes == 0);
+    cache_flush();
     must(page_live_bytes() == 0);
     must_be_sound();
 }
@@ -129,12 +118,55 @@ static void every_size_has_the_basic_capacity(void) {
     must_be_sound();
 }
 
-/* Sizes that come and go one at a time, while others are taken and given in batches: after a while next to none of
- * them leaves the fast path, though each look finds their bins as the last one did. */
+static sem_t spent, finish;
+
+static void *hoard(void *unused) {
+    spend_the_budget();
+    sem_post(&spent);
+    sem_wait(&finish);
+    return unused;
+}
+
+/* Another thread has what there is, and sleeps. */
+static pthread_t begin_hoard(void) {
+    pthread_t thread;
+    sem_init(&spent, 0, 0);
+    sem_init(&finish, 0, 0);
+    must(pthread_create(&thread, NULL, hoard, NULL) == 0);
+    sem_wait(&spent);
+    return thread;
+}
+
+static void end_hoard(pthread_t thread) {
+    cache_count(&counts);
+    must(counts.capacity_bytes > 4 * MIB);
+    sem_post(&finish);
+    must(pthread_join(thread, NULL) == 0);
+    must_be_sound();
+}
+
+/* It is emptied first, and loses all where it is not used from then on. */
+static void what_is_idle_beyond_the_budget_keeps_the_basic_capacity(void) {
+    pthread_t thread = begin_hoard();
+    use_slowly(4, 100);
+    use(4, 1);
+    must(capacity_of(4) == 8 && depth_of(4) > 0);
+    for (size_t i = 0; i < 1100 && depth_of(4) > 0; i++)
+        use_slowly(7, 1);
+    must(capacity_of(4) == 8 && depth_of(4) == 0);
+    use(4, 1); /* a batch, as small as the bin */
+    must(capacity_of(4) == 8 && depth_of(4) == 4);
+    use_slowly(7, 3 * 512);
+    must(capacity_of(4) == 0);
+    end_hoard(thread);
+}
+
+/* Sizes that come and go one at a time: after a while few of them leave the fast path, though each look finds their bins
+ * as the last one did. */
 static void sizes_in_turn_are_served_beyond_the_budget(void) {
     enum { SIZES = 26, PAIRS = 20000, ROUND = 1000 };
     uint32_t slow = 0;
-    spend_the_budget();
+    pthread_t thread = begin_hoard();
     for (unsigned i = 0; i < SIZES; i++)
         use(10 + i, 70);
     for (unsigned i = 0; i < PAIRS; i += ROUND) {
@@ -142,19 +174,19 @@ static void sizes_in_turn_are_served_beyond_the_budget(void) {
         for (unsigned k = 0; k < ROUND; k++)
             use(10 + k % SIZES, 1);
         slow += cache_tls->ticks - before;
-        spend_the_budget(); /* and several looks */
+        use_slowly(CLASS_COUNT - 20, 256); /* half of what lies between two looks */
     }
     must(slow < PAIRS / 20);
-    must_be_sound();
+    end_hoard(thread);
 }
 
 int main(void) {
     static const struct CMUnitTest tests[] = {
-        body_test(what_is_idle_is_emptied),
-        body_test(what_may_not_be_cached_loses_all),
+        body_test(what_is_idle_loses_all),
         body_test(a_bin_in_use_is_kept),
         body_test(the_budget_limits_all_bins_together),
         body_test(every_size_has_the_basic_capacity),
+        body_test(what_is_idle_beyond_the_budget_keeps_the_basic_capacity),
         body_test(sizes_in_turn_are_served_beyond_the_budget),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
