@@ -13,8 +13,8 @@
  *          An empty bin takes half a stack from the slabs, a full one gives up to its older half back: see spill.
  *
  * STATES   of a bin: capacity 0 (cold) -> 8 (runs: 1 to 6) -> 16 -> ... 2047 -> basic, 0: see cache_capacity.c.
- *          Every IDLE_TICKS slow operations of the thread, bins that stand where they stood are emptied, and lose
- *          their capacity, or but for the basic one.
+ *          Every IDLE_TICKS slow operations of the thread, bins that stand where they stood are emptied; they keep
+ *          the basic capacity, or none.
  *          of a cache: in use by one thread <-> unused, for the next thread.  The last KEPT_WARM that
  *          were left keep their capacities (not their objects): threads replace one another.
  *          of a thread: on the fast path <-> busy, in the slow one, where no drain (cache_drain.c) goes on

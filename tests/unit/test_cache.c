@@ -3,10 +3,8 @@
  * test_cache.c: capacity that is earned and limited; flushing; the end of threads; what a fork child finds;
  * refusals; and random use beside a model.  What is idle, and the budget: test_cache_capacity.c.
  */
-#include "unit_support.h"
+#include "bin_support.h"
 
-#include "api.h"
-#include "cache.h"
 #include "lock.h"
 #include "meta.h"
 
@@ -15,48 +13,6 @@
 
 static struct cache_counts counts;
 static struct slab_counts slab;
-
-static unsigned capacity_of(unsigned class_index) {
-    return cache_registry ? cache_tls->state[class_index].capacity : 0; /* no cache, no state */
-}
-
-static size_t depth_of(unsigned class_index) {
-    size_t depth = 0;
-    for (void **slot = cache_tls->top[class_index]; *slot; slot--)
-        depth++;
-    return depth;
-}
-
-static void *take(unsigned class_index) {
-    void *object = api_malloc(size_classes[class_index].size);
-    must(object && pagemap_class(object) == class_index);
-    return object;
-}
-
-/* So many pairs that all miss: each object is taken and given past an empty or full bin. */
-static void use_slowly(unsigned class_index, size_t pairs) {
-    for (size_t i = 0; i < pairs; i++) {
-        void *object = cache_take(class_index);
-        must(object && cache_give(class_index, object) == SLAB_OK);
-    }
-}
-
-static void use_batch(unsigned class_index, size_t count) {
-    static __thread void *objects[5000];
-    must(count <= COUNT_OF(objects));
-    for (size_t i = 0; i < count; i++)
-        objects[i] = take(class_index);
-    for (size_t i = 0; i < count; i++)
-        api_free(objects[i]);
-}
-
-/* Uses a bin until it has all that use earns, and fills it. */
-static void warm_up(unsigned class_index) {
-    for (size_t i = 0; i < 3; i++) {
-        use_slowly(class_index, 100);
-        use_batch(class_index, 30);
-    }
-}
 
 /* INV-CACHE-1, for the calling thread; and what slabs miss is cached here or live. */
 static void must_be_consistent(unsigned class_index, size_t live) {

@@ -2,34 +2,12 @@
  *
  * test_cache_capacity.c: what bins lose when they seem idle, and what they may have beyond the budget.
  */
-#include "unit_support.h"
-
-#include "api.h"
-#include "cache.h"
+#include "bin_support.h"
 
 #include <pthread.h>
 #include <semaphore.h>
 
 static struct cache_counts counts;
-
-static unsigned capacity_of(unsigned class_index) {
-    return cache_tls->state[class_index].capacity;
-}
-
-static size_t depth_of(unsigned class_index) {
-    size_t depth = 0;
-    for (void **slot = cache_tls->top[class_index]; *slot; slot--)
-        depth++;
-    return depth;
-}
-
-/* So many pairs that all miss: each object is taken and given past an empty or full bin. */
-static void use_slowly(unsigned class_index, size_t pairs) {
-    for (size_t i = 0; i < pairs; i++) {
-        void *object = cache_take(class_index);
-        must(object && cache_give(class_index, object) == SLAB_OK);
-    }
-}
 
 /* Pairs as a program has them. */
 static void use(unsigned class_index, size_t pairs) {
@@ -37,22 +15,6 @@ static void use(unsigned class_index, size_t pairs) {
         void *block = api_malloc(size_classes[class_index].size);
         must(block != NULL);
         api_free(block);
-    }
-}
-
-static void use_batch(unsigned class_index, size_t count) {
-    static __thread void *blocks[5000];
-    must(count <= COUNT_OF(blocks));
-    for (size_t i = 0; i < count; i++)
-        must((blocks[i] = api_malloc(size_classes[class_index].size)) != NULL);
-    for (size_t i = 0; i < count; i++)
-        api_free(blocks[i]);
-}
-
-static void warm_up(unsigned class_index) {
-    for (size_t i = 0; i < 3; i++) {
-        use_slowly(class_index, 100);
-        use_batch(class_index, 30);
     }
 }
 
