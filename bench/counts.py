@@ -4,7 +4,8 @@
 
 Instructions per operation inside the allocator's own library under callgrind (fixed loops,
 bench/exact/loops.c), page faults and memory system calls of fixed phases (bench/exact/phases.c).
-The same library gives the same counts every time, so a regression shows even where times are noisy.
+The loops bring a clock of their own: the same library gives the same counts every time, and a
+regression shows even where times are noisy.
 The accepted counts stand in bench/counts.json; instructions are kept per version of the compiler.
 """
 import argparse

@@ -12,9 +12,8 @@
  *                     ^ sentinel             ^ top     ^ end = slots + capacity
  *          An empty bin takes half a stack from the slabs, a full one gives up to its older half back: see spill.
  *
- * STATES   of a bin: capacity 0 (cold) -> 8 (runs: 1 to 6) -> 16 -> ... 2047 -> basic, 0: see cache_capacity.c.
- *          Every IDLE_TICKS slow operations of the thread, bins that stand where they stood are emptied; they keep
- *          the basic capacity, or none.
+ * STATES   of a bin: capacity 0 (cold) -> 8 (runs: 1 to 6) -> 16 -> ... 2047 -> 0: see cache_capacity.c.
+ *          At a slow operation REST_NS after the last look, bins that rest, standing where they stood then, lose all.
  *          of a cache: in use by one thread <-> unused, for the next thread.  The last KEPT_WARM that
  *          were left keep their capacities (not their objects): threads replace one another.
  *          of a thread: on the fast path <-> busy, in the slow one, where no drain (cache_drain.c) goes on
@@ -53,10 +52,11 @@ enum {
     BATCH_MAX = 128,
     BATCH_BYTES = 64 * 1024,
     LOOK_TICKS = 16,
-    IDLE_TICKS = 1024,
     EXIT_ROUNDS = 3, /* PTHREAD_DESTRUCTOR_ITERATIONS - 1 */
     KEPT_WARM = 8,
 };
+
+#define REST_NS ((uint64_t)3 * 1000 * 1000) /* the clock's step is 1, 4 or 10 ms */
 
 void *cache_no_slots[1];
 
@@ -241,18 +241,12 @@ bool cache_drain(void) {
     return cache_drain_others(present_cache());
 }
 
-void cache_empty_bin(struct cache *cache, unsigned class_index, unsigned keep) {
-    unsigned capacity = cache->state[class_index].capacity;
-    if (!capacity)
+static void drop_bin(struct cache *cache, unsigned class_index) {
+    if (!cache->state[class_index].capacity)
         return;
     spill_all(cache, class_index);
-    if (capacity > keep && !cache_resize_bin(cache, class_index, keep))
-        cache_resize_bin(cache, class_index, 0);
+    cache_resize_bin(cache, class_index, 0);
     cache->state[class_index].spilled = 0;
-}
-
-static void drop_bin(struct cache *cache, unsigned class_index) {
-    cache_empty_bin(cache, class_index, 0);
 }
 
 static SELDOM void drop_forbidden(struct cache *cache) {
@@ -272,21 +266,34 @@ void cache_rules_changed(void) {
     cache_end_slow(cache, busy);
 }
 
-/* Empties bins that stand where they stood at the last look.  One of which a block is taken and given in turn does, so it may
- * keep some capacity; emptied, it takes a slow operation to use it, or it is still empty at the next look. */
-static SELDOM void empty_idle(struct cache *cache) {
+/* Time, not slow operations, tells bins that rest from those of which a block is taken and given in turn, which stand where
+ * they stood as well.  Those would earn their capacity again in slow operations alone, hence the next look, and never
+ * leave them.  After REST_NS that costs a few percent, however many they are. */
+static SELDOM void drop_resting(struct cache *cache) {
+    uint64_t now = os_clock_ns();
+    if (now - cache->look_ns < REST_NS)
+        return;
+    cache->look_ns = now;
     for (unsigned i = 1; i < BIN_COUNT; i++) {
         struct bin_state *state = &cache->state[i];
         if (!state->capacity)
             continue;
         unsigned depth = (unsigned)(cache->top[i] - cache_slots(cache, i));
-        if (!state->busy && state->seen == depth) {
-            cache_empty_bin(cache, i, depth ? cache_capacity_of_idle(i) : 0);
-            depth = 0;
-        }
+        if (!state->busy && state->seen == depth)
+            drop_bin(cache, i);
         state->seen = (uint16_t)depth;
         state->busy = 0;
     }
+}
+
+static SELDOM void look_around(struct cache *cache) {
+    if (page_excess_is_old())
+        page_settle();
+    size_t due = page_peak_due();
+    if (UNLIKELY(due))
+        slab_trim_at_peak(due);
+    cache_drain_idle(cache);
+    drop_resting(cache);
 }
 
 /* Runs go back one by one, so that to keep them is of use only to who takes such runs as well. */
@@ -301,16 +308,8 @@ static void count_slow_op(struct cache *cache, unsigned class_index, bool earns)
         cache_earn_by_use(cache, class_index);
     uint32_t ticks = cache->ticks + 1;
     STORE_RELAXED(cache->ticks, ticks);
-    if (ticks % LOOK_TICKS == 0) {
-        if (page_excess_is_old())
-            page_settle();
-        size_t due = page_peak_due();
-        if (UNLIKELY(due))
-            slab_trim_at_peak(due);
-        cache_drain_idle(cache);
-    }
-    if (ticks % IDLE_TICKS == 0)
-        empty_idle(cache);
+    if (ticks % LOOK_TICKS == 0)
+        look_around(cache);
 }
 
 /* ---- the slow path of malloc and free ------------------------------------------------------------ */

@@ -18,7 +18,7 @@
 struct bin_state {
     uint16_t capacity;
     uint16_t slow_ops; /* slow operations since the capacity last changed */
-    uint16_t seen;     /* depth at the last look for idle bins */
+    uint16_t seen;     /* depth at the last look for bins that rest */
     uint16_t busy;     /* there was a slow operation since then */
     uint16_t spilled;  /* objects given back and not asked for again since */
     uint16_t regret;   /* those that were asked for again, since the capacity last changed */
@@ -34,7 +34,7 @@ struct cache {
     struct cache *next; /* in the registry of all caches; they are never unmapped */
     uint32_t in_use;    /* guarded by the registry's lock */
     uint32_t epoch;     /* the number of forks when its thread last looked */
-    uint32_t ticks;     /* slow operations, for the look for idle bins */
+    uint32_t ticks;     /* slow operations */
     uint32_t warm;      /* not in use, but its bins have their capacities; guarded as in_use */
     uint32_t lane;      /* of its thread: slab_shard.c */
     uint32_t rules;     /* the changes of what may be cached that it has followed */
@@ -42,6 +42,7 @@ struct cache {
     uint32_t drain;     /* written under the registry's lock: its thread is to close gaps first */
     uintptr_t seen;     /* guarded by it: what a look for idle threads saw, */
     uint64_t seen_ns;   /* since when */
+    uint64_t look_ns;   /* when its thread last looked for bins that rest */
 };
 
 /* Initially a static cache without capacity, so that no path tests for NULL. */

@@ -11,9 +11,7 @@
  *          live/32), or 1 MiB for each thread while that is less than live/2, each step by use costs
  *          EARN_HARD, and there is none by regret.  Runs: see cache_runs.c.
  *          The basic capacity is not refused for what others hold: without any, a block of a size that is taken and
- *          freed in turn opens a slab and closes it.  Nor is it then taken away from a bin that seems idle, for
- *          one that is used so looks the same: its top stands where it stood.  Emptied, it shows at the next look
- *          whether it was used.
+ *          freed in turn opens a slab and closes it.
  *
  * LOCKING  A bin's owner alone changes its capacity, in its slow path.
  *
@@ -96,14 +94,11 @@ static unsigned steady_limit(unsigned class_index) {
                                 run ? CAPACITY_STEADY_RUN_BYTES : CAPACITY_STEADY_BYTES);
 }
 
-unsigned cache_basic_capacity(unsigned class_index) {
+/* What a bin may hold whatever others hold. */
+static unsigned basic_capacity(unsigned class_index) {
     size_t few = max_size(BASIC_LEAST, BASIC_BYTES / size_classes[class_index].size);
     size_t count = sizeclass_is_run(class_index) ? 1 : min_size(few, CAPACITY_FIRST);
     return cache_capacity_limit(class_index, count, SIZE_MAX);
-}
-
-unsigned cache_capacity_of_idle(unsigned class_index) {
-    return budget_exceeded(class_index) ? cache_basic_capacity(class_index) : 0;
 }
 
 void cache_earn_by_use(struct cache *cache, unsigned class_index) {
@@ -117,7 +112,7 @@ void cache_earn_by_use(struct cache *cache, unsigned class_index) {
         return;
     }
     bool dear = budget_exceeded(class_index), run = sizeclass_is_run(class_index);
-    unsigned basic = cache_basic_capacity(class_index);
+    unsigned basic = basic_capacity(class_index);
     if (!dear || state->slow_ops >= EARN_HARD)
         grow_bin(cache, class_index, dear && run ? basic : limit);
     else if (!run && state->capacity < basic)

@@ -83,15 +83,6 @@ static inline void cache_count_in(const struct cache *cache, bool in_use) {
  * them; false, and nothing done, without memory. */
 bool cache_resize_bin(struct cache *cache, unsigned class_index, unsigned capacity);
 
-/* Gives what a bin holds to the slabs or the page layer, and leaves it a capacity of at most keep. */
-void cache_empty_bin(struct cache *cache, unsigned class_index, unsigned keep);
-
-/* What a bin may hold whatever others hold. */
-unsigned cache_basic_capacity(unsigned class_index);
-
-/* What a bin keeps that seems idle: the basic capacity, unless it would earn that again soon. */
-unsigned cache_capacity_of_idle(unsigned class_index);
-
 /* A slow operation was counted. */
 void cache_earn_by_use(struct cache *cache, unsigned class_index);
 

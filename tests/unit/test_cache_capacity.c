@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * test_cache_capacity.c: what bins lose when they seem idle, and what they may have beyond the budget.
+ * test_cache_capacity.c: what bins lose when they rest, and what they may have beyond the budget.
  */
 #include "bin_support.h"
 
@@ -27,13 +27,21 @@ static void spend_the_budget(void) {
     must(counts.capacity_bytes > 4 * MIB);
 }
 
-/* ---- what seems idle ----------------------------------------------------------------------------- */
+/* ---- what rests ---------------------------------------------------------------------------------- */
 
-static void what_is_idle_loses_all(void) {
+enum { PAIR_NS = 20, REST_NS = 4 * 1000 * 1000 };
+
+/* The thread looks at each sixteenth slow operation whether it is time for a look at its bins. */
+static void pass_a_look(void) {
+    fake_os.clock_ns += REST_NS;
+    use_slowly(7, 8);
+}
+
+static void what_rests_loses_all(void) {
     warm_up(4);
-    must(capacity_of(4) == 64 && depth_of(4) > 0);
-    for (size_t i = 0; i < 1100 && depth_of(4) > 0; i++)
-        use_slowly(7, 1);
+    pass_a_look();
+    must(capacity_of(4) == 64 && depth_of(4) > 0); /* it was busy */
+    pass_a_look();
     must(capacity_of(4) == 0 && depth_of(4) == 0);
     cache_flush();
     must(page_live_bytes() == 0);
@@ -43,12 +51,46 @@ static void what_is_idle_loses_all(void) {
 static void a_bin_in_use_is_kept(void) {
     warm_up(4);
     for (size_t i = 0; i < 8; i++) {
-        use_slowly(40, 512); /* one look at idle bins */
-        use(4, 100);         /* the fast path alone, with another depth each time */
+        pass_a_look();
+        use(4, 100); /* the fast path alone, with another depth each time */
         for (size_t k = 0; k <= i; k++)
             must(api_malloc(size_classes[4].size) != NULL);
     }
     must(capacity_of(4) == 64);
+}
+
+/* However much is done: bins of which a block is taken and given in turn stand where they stood as well. */
+static void nothing_rests_within_a_moment(void) {
+    warm_up(4);
+    pass_a_look();
+    use_slowly(9, 20000);
+    must(capacity_of(4) == 64);
+    pass_a_look();
+    must(capacity_of(4) == 0);
+}
+
+/* Pairs of sizes in turn, and something else that keeps the thread looking; returns how many pairs' operations were slow,
+ * once all have been used. */
+static uint32_t use_in_turn(unsigned first, unsigned sizes, unsigned pairs) {
+    enum { ROUND = 1000 };
+    uint32_t slow = 0;
+    for (unsigned i = 0; i < sizes; i++)
+        use(first + i, 70);
+    for (unsigned i = 0; i < pairs; i += ROUND) {
+        uint32_t before = cache_tls->ticks;
+        for (unsigned k = 0; k < ROUND; k++)
+            use(first + k % sizes, 1);
+        slow += cache_tls->ticks - before;
+        fake_os.clock_ns += ROUND * PAIR_NS;
+        use_slowly(7, 256);
+    }
+    return slow;
+}
+
+static void all_sizes_in_turn_are_served(void) {
+    enum { PAIRS = 2 * 1000 * 1000 };
+    uint32_t slow = use_in_turn(8, CLASS_COUNT - 8, PAIRS);
+    must(slow < PAIRS / 20);
 }
 
 /* ---- beyond the budget --------------------------------------------------------------------------- */
@@ -107,48 +149,22 @@ static void end_hoard(pthread_t thread) {
     must_be_sound();
 }
 
-/* It is emptied first, and loses all where it is not used from then on. */
-static void what_is_idle_beyond_the_budget_keeps_the_basic_capacity(void) {
-    pthread_t thread = begin_hoard();
-    use_slowly(4, 100);
-    use(4, 1);
-    must(capacity_of(4) == 8 && depth_of(4) > 0);
-    for (size_t i = 0; i < 1100 && depth_of(4) > 0; i++)
-        use_slowly(7, 1);
-    must(capacity_of(4) == 8 && depth_of(4) == 0);
-    use(4, 1); /* a batch, as small as the bin */
-    must(capacity_of(4) == 8 && depth_of(4) == 4);
-    use_slowly(7, 3 * 512);
-    must(capacity_of(4) == 0);
-    end_hoard(thread);
-}
-
-/* Sizes that come and go one at a time: after a while few of them leave the fast path, though each look finds their bins
- * as the last one did. */
 static void sizes_in_turn_are_served_beyond_the_budget(void) {
-    enum { SIZES = 26, PAIRS = 20000, ROUND = 1000 };
-    uint32_t slow = 0;
+    enum { PAIRS = 400 * 1000 };
     pthread_t thread = begin_hoard();
-    for (unsigned i = 0; i < SIZES; i++)
-        use(10 + i, 70);
-    for (unsigned i = 0; i < PAIRS; i += ROUND) {
-        uint32_t before = cache_tls->ticks;
-        for (unsigned k = 0; k < ROUND; k++)
-            use(10 + k % SIZES, 1);
-        slow += cache_tls->ticks - before;
-        use_slowly(CLASS_COUNT - 20, 256); /* half of what lies between two looks */
-    }
+    uint32_t slow = use_in_turn(10, 26, PAIRS);
     must(slow < PAIRS / 20);
     end_hoard(thread);
 }
 
 int main(void) {
     static const struct CMUnitTest tests[] = {
-        body_test(what_is_idle_loses_all),
+        body_test(what_rests_loses_all),
         body_test(a_bin_in_use_is_kept),
+        body_test(nothing_rests_within_a_moment),
+        body_test(all_sizes_in_turn_are_served),
         body_test(the_budget_limits_all_bins_together),
         body_test(every_size_has_the_basic_capacity),
-        body_test(what_is_idle_beyond_the_budget_keeps_the_basic_capacity),
         body_test(sizes_in_turn_are_served_beyond_the_budget),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

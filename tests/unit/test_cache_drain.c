@@ -331,7 +331,7 @@ static void who_works_is_not_idle(void) {
     void **last = other->top[CLASS];
     for (unsigned i = 0; i < 100; i++) {
         other->top[CLASS] = last - i % 2;
-        work(LATER / 10);
+        work(LATER / 40); /* less than a second each */
     }
     other->top[CLASS] = last;
     must(depth_of(other, CLASS) > 100);
