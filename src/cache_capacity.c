@@ -9,7 +9,8 @@
  *          Beyond, up to 1 MiB, by regret: objects that were taken back from the slabs after a spill.
  *          One that only fills or only drains does not grow.  While the capacities of all threads exceed the budget of max(4 MiB,
  *          live/32), or 1 MiB for each thread while that is less than live/2, each step by use costs
- *          EARN_HARD, and there is none by regret.  Runs: see cache_runs.c.
+ *          EARN_HARD, and there is none by regret.  Of runs the budget is max(4 MiB for each thread, live/32):
+ *          what no bin holds of them is dirty in the page layer instead.  See cache_runs.c.
  *          The basic capacity is not refused for what others hold: without any, a block of a size that is taken and
  *          freed in turn opens a slab and closes it.
  *
@@ -41,6 +42,7 @@ enum {
     BASIC_LEAST = 2,
     BUDGET_MIN = 4 * 1024 * 1024,
     BUDGET_PER_THREAD = 1024 * 1024,
+    BUDGET_RUNS_PER_THREAD = 4 * 1024 * 1024,
 };
 
 static size_t slot_bytes(unsigned capacity) {
@@ -74,8 +76,8 @@ static bool budget_exceeded(unsigned class_index) {
     size_t live = page_live_bytes(), threads = LOAD_RELAXED(G.in_use);
     size_t budget = max_size(live / 32, min_size(live / 2, threads * BUDGET_PER_THREAD));
     bool runs = sizeclass_is_run(class_index);
-    budget = max_size(BUDGET_MIN, budget);
-    return LOAD_RELAXED(G.capacity_bytes[runs]) > (runs ? budget / 2 : budget);
+    budget = max_size(budget, runs ? threads * BUDGET_RUNS_PER_THREAD : BUDGET_MIN);
+    return LOAD_RELAXED(G.capacity_bytes[runs]) > budget;
 }
 
 /* The step to the next capacity below a limit. */

@@ -9,8 +9,8 @@
  *          pushes an object.  Where its length changes the class goes first and comes back last.
  *
  * RULES    Runs come and go one by one, for they are large.  Capacity is earned by taking alone: who only frees
- *          would fill a cache that nobody takes from.  The budget for runs is half that for objects, and is counted
- *          apart: 128 KiB or one run of each length by use, 512 KiB by regret; beyond the budget one run, which was
+ *          would fill a cache that nobody takes from.  The budget for runs is counted apart from that for objects
+ *          (cache_capacity.c): 128 KiB or one run of each length by use, 512 KiB by regret; beyond the budget one run, which was
  *          live a moment ago.  Where the user has set how much may stay dirty (M_TRIM_THRESHOLD) none are
  *          kept: what is cached is not dirty, and -1 has room for large requests.
  *

@@ -4,6 +4,8 @@
  */
 #include "bin_support.h"
 
+#include "heap.h"
+
 #include <pthread.h>
 #include <semaphore.h>
 
@@ -157,6 +159,39 @@ static void sizes_in_turn_are_served_beyond_the_budget(void) {
     end_hoard(thread);
 }
 
+/* ---- of runs ------------------------------------------------------------------------------------- */
+
+/* Up to half a MiB of each length, at a moment; returns what all bins for runs may hold. */
+static size_t deepen_runs(void) {
+    size_t capacity = 0;
+    fake_os.clock_step_ns = 0;
+    heap_set_mmap_threshold(MIB);
+    for (unsigned i = CLASS_COUNT; i < BIN_COUNT; i++) {
+        use(i, 1000);
+        for (size_t round = 0; round < 200; round++)
+            use_batch(i, MIB / size_classes[i].size);
+        must(capacity_of(i) > 0);
+    }
+    for (unsigned i = CLASS_COUNT; i < BIN_COUNT; i++)
+        capacity += capacity_of(i) * size_classes[i].size;
+    return capacity;
+}
+
+/* 4 MiB for each thread; of a length beyond that one. */
+static void runs_have_a_budget_of_their_own(void) {
+    spend_the_budget();
+    size_t capacity = deepen_runs();
+    must(capacity > 4 * MIB && capacity < 8 * MIB);
+    must(capacity_of(CLASS_COUNT) > 20 && capacity_of(BIN_COUNT - 1) == 1);
+    must_be_sound();
+}
+
+static void each_thread_brings_a_budget_for_runs(void) {
+    pthread_t thread = begin_hoard();
+    must(deepen_runs() > 8 * MIB);
+    end_hoard(thread);
+}
+
 int main(void) {
     static const struct CMUnitTest tests[] = {
         body_test(what_rests_loses_all),
@@ -166,6 +201,8 @@ int main(void) {
         body_test(the_budget_limits_all_bins_together),
         body_test(every_size_has_the_basic_capacity),
         body_test(sizes_in_turn_are_served_beyond_the_budget),
+        body_test(runs_have_a_budget_of_their_own),
+        body_test(each_thread_brings_a_budget_for_runs),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -110,20 +110,6 @@ static void batches_deepen_a_bin_up_to_half_a_mib(void) {
     must_be_sound();
 }
 
-/* 2 MiB in all; a length beyond that has one run, after so many more operations. */
-static void beyond_the_budget_a_bin_holds_one(void) {
-    size_t deep = 0, capacity = 0;
-    heap_set_mmap_threshold(MIB);
-    for (unsigned bin = CLASS_COUNT; bin < BIN_COUNT; bin++) {
-        use(size_classes[bin].size, 1000);
-        must(capacity_of(size_classes[bin].size) > 0);
-        deep += capacity_of(size_classes[bin].size) > 1;
-        capacity += capacity_of(size_classes[bin].size) * size_classes[bin].size;
-    }
-    must(deep >= 12 && deep < 20 && capacity > 2 * MIB && capacity < 5 * MIB);
-    must_be_sound();
-}
-
 static void what_rests_is_given_back(void) {
     use(32 * KIB, PAIRS);
     must(cached(32 * KIB) == 1);
@@ -454,7 +440,6 @@ int main(void) {
         body_test(one_of_the_longest_is_kept),
         body_test(who_only_frees_keeps_nothing),
         body_test(batches_deepen_a_bin_up_to_half_a_mib),
-        body_test(beyond_the_budget_a_bin_holds_one),
         body_test(what_rests_is_given_back),
         body_test(every_call_takes_what_is_cached),
         body_test(calloc_of_fresh_pages_touches_none),
