@@ -7,7 +7,7 @@
  *
  * LAYOUT   A ring of HOT_RUNS entries of at most HOT_MAX_PAGES pages each.  A run enters over the
  *          oldest entry, which is merged, as are others where all together would hold more than half of
- *          what may stay dirty.  A word for each length tells which entries hold such runs;
+ *          what may stay dirty.  A word tells which entries hold a run, and one for each length which hold such runs;
  *          a request takes the newest of them.
  *
  * STATES   allocated (HEAD_RUN n) -> hot (HEAD_CONT n: taken, yet no block) -> allocated, or free
@@ -34,17 +34,26 @@ static struct extent leave(unsigned index) {
     struct extent run = S.hot[index];
     size_t pages = (run.end - run.start) >> PAGE_SHIFT;
     S.hot[index] = (struct extent){0, 0};
+    S.hot_used &= ~((uint64_t)1 << index);
     S.hot_of[pages] &= ~((uint64_t)1 << index);
     STORE_RELAXED(S.hot_pages, S.hot_pages - pages);
     return run;
 }
 
-bool hot_take(size_t pages, size_t align_bytes, struct extent *run) {
+/* A word of entries, the oldest first. */
+static uint64_t by_age(uint64_t word) {
     unsigned oldest = S.hot_next % HOT_RUNS;
-    uint64_t word = S.hot_of[pages];
-    uint64_t by_age = oldest ? word >> oldest | word << (HOT_RUNS - oldest) : word;
-    for (; by_age; by_age &= ~((uint64_t)1 << bit_highest(by_age))) {
-        unsigned index = (bit_highest(by_age) + oldest) % HOT_RUNS;
+    return oldest ? word >> oldest | word << (HOT_RUNS - oldest) : word;
+}
+
+static unsigned aged(unsigned age) {
+    return (S.hot_next + age) % HOT_RUNS;
+}
+
+bool hot_take(size_t pages, size_t align_bytes, struct extent *run) {
+    for (uint64_t left = by_age(S.hot_of[pages]); left;
+         left &= ~((uint64_t)1 << bit_highest(left))) {
+        unsigned index = aged(bit_highest(left));
         if (S.hot[index].start % align_bytes != 0)
             continue;
         *run = leave(index);
@@ -54,8 +63,6 @@ bool hot_take(size_t pages, size_t align_bytes, struct extent *run) {
 }
 
 static void merge(unsigned index) {
-    if (!S.hot[index].start)
-        return;
     struct extent run = leave(index);
     run_set_heads(run, HEAD_FREE);
     extent_insert(run, true);
@@ -64,8 +71,8 @@ static void merge(unsigned index) {
 /* Merges the oldest while all would be more than the next purge lets stay dirty. */
 static void make_room(size_t pages) {
     size_t most = purge_bound_pages() / 2;
-    for (unsigned i = 0; i < HOT_RUNS && S.hot_pages > 0 && S.hot_pages + pages > most; i++)
-        merge((S.hot_next + i) % HOT_RUNS);
+    while (S.hot_used && S.hot_pages + pages > most)
+        merge(aged(bit_lowest(by_age(S.hot_used))));
 }
 
 void hot_give(struct extent run) {
@@ -73,19 +80,21 @@ void hot_give(struct extent run) {
     uint32_t pages = (uint32_t)((run.end - run.start) >> PAGE_SHIFT);
     if (UNLIKELY(S.hot_pages + pages > S.bound_least_pages / 2))
         make_room(pages);
+    if (S.hot_used >> aged(0) & 1)
+        merge(aged(0));
     unsigned index = S.hot_next++ % HOT_RUNS;
-    merge(index);
     pagemap_set_head(region, pagemap_page(region, run.start), head_make(HEAD_CONT, pages));
     S.hot[index] = run;
+    S.hot_used |= (uint64_t)1 << index;
     S.hot_of[pages] |= (uint64_t)1 << index;
     STORE_RELAXED(S.hot_pages, S.hot_pages + pages);
 }
 
 bool hot_merge_all(void) {
-    if (S.hot_pages == 0)
+    if (!S.hot_used)
         return false;
-    for (unsigned i = 0; i < HOT_RUNS; i++)
-        merge(i);
+    for (; S.hot_used; merge(bit_lowest(S.hot_used)))
+        ;
     return true;
 }
 
@@ -99,5 +108,6 @@ void hot_repair(void) {
             run_set_heads(run, HEAD_FREE);
     }
     memset(S.hot_of, 0, sizeof S.hot_of);
+    S.hot_used = 0;
     S.hot_pages = 0;
 }

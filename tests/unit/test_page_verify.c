@@ -91,6 +91,7 @@ static void hot_runs_are_free_again_after_a_repair(void) {
     must(page_run_give(hot));
     page_state.lock.word = 0x1000;
     page_repair();
+    must(!hot_merge_all());
     must_be_sound();
     must(page_live_bytes() == 5 * PAGE_BYTES);
     must(page_run_pages(hot) == 0 && !page_run_give(hot));
