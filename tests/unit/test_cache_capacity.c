@@ -31,11 +31,11 @@ static void spend_the_budget(void) {
 
 /* ---- what rests ---------------------------------------------------------------------------------- */
 
-enum { PAIR_NS = 20, REST_NS = 4 * 1000 * 1000 };
+enum { PAIR_NS = 20, LOOK_NS = 4 * 1000 * 1000 };
 
 /* The thread looks at each sixteenth slow operation whether it is time for a look at its bins. */
 static void pass_a_look(void) {
-    fake_os.clock_ns += REST_NS;
+    fake_os.clock_ns += LOOK_NS;
     use_slowly(7, 8);
 }
 
