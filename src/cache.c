@@ -62,10 +62,13 @@ void *cache_no_slots[1];
 
 #define FOUR(x) x, x, x, x
 #define EIGHT(x) x, x, x, x, x, x, x, x
-#define COLD_BINS \
-    { EIGHT(EIGHT(cache_no_slots)), FOUR(EIGHT(cache_no_slots)), cache_no_slots }
+#define COLD_BINS                                                                   \
+    {                                                                               \
+        EIGHT(EIGHT(cache_no_slots)), EIGHT(cache_no_slots), EIGHT(cache_no_slots), \
+            FOUR(cache_no_slots), cache_no_slots                                    \
+    }
 
-_Static_assert(BIN_COUNT == 8 * 8 + 4 * 8 + 1, "COLD_BINS has one entry per class");
+_Static_assert(BIN_COUNT == 8 * 8 + 2 * 8 + 4 + 1, "COLD_BINS has one entry per class");
 
 /* Of the cache that a thread begins with nothing but the bins is looked at, so there is no more of it. */
 static struct {

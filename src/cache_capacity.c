@@ -33,7 +33,6 @@ enum {
     CAPACITY_STEADY_BYTES = 32 * 1024,
     CAPACITY_STEADY_RUN_BYTES = 128 * 1024, /* or one run */
     CAPACITY_MAX_BYTES = 1024 * 1024,
-    CAPACITY_MAX_RUN_BYTES = 512 * 1024,
     EARN_FIRST = 64, /* what a program does once or twice is checked exactly: see docs/decisions */
     EARN_NEXT = 4,
     EARN_REGRET = 2, /* times the capacity */
@@ -128,7 +127,7 @@ void cache_earn_by_regret(struct cache *cache, unsigned class_index, unsigned co
     state->regret = (uint16_t)min_size(state->regret + missed, UINT16_MAX);
     if (!state->capacity || size_classes[class_index].size > LOAD_RELAXED(cache_rules.deep_max))
         return;
-    size_t bytes = sizeclass_is_run(class_index) ? CAPACITY_MAX_RUN_BYTES : CAPACITY_MAX_BYTES;
     if (state->regret >= EARN_REGRET * state->capacity && !budget_exceeded(class_index))
-        grow_bin(cache, class_index, cache_capacity_limit(class_index, CAPACITY_MAX, bytes));
+        grow_bin(cache, class_index,
+                 cache_capacity_limit(class_index, CAPACITY_MAX, CAPACITY_MAX_BYTES));
 }

@@ -10,7 +10,7 @@
  *
  * RULES    Runs come and go one by one, for they are large.  Capacity is earned by taking alone: who only frees
  *          would fill a cache that nobody takes from.  The budget for runs is counted apart from that for objects
- *          (cache_capacity.c): 128 KiB or one run of each length by use, 512 KiB by regret; beyond the budget one run, which was
+ *          (cache_capacity.c): 128 KiB or one run of each length by use, a MiB by regret; beyond the budget one run, which was
  *          live a moment ago.  Where the user has set how much may stay dirty (M_TRIM_THRESHOLD) none are
  *          kept: what is cached is not dirty, and -1 has room for large requests.
  *

@@ -10,7 +10,7 @@
  *          (Four per doubling cost programs with 4.3 KB pages 12 % of their memory; sixteen gain a
  *          few of them 3.5 % and cost others 4 %.)
  *
- * RUNS     5, 6, ... 16 pages, then 8 lengths per doubling up to RUN_MAX: so that what a thread caches fits
+ * RUNS     5, 6, 7, 8 pages, then 4 lengths per doubling up to RUN_MAX: so that what a thread caches fits
  *          the next request.  Above, a run is as long as its pages.
  *
  * SLABS    At least SLAB_MIN_BYTES or SLAB_MAX_OBJECTS objects, at least SLAB_MIN_OBJECTS, at most
@@ -78,7 +78,7 @@ static void choose_small_shape(struct size_class *class) {
 }
 
 static unsigned next_pages(unsigned pages) {
-    return pages < 16 ? pages + 1 : pages + (1u << bit_highest(pages)) / 8;
+    return pages < 8 ? pages + 1 : pages + (1u << bit_highest(pages)) / 4;
 }
 
 static void init_runs(void) {

@@ -17,7 +17,7 @@ enum {
         69, /* 1..8: 16..128 in steps of 16; then 8, later 9 per doubling up to SMALL_MAX */
     RUN_MAX_PAGES = 64,
     RUN_MAX = RUN_MAX_PAGES * 4096,
-    BIN_COUNT = CLASS_COUNT + 28, /* runs of 5..16 pages, then 8 lengths per doubling */
+    BIN_COUNT = CLASS_COUNT + 16, /* runs of 5..8 pages, then 4 lengths per doubling */
 };
 
 /* Of a run: size, pages, and one object. */

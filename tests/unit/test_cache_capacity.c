@@ -24,7 +24,7 @@ static void use(unsigned class_index, size_t pairs) {
 static void spend_the_budget(void) {
     for (size_t round = 0; round < 30; round++)
         for (unsigned i = CLASS_COUNT - 15; i < CLASS_COUNT; i++)
-            use_batch(i, MIB / size_classes[i].size);
+            use_batch(i, 2 * MIB / size_classes[i].size);
     cache_count(&counts);
     must(counts.capacity_bytes > 4 * MIB);
 }
@@ -161,7 +161,7 @@ static void sizes_in_turn_are_served_beyond_the_budget(void) {
 
 /* ---- of runs ------------------------------------------------------------------------------------- */
 
-/* Up to half a MiB of each length, at a moment; returns what all bins for runs may hold. */
+/* Up to a MiB of each length, at a moment; returns what all bins for runs may hold. */
 static size_t deepen_runs(void) {
     size_t capacity = 0;
     fake_os.clock_step_ns = 0;
@@ -169,7 +169,7 @@ static size_t deepen_runs(void) {
     for (unsigned i = CLASS_COUNT; i < BIN_COUNT; i++) {
         use(i, 1000);
         for (size_t round = 0; round < 200; round++)
-            use_batch(i, MIB / size_classes[i].size);
+            use_batch(i, 2 * MIB / size_classes[i].size);
         must(capacity_of(i) > 0);
     }
     for (unsigned i = CLASS_COUNT; i < BIN_COUNT; i++)

@@ -41,7 +41,7 @@ static void use(size_t bytes, size_t pairs) {
 
 /* Takes so many, then frees them. */
 static void use_batch(size_t bytes, size_t count) {
-    void *block[64];
+    void *block[80];
     must(count <= COUNT_OF(block));
     for (size_t i = 0; i < count; i++)
         must((block[i] = api_malloc(bytes)) != NULL);
@@ -102,11 +102,11 @@ static void who_only_frees_keeps_nothing(void) {
     must_be_sound();
 }
 
-static void batches_deepen_a_bin_up_to_half_a_mib(void) {
+static void batches_deepen_a_bin_up_to_a_mib(void) {
     use(32 * KIB, PAIRS);
     for (size_t i = 0; i < 100; i++)
-        use_batch(32 * KIB, 40);
-    must(capacity_of(32 * KIB) == 16 && cached(32 * KIB) <= 16);
+        use_batch(32 * KIB, 80);
+    must(capacity_of(32 * KIB) == 32 && cached(32 * KIB) <= 32);
     must_be_sound();
 }
 
@@ -176,10 +176,10 @@ static void the_class_follows_the_length(void) {
 }
 
 static void a_size_of_the_same_class_stays_in_place(void) {
-    char *block = api_malloc(72 * KIB), *wall = api_malloc(72 * KIB);
-    must(api_malloc_usable_size(block) == 72 * KIB);
-    must(api_realloc(block, 65 * KIB) == block && api_realloc(block, 72 * KIB) == block);
-    must(api_malloc_usable_size(block) == 72 * KIB);
+    char *block = api_malloc(80 * KIB), *wall = api_malloc(80 * KIB);
+    must(api_malloc_usable_size(block) == 80 * KIB);
+    must(api_realloc(block, 65 * KIB) == block && api_realloc(block, 80 * KIB) == block);
+    must(api_malloc_usable_size(block) == 80 * KIB);
     api_free_sized(block, 65 * KIB); /* it may have been asked for with this size */
     api_free(wall);
     must_be_sound();
@@ -246,7 +246,7 @@ static void a_warm_cache_follows_a_threshold(void) {
 
 static void with_a_threshold_runs_are_as_short_as_may_be(void) {
     char *rounded = api_malloc(65 * KIB);
-    must(api_malloc_usable_size(rounded) == 72 * KIB);
+    must(api_malloc_usable_size(rounded) == 80 * KIB);
     must(api_mallopt(M_TRIM_THRESHOLD, 1 << 20) == 1);
     must(api_malloc_usable_size(api_malloc(65 * KIB)) == 68 * KIB);
     api_free_sized(rounded, 65 * KIB);
@@ -439,7 +439,7 @@ int main(void) {
         body_test(what_is_used_often_is_kept),
         body_test(one_of_the_longest_is_kept),
         body_test(who_only_frees_keeps_nothing),
-        body_test(batches_deepen_a_bin_up_to_half_a_mib),
+        body_test(batches_deepen_a_bin_up_to_a_mib),
         body_test(what_rests_is_given_back),
         body_test(every_call_takes_what_is_cached),
         body_test(calloc_of_fresh_pages_touches_none),

@@ -183,7 +183,7 @@ static void what_grows_by_small_steps_moves_seldom(void) {
 /* A run that has moved once because it grew, with another one behind it, whose end is told. */
 static char *take_grown(char **end) {
     char *block = take(40 * KIB, RUN), *last = take(20 * KIB, RUN);
-    must(grow(&block, 40 * KIB, 44 * KIB));
+    must(grow(&block, 40 * KIB, 48 * KIB));
     must(block == last + 20 * KIB); /* where any other would lie */
     *end = (char *)take(20 * KIB, RUN) + 20 * KIB;
     return block;
@@ -191,32 +191,32 @@ static char *take_grown(char **end) {
 
 static void what_grows_again_gets_room(void) {
     char *end, *block = take_grown(&end);
-    must(grow(&block, 44 * KIB, 48 * KIB));
+    must(grow(&block, 48 * KIB, 56 * KIB));
     must(block == end + 12 * KIB);           /* a quarter is free before it, */
-    must(!grow(&block, 48 * KIB, 60 * KIB)); /* and behind it */
+    must(!grow(&block, 56 * KIB, 64 * KIB)); /* and behind it */
     must_be_sound();
 }
 
 static void what_grew_where_it_was_gets_room(void) {
     char *block = take(40 * KIB, RUN);
-    must(!grow(&block, 40 * KIB, 44 * KIB));
+    must(!grow(&block, 40 * KIB, 48 * KIB));
     char *last = take(20 * KIB, RUN);
-    must(grow(&block, 44 * KIB, 48 * KIB));
+    must(grow(&block, 48 * KIB, 56 * KIB));
     must(block == last + 20 * KIB + 12 * KIB);
     must_be_sound();
 }
 
 static void what_grows_by_large_steps_gets_no_room(void) {
     char *end, *block = take_grown(&end);
-    must(grow(&block, 44 * KIB, 60 * KIB));
+    must(grow(&block, 48 * KIB, 64 * KIB));
     must(block == end);
     must_be_sound();
 }
 
 static void what_has_room_may_be_cached(void) {
     char *end, *block = take_grown(&end);
-    must(grow(&block, 44 * KIB, 48 * KIB));
-    must(pagemap_class(block) == sizeclass_for_run(48 * KIB));
+    must(grow(&block, 48 * KIB, 56 * KIB));
+    must(pagemap_class(block) == sizeclass_for_run(56 * KIB));
     must_be_sound();
 }
 

@@ -125,13 +125,13 @@ static void a_run_that_moves_to_grow_is_held_twice(void) {
     char *block = api_malloc(80 * KIB);
     must(block && api_malloc(20 * KIB)); /* behind it */
     char *moved = api_realloc(block, 84 * KIB);
-    must(moved && moved != block && api_malloc(20 * KIB));
+    must(moved && moved != block && api_malloc(100 * KIB)); /* too long for where it was */
     memset(moved, 0x33, 84 * KIB);
     size_t held = limit_held_bytes();
     limit_set(held - page_dirty_bytes() + 50 * KIB); /* what is dirty can go */
-    must(api_realloc(moved, 92 * KIB) == NULL && limit_refusals() == 1);
+    must(api_realloc(moved, 100 * KIB) == NULL && limit_refusals() == 1);
     limit_set(held + 150 * KIB);
-    block = api_realloc(moved, 92 * KIB);
+    block = api_realloc(moved, 100 * KIB);
     must(block && block != moved && block[0] == 0x33 && block[84 * KIB - 1] == 0x33);
     must_be_sound();
 }

@@ -109,7 +109,7 @@ static void runs_have_classes_of_their_length(void **state) {
         assert_true(sizeclass_is_run(index) && index < BIN_COUNT);
         assert_true(size_classes[index].size >= bytes);
         assert_true(index == CLASS_COUNT || size_classes[index - 1].size < bytes);
-        assert_true(size_classes[index].size - pages_for(bytes) * PAGE_BYTES <= bytes / 8);
+        assert_true(size_classes[index].size - pages_for(bytes) * PAGE_BYTES <= bytes / 4);
         assert_int_equal(sizeclass_of_run(size_classes[index].pages), index);
     }
     assert_int_equal(size_classes[BIN_COUNT - 1].size, RUN_MAX);
