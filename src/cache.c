@@ -290,8 +290,7 @@ static SELDOM void drop_resting(struct cache *cache) {
 }
 
 static SELDOM void look_around(struct cache *cache) {
-    if (page_excess_is_old())
-        page_settle();
+    page_settle_old();
     size_t due = page_peak_due();
     if (UNLIKELY(due))
         slab_trim_at_peak(due);

@@ -9,7 +9,7 @@
  *          Beyond, up to 1 MiB, by regret: objects that were taken back from the slabs after a spill.
  *          One that only fills or only drains does not grow.  While the capacities of all threads exceed the budget of max(4 MiB,
  *          live/32), or 1 MiB for each thread while that is less than live/2, each step by use costs
- *          EARN_HARD, and there is none by regret.  Of runs the budget is max(4 MiB for each thread, live/32):
+ *          EARN_HARD, and there is none by regret.  Of runs the budget is max(8 MiB for each thread, live/32):
  *          what no bin holds of them is dirty in the page layer instead.  See cache_runs.c.
  *          The basic capacity is not refused for what others hold: without any, a block of a size that is taken and
  *          freed in turn opens a slab and closes it.
@@ -41,7 +41,7 @@ enum {
     BASIC_LEAST = 2,
     BUDGET_MIN = 4 * 1024 * 1024,
     BUDGET_PER_THREAD = 1024 * 1024,
-    BUDGET_RUNS_PER_THREAD = 4 * 1024 * 1024,
+    BUDGET_RUNS_PER_THREAD = 8 * 1024 * 1024,
 };
 
 static size_t slot_bytes(unsigned capacity) {

@@ -319,11 +319,3 @@ void page_slab_close(struct slab *slab, size_t pages) {
         give_locked(run);
     lock_drop(&S.lock);
 }
-
-void page_settle(void) {
-    if (purge_dirty_pages() <= purge_bound_pages())
-        return;
-    lock_take(&S.lock);
-    purge_excess();
-    lock_drop(&S.lock);
-}

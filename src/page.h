@@ -45,9 +45,9 @@ struct slab *page_slab_open(uintptr_t address, size_t pages, unsigned class_inde
 void page_slab_close(struct slab *slab, size_t pages);
 void page_settle(void);
 
-/* Whether more has been free and resident than page_trim_bound says for a second: page_settle is to be called.
- * Lock-free. */
-bool page_excess_is_old(void);
+/* The same where more has been free and resident than page_trim_bound says for a second, and where that bound
+ * is to fall.  To be called now and then; else it takes no lock. */
+void page_settle_old(void);
 
 /* The objects of a class have fallen to half: the heap empties, and an excess goes at once. */
 void page_note_fall(void);

@@ -72,7 +72,8 @@ struct page_state {
     size_t swept_live_pages;               /* most in use since pages last went */
     uint64_t excess_ns;                    /* since when R exceeds T; 0: it does not */
     uint64_t fallen_ns;        /* when it was last seen that no excess is young (YOUTH) */
-    uint64_t budget_ns;        /* when the budget was last halved */
+    uint64_t budget_ns;        /* when the budget was last looked at */
+    size_t unwanted_pages;     /* dirty ones, least since then */
     size_t purged_outstanding; /* pages purged and not taken again */
     size_t purged_total, trimmed_total;
     size_t peak_pages;      /* most in use or dirty, when that was last looked at */
@@ -136,7 +137,8 @@ void headroom_forget(void); /* pages were given back all the same: the peak is c
 size_t purge_bound_pages(void); /* needs no lock */
 void purge_count_retaken(size_t clean_pages);
 void purge_down(void); /* drops and retakes the lock around each system call */
-void purge_end_excess(void);
+void purge_look_at_less(void);
+bool purge_is_due(void);    /* page_settle_old; needs no lock */
 void purge_end_youth(void); /* no excess is young for a while; gives one back now */
 
 /* Free pages are taken, yet no block, while the lock is dropped; returns how many of them are dirty. */
@@ -162,8 +164,8 @@ static inline void purge_excess(void) {
 
 /* To be called wherever R may have fallen. */
 static inline void purge_note_less(void) {
-    if (UNLIKELY(page_state.excess_ns))
-        purge_end_excess();
+    if (UNLIKELY(page_state.excess_ns | page_state.budget_pages))
+        purge_look_at_less();
 }
 
 size_t purge_all(void);

@@ -13,10 +13,10 @@
  *          M_TRIM_THRESHOLD set:   T is that value; purging goes down to max(3/4 T, M_TOP_PAD).
  *                                  -1: never; a share more is kept (headroom.c).
  *          default:                T = max(1 MiB, live/8, B), purging goes down to 3/4 T.
- *          B grows by two for each purged page that is taken again, and halves with every second; it never
- *          exceeds the largest heap so far.  So a heap that empties once is trimmed
- *          by its last frees, a heap that breathes keeps what it will want again, and one that
- *          breathes slowly pays a few percent of the time for giving back.
+ *          B grows by two for each purged page that is taken again, up to the largest heap so far, and loses half
+ *          of what stays dirty throughout a second.  So a heap that empties once is trimmed
+ *          by its last frees, a heap that breathes keeps what it will want again, one that
+ *          breathes slowly pays a few percent of the time for giving back, and one that stops gives all back.
  *
  * YOUTH    By default an excess over T is left alone for YOUTH_NS, as long as R <= live: a heap that breathes
  *          wants those pages again at once.  Not where the heap empties: when the slabs of a class that has
@@ -154,8 +154,18 @@ static void age_budget(void) {
     uint64_t now = os_clock_ns(), halvings = (now - S.budget_ns) / BUDGET_HALF_LIFE_NS;
     if (halvings == 0)
         return;
-    S.budget_ns = now;
-    STORE_RELAXED(S.budget_pages, halvings < 64 ? S.budget_pages >> halvings : 0);
+    size_t unwanted = min_size(S.unwanted_pages, S.budget_pages);
+    size_t left = halvings < 64 ? unwanted >> halvings : 0;
+    STORE_RELAXED(S.budget_ns, now);
+    STORE_RELAXED(S.budget_pages, S.budget_pages - (unwanted - left));
+    S.unwanted_pages = purge_dirty_pages();
+}
+
+/* Only where it keeps pages dirty; else it may be of any age. */
+static bool budget_is_old(void) {
+    return UNLIKELY(LOAD_RELAXED(S.budget_pages) != 0) && !LOAD_RELAXED(S.trim_threshold_set) &&
+           purge_dirty_pages() > BOUND_MIN_PAGES &&
+           os_clock_ns() - LOAD_RELAXED(S.budget_ns) >= BUDGET_HALF_LIFE_NS;
 }
 
 /* They are wanted again, and the budget grows. */
@@ -309,13 +319,30 @@ static bool excess_is_young(size_t live_pages) {
            now - S.fallen_ns >= YOUTH_NS;
 }
 
-bool page_excess_is_old(void) {
+bool purge_is_due(void) {
     uint64_t since = LOAD_RELAXED(S.excess_ns);
-    return UNLIKELY(since) && os_clock_ns() - since >= YOUTH_NS;
+    return (UNLIKELY(since) && os_clock_ns() - since >= YOUTH_NS) || budget_is_old();
 }
 
-void purge_end_excess(void) {
-    if (purge_dirty_pages() <= purge_bound_pages() || S.purge_refused)
+static void settle(void) {
+    lock_take(&S.lock);
+    purge_excess();
+    lock_drop(&S.lock);
+}
+
+void page_settle(void) {
+    if (purge_dirty_pages() > purge_bound_pages())
+        settle();
+}
+
+void page_settle_old(void) {
+    if (purge_is_due())
+        settle();
+}
+
+void purge_look_at_less(void) {
+    S.unwanted_pages = min_size(S.unwanted_pages, purge_dirty_pages());
+    if (S.excess_ns && (purge_dirty_pages() <= purge_bound_pages() || S.purge_refused))
         STORE_RELAXED(S.excess_ns, 0);
 }
 
@@ -387,6 +414,8 @@ static void purge_some(size_t live_pages) {
 void purge_down(void) {
     size_t live_pages = page_live_bytes() >> PAGE_SHIFT;
     S.swept_live_pages = max_size(S.swept_live_pages, live_pages);
+    if (budget_is_old())
+        age_budget();
     if (purge_dirty_pages() <= purge_bound_pages() || S.purge_refused ||
         excess_is_young(live_pages))
         return;

@@ -177,18 +177,18 @@ static size_t deepen_runs(void) {
     return capacity;
 }
 
-/* 4 MiB for each thread; of a length beyond that one. */
+/* 8 MiB for each thread; of a length beyond that one. */
 static void runs_have_a_budget_of_their_own(void) {
     spend_the_budget();
     size_t capacity = deepen_runs();
-    must(capacity > 4 * MIB && capacity < 8 * MIB);
+    must(capacity > 8 * MIB && capacity < 12 * MIB);
     must(capacity_of(CLASS_COUNT) > 20 && capacity_of(BIN_COUNT - 1) == 1);
     must_be_sound();
 }
 
 static void each_thread_brings_a_budget_for_runs(void) {
     pthread_t thread = begin_hoard();
-    must(deepen_runs() > 8 * MIB);
+    must(deepen_runs() > 12 * MIB);
     end_hoard(thread);
 }
 

@@ -85,6 +85,8 @@ static void the_top_goes_by_what_is_dirty(void) {
 
 /* ---- the budget -------------------------------------------------------------------------------- */
 
+enum { SECOND_NS = 1000000000 };
+
 static void breathe(size_t times, size_t pages) {
     for (size_t i = 0; i < times; i++)
         must(page_run_give(take_dirty(pages)));
@@ -103,20 +105,75 @@ static void a_heap_that_breathes_earns_a_budget(void) {
     must_be_sound();
 }
 
-/* It halves with each second, whenever it is looked at next. */
-static void a_budget_that_is_not_used_is_lost(void) {
+/* A heap of 16 MiB that has breathed so often that all of it may stay dirty; and is, as a second begins.  Returns the bound. */
+static size_t earn_the_whole_heap(void) {
     fake_os.clock_step_ns = 0;
-    breathe(60, 4096);
-    size_t earned = page_trim_bound(), before = earned;
-    must(earned > 2 * MIB);
-    for (size_t seconds = 1; page_trim_bound() > MIB; seconds++) {
-        fake_os.clock_ns += 1000000000;
-        page_state.purged_outstanding = 0; /* what is taken now was never purged */
-        breathe(1, 9000);
-        must(page_trim_bound() <= before);
-        before = page_trim_bound();
-        must(seconds < 8 && (before > MIB || seconds > 1));
+    breathe(100, 4096);
+    fake_os.clock_ns += SECOND_NS;
+    page_settle_old();
+    must(page_trim_bound() >= 16 * MIB && dirty_bytes() == 16 * MIB);
+    return page_trim_bound();
+}
+
+/* Half of what stays dirty throughout a second, though no page is taken or given meanwhile. */
+static void a_budget_that_is_not_wanted_is_lost(void) {
+    for (size_t bound = earn_the_whole_heap(); bound > 2 * MIB; bound = page_trim_bound()) {
+        fake_os.clock_ns += SECOND_NS - 1;
+        must(!purge_is_due());
+        page_settle_old();
+        must(page_trim_bound() == bound);
+        size_t dirty_pages = dirty_bytes() / PAGE_BYTES;
+        fake_os.clock_ns++;
+        must(purge_is_due());
+        page_settle_old();
+        must(page_trim_bound() == bound - (dirty_pages + 1) / 2 * PAGE_BYTES &&
+             dirty_bytes() <= page_trim_bound());
     }
+    must_be_sound();
+}
+
+static void many_seconds_count_as_such(void) {
+    size_t bound = earn_the_whole_heap();
+    fake_os.clock_ns += 3 * (uint64_t)SECOND_NS;
+    page_settle_old();
+    must(page_trim_bound() == bound - 14 * MIB && dirty_bytes() <= page_trim_bound());
+    must_be_sound();
+}
+
+/* However seldom the heap breathes, as long as each second sees its pages in use. */
+static void a_budget_that_is_wanted_stays(void) {
+    size_t bound = earn_the_whole_heap();
+    uint64_t calls = give_back_calls();
+    for (size_t seconds = 0; seconds < 20; seconds++) {
+        fake_os.clock_ns += SECOND_NS;
+        breathe(1, 4096);
+        must(page_trim_bound() == bound);
+    }
+    must(give_back_calls() == calls);
+    must_be_sound();
+}
+
+/* Only what was dirty all the while counts as unwanted. */
+static void what_is_wanted_in_part_is_lost_in_part(void) {
+    size_t bound = earn_the_whole_heap();
+    breathe(1, 3072);
+    fake_os.clock_ns += SECOND_NS;
+    breathe(1, 1); /* sees the time */
+    must(page_trim_bound() == bound - 2 * MIB);
+    must_be_sound();
+}
+
+static void a_budget_is_left_alone_where_it_keeps_nothing(void) {
+    size_t bound = earn_the_whole_heap();
+    uintptr_t run = take_dirty(4096 - 256);
+    fake_os.clock_ns += 2 * (uint64_t)SECOND_NS;
+    must(dirty_bytes() == MIB && !purge_is_due());
+    must(page_run_give(run));
+    must(page_trim_bound() ==
+         bound - MIB / 4 * 3); /* when R > 1 MiB again: of what was dirty all the while */
+    page_set_trim_threshold(32 * MIB);
+    fake_os.clock_ns += 2 * (uint64_t)SECOND_NS;
+    must(dirty_bytes() > MIB && !purge_is_due());
     must_be_sound();
 }
 
@@ -395,7 +452,11 @@ int main(void) {
         body_test(a_long_extent_goes_in_part),
         body_test(the_top_goes_by_what_is_dirty),
         body_test(a_heap_that_breathes_earns_a_budget),
-        body_test(a_budget_that_is_not_used_is_lost),
+        body_test(a_budget_that_is_not_wanted_is_lost),
+        body_test(many_seconds_count_as_such),
+        body_test(a_budget_that_is_wanted_stays),
+        body_test(what_is_wanted_in_part_is_lost_in_part),
+        body_test(a_budget_is_left_alone_where_it_keeps_nothing),
         body_test(giving_back_takes_a_share_of_the_time),
         body_test(growing_earns_time),
         body_test(holes_leave_time_for_runs),

@@ -36,13 +36,13 @@ static void an_excess_is_left_alone_for_a_second(void) {
     give(0, 20);
     must(dirty_bytes() == 20 * MIB && give_back_calls() == 0);
     pass(SECOND_NS - 1);
-    must(!page_excess_is_old());
-    page_settle();
+    must(!purge_is_due());
+    page_settle_old();
     must(dirty_bytes() == 20 * MIB && give_back_calls() == 0);
     pass(1);
-    must(page_excess_is_old());
-    page_settle(); /* nothing need be freed */
-    must(dirty_bytes() == page_trim_bound() / 4 * 3 && !page_excess_is_old());
+    must(purge_is_due());
+    page_settle_old(); /* nothing need be freed */
+    must(dirty_bytes() == page_trim_bound() / 4 * 3 && !purge_is_due());
     must_be_sound();
 }
 
@@ -84,14 +84,14 @@ static void an_excess_that_comes_of_a_falling_bound_is_noted(void) {
     page_state.purged_outstanding = 1;
     give(0, 20);
     must(dirty_bytes() == page_trim_bound() && page_state.excess_ns == 0);
+    page_state.unwanted_pages = page_state.budget_pages;
     pass(10 * (uint64_t)SECOND_NS);
-    must(!page_excess_is_old());
     take_dirty(4 * RUN_PAGES); /* fits nowhere in what is dirty */
     must(dirty_bytes() == 20 * MIB && page_trim_bound() < 10 * MIB);
-    must(page_state.excess_ns != 0 && !page_excess_is_old());
+    must(page_state.excess_ns != 0 && !purge_is_due());
     pass(SECOND_NS);
-    must(page_excess_is_old());
-    page_settle();
+    must(purge_is_due());
+    page_settle_old();
     must(dirty_bytes() <= page_trim_bound());
     must_be_sound();
 }
@@ -121,7 +121,7 @@ static void set_a_threshold(void) {
 
 static void let_it_grow_old(void) {
     pass(SECOND_NS);
-    page_settle();
+    page_settle_old();
 }
 
 static void an_excess_that_ended_is_forgotten(void) {
@@ -135,7 +135,8 @@ static void an_excess_that_ended_is_forgotten(void) {
         ends[i]();
         must(dirty_bytes() <= page_trim_bound() && !page_state.excess_ns);
         pass(SECOND_NS);
-        must(!page_excess_is_old());
+        page_state.budget_pages = 0; /* which is no excess's */
+        must(!purge_is_due());
         if (ends[i] == extend_into_it)
             for (size_t k = 0; k < 19; k++) {
                 must(page_run_shrink(runs[2 * k + 1], RUN_PAGES));
@@ -193,9 +194,9 @@ static void what_cannot_go_does_not_grow_old(void) {
     fake_os.fail_kinds = FAKE_BIT(FAKE_PURGE);
     give(0, 20);
     pass(SECOND_NS);
-    must(page_excess_is_old());
-    page_settle();
-    must(page_state.purge_refused && !page_excess_is_old());
+    must(purge_is_due());
+    page_settle_old();
+    must(page_state.purge_refused && !purge_is_due());
     fake_os.fail_kinds = 0;
     must_be_sound();
 }
