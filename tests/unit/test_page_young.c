@@ -5,6 +5,7 @@
  */
 #include "run_support.h"
 
+#include "api.h"
 #include "page_internal.h"
 #include "slab.h"
 
@@ -43,6 +44,25 @@ static void an_excess_is_left_alone_for_a_second(void) {
     must(purge_is_due());
     page_settle_old(); /* nothing need be freed */
     must(dirty_bytes() == page_trim_bound() / 4 * 3 && !purge_is_due());
+    must_be_sound();
+}
+
+/* Of a thread, before it has earned a bin; no pages are taken or given. */
+static void work_slowly(void) {
+    for (size_t i = 0; i < 16; i++)
+        api_free(api_malloc(40));
+}
+
+static void slow_operations_look_for_an_old_excess(void) {
+    use_much();
+    void *kept = api_malloc(40); /* so that its slab stays */
+    give(0, 20);
+    pass(SECOND_NS - 1);
+    work_slowly();
+    must(dirty_bytes() >= 20 * MIB - PAGE_BYTES);
+    pass(1);
+    work_slowly();
+    must(kept && dirty_bytes() <= page_trim_bound());
     must_be_sound();
 }
 
@@ -217,6 +237,7 @@ static void a_young_excess_is_swept_at_half(void) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         body_test(an_excess_is_left_alone_for_a_second),
+        body_test(slow_operations_look_for_an_old_excess),
         body_test(an_excess_above_what_is_in_use_goes_at_once),
         body_test(an_excess_that_does_not_serve_growing_runs_goes_at_once),
         body_test(without_an_excess_growing_runs_give_nothing_back),
