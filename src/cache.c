@@ -298,7 +298,7 @@ static SELDOM void look_around(struct cache *cache) {
     drop_resting(cache);
 }
 
-/* Runs go back one by one, so that to keep them is of use only to who takes such runs as well. */
+/* Frees earn nothing where a bin holds runs: it would fill with what its thread never takes. */
 static void count_slow_op(struct cache *cache, unsigned class_index, bool earns) {
     struct bin_state *state = &cache->state[class_index];
     if (UNLIKELY(cache->rules != LOAD_RELAXED(cache_rules.changes)))
@@ -344,14 +344,19 @@ void *cache_take(unsigned class_index) {
     return object;
 }
 
-/* One at a time: of many, nobody has touched the pages yet. */
+/* Many at once where they have been used a moment ago; else one, for nobody may ever touch the others. */
 void *cache_take_run(unsigned class_index, size_t pages, bool *zero) {
     struct cache *cache = own_cache();
+    void *used = NULL;
     if (cache) {
         uint32_t busy = cache_begin_slow(cache);
         count_slow_op(cache, class_index, true);
-        cache_earn_by_regret(cache, class_index, 1);
+        used = cache_refill_runs(cache, class_index);
         cache_end_slow(cache, busy);
+    }
+    if (used) {
+        *zero = false;
+        return used;
     }
     uintptr_t run = page_run_take(pages, PAGE_BYTES, zero);
     if (run)

@@ -94,6 +94,9 @@ void cache_earn_by_regret(struct cache *cache, unsigned class_index, unsigned co
 enum slab_status cache_return(unsigned class_index, void *const *objects, unsigned count,
                               unsigned *culprit);
 
+/* Takes runs into a bin that is empty; returns one of them, NULL where none were given back lately. */
+void *cache_refill_runs(struct cache *cache, unsigned class_index);
+
 /* How many objects move between a bin and the slabs at once: as many as a cut may lose (of a drain: a cache). */
 size_t cache_batch_limit(unsigned class_index);
 

@@ -8,7 +8,8 @@
  *          long as it is a block or cached; its head is HEAD_RUN all the while.  So free pushes it as it
  *          pushes an object.  Where its length changes the class goes first and comes back last.
  *
- * RULES    Runs come and go one by one, for they are large.  Capacity is earned by taking alone: who only frees
+ * RULES    A bin gives the page layer a few runs at once, as it gives the slabs objects, and takes a few that were given back
+ *          whole a moment ago; where there are none, the one that is wanted.  Capacity is earned by taking alone: who only frees
  *          would fill a cache that nobody takes from.  The budget for runs is counted apart from that for objects
  *          (cache_capacity.c): 128 KiB or one run of each length by use, a MiB by regret; beyond the budget one run, which was
  *          live a moment ago.  Where the user has set how much may stay dirty (M_TRIM_THRESHOLD) none are
@@ -19,22 +20,24 @@
 #include "cache_internal.h"
 #include "page.h"
 
-/* What is freed twice is no run any more, or one of another length. */
-static bool return_run(unsigned class_index, uintptr_t address) {
-    if (page_run_pages(address) != size_classes[class_index].pages)
-        return false;
-    pagemap_set_class(address, 1, 0);
-    return page_run_give(address);
-}
-
 enum slab_status cache_return(unsigned class_index, void *const *objects, unsigned count,
                               unsigned *culprit) {
     if (!sizeclass_is_run(class_index))
         return slab_give(class_index, objects, count, culprit);
-    for (*culprit = 0; *culprit < count; ++*culprit)
-        if (!return_run(class_index, (uintptr_t)objects[*culprit]))
-            return SLAB_FOREIGN;
-    return SLAB_OK;
+    *culprit = page_runs_give(size_classes[class_index].pages, objects, count);
+    return *culprit == count ? SLAB_OK : SLAB_FOREIGN;
+}
+
+void *cache_refill_runs(struct cache *cache, unsigned class_index) {
+    size_t most = min_size(cache->state[class_index].capacity / 2u, cache_batch_limit(class_index));
+    void **top = cache->top[class_index];
+    unsigned count = 0;
+    if (most > 0 && *top == NULL) {
+        count = page_runs_take(size_classes[class_index].pages, top + 1, (unsigned)most);
+        STORE_RELEASE(cache->top[class_index], top + count);
+    }
+    cache_earn_by_regret(cache, class_index, count ? count : 1);
+    return cache_pop(class_index);
 }
 
 bool cache_holds_run(unsigned class_index, const void *run) {

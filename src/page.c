@@ -189,6 +189,36 @@ bool page_run_give(uintptr_t address) {
     return pages != 0;
 }
 
+/* Of a run's class and its head the class comes last and goes first: see cache_runs.c. */
+unsigned page_runs_take(size_t pages, void **runs, unsigned most) {
+    unsigned taken = 0;
+    struct extent run;
+    if (pages > HOT_MAX_PAGES || !LOAD_RELAXED(S.hot_of[pages]))
+        return 0;
+    lock_take(&S.lock);
+    for (; taken < most && hot_take(pages, PAGE_BYTES, &run); taken++) {
+        run_set_heads(run, HEAD_RUN);
+        pagemap_set_class(run.start, 1, sizeclass_of_run(pages));
+        runs[taken] = (void *)run.start;
+    }
+    purge_note_less();
+    lock_drop(&S.lock);
+    return taken;
+}
+
+unsigned page_runs_give(size_t pages, void *const *runs, unsigned count) {
+    unsigned given = 0;
+    lock_take(&S.lock);
+    for (; given < count && page_run_pages((uintptr_t)runs[given]) == pages; given++) {
+        uintptr_t address = (uintptr_t)runs[given];
+        pagemap_set_class(address, 1, 0);
+        give_locked((struct extent){address, address + (pages << PAGE_SHIFT)});
+    }
+    purge_excess();
+    lock_drop(&S.lock);
+    return given;
+}
+
 /* Whether a run may have this length there: short ones lie in one region (a slab has to). */
 static bool may_lie_at(uintptr_t address, size_t pages) {
     size_t bytes = pages << PAGE_SHIFT;

@@ -27,6 +27,13 @@ size_t page_run_pages(uintptr_t address);
  * allocated run starts at the address. */
 bool page_run_give(uintptr_t address);
 
+/* Runs with the class of their length (pagemap.h), many at once: as many, at most, as were given back whole a moment ago;
+ * none of them reads as zero.  Returns how many. */
+unsigned page_runs_take(size_t pages, void **runs, unsigned most);
+
+/* Gives such runs back, up to one that is none of so many pages.  Returns how many. */
+unsigned page_runs_give(size_t pages, void *const *runs, unsigned count);
+
 /* Cuts the run to fewer pages / extends it in place; false, and nothing done, where that is not
  * possible. */
 bool page_run_shrink(uintptr_t address, size_t pages);

@@ -18,6 +18,25 @@ static inline uintptr_t take_dirty(size_t pages) {
     return run;
 }
 
+/* Takes a run, which has to be this one. */
+static inline void must_take(uintptr_t expected, size_t pages, bool expect_zero) {
+    bool zero = !expect_zero;
+    must(page_run_take(pages, PAGE_BYTES, &zero) == expected);
+    must(zero == expect_zero);
+    must(!zero || all_zero((void *)expected, pages << PAGE_SHIFT));
+}
+
+/* Takes every free page, so that what is free from now on is what the test frees. */
+static inline void take_all_free(void) {
+    struct page_counts counts;
+    page_set_top_pad(0);
+    page_set_headroom(0);
+    page_set_trim_threshold(SIZE_MAX);
+    for (page_count(&counts); counts.clean_bytes + counts.dirty_bytes; page_count(&counts))
+        take_dirty(1);
+    fake_os.fail_kinds = FAKE_MEMORY;
+}
+
 static inline size_t dirty_bytes(void) {
     struct page_counts counts;
     page_count(&counts);

@@ -69,6 +69,28 @@ static void what_is_used_often_is_kept(void) {
     must_be_sound();
 }
 
+/* Half of what the bin holds at once, as long as there are such as were given back lately; then fresh ones, one by one. */
+static void runs_come_back_a_few_at_once(void) {
+    use(32 * KIB, PAIRS);
+    must(capacity_of(32 * KIB) == 4);
+    void *blocks[5];
+    use_batch(32 * KIB, 3); /* three in the bin */
+    cache_flush();          /* and now hot in the page layer */
+    must(cached(32 * KIB) == 0 && page_dirty_bytes() == 96 * KIB);
+    static const size_t left[] = {1, 0, 0, 0, 0};
+    for (size_t i = 0; i < COUNT_OF(blocks); i++) {
+        bool zero = i < 3;
+        if (cached(32 * KIB))
+            blocks[i] = api_malloc(32 * KIB), zero = false;
+        else
+            blocks[i] = cache_take_run(bin_of(32 * KIB), 8, &zero);
+        must(blocks[i] && zero == (i >= 3) && cached(32 * KIB) == left[i]);
+        must(pagemap_class(blocks[i]) == bin_of(32 * KIB));
+    }
+    must(page_dirty_bytes() == 0);
+    must_be_sound();
+}
+
 static void one_of_the_longest_is_kept(void) {
     heap_set_mmap_threshold(MIB);
     use(RUN_MAX, PAIRS);
@@ -437,6 +459,7 @@ static void random_use_keeps_the_invariants(void) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         body_test(what_is_used_often_is_kept),
+        body_test(runs_come_back_a_few_at_once),
         body_test(one_of_the_longest_is_kept),
         body_test(who_only_frees_keeps_nothing),
         body_test(batches_deepen_a_bin_up_to_a_mib),

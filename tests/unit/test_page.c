@@ -8,13 +8,6 @@
 #include "page_internal.h"
 #include "sizeclass.h"
 
-static void must_take(uintptr_t expected, size_t pages, bool expect_zero) {
-    bool zero = !expect_zero;
-    must(page_run_take(pages, PAGE_BYTES, &zero) == expected);
-    must(zero == expect_zero);
-    must(!zero || all_zero((void *)expected, pages << PAGE_SHIFT));
-}
-
 static void any_length_is_handed_out_exactly(void) {
     size_t pages[700];
     uintptr_t run[700];
@@ -129,17 +122,6 @@ static void long_runs_cross_regions(void) {
     must_be_sound();
 }
 
-/* Takes every free page, so that what is free from now on is what the test frees. */
-static void take_all_free(void) {
-    struct page_counts counts;
-    page_set_top_pad(0);
-    page_set_headroom(0);
-    page_set_trim_threshold(SIZE_MAX);
-    for (page_count(&counts); counts.clean_bytes + counts.dirty_bytes; page_count(&counts))
-        take_dirty(1);
-    fake_os.fail_kinds = FAKE_MEMORY;
-}
-
 /* Any hole of n pages serves a run of n pages, wherever it lies and however its blocks fall:
  *   [first: k pages][hole: n][last: the rest] */
 static void every_hole_is_found(void) {
@@ -164,71 +146,7 @@ static void every_hole_is_found(void) {
     }
 }
 
-/* ---- hot runs ------------------------------------------------------------------------------------ */
-
-static void a_hot_run_is_taken_whole(void) {
-    uintptr_t runs[HOT_RUNS + 4];
-    for (size_t i = 0; i < COUNT_OF(runs); i++)
-        runs[i] = take_dirty(1 + i % 2);
-    uint64_t calls = fake_os.calls;
-    for (size_t i = 0; i < COUNT_OF(runs); i++)
-        must(page_run_give(runs[i]));
-    must_be_sound();
-    must(page_live_bytes() == 0); /* hot is free, and dirty */
-    struct page_counts counts;
-    page_count(&counts);
-    must(counts.dirty_bytes == (1 + 2) * PAGE_BYTES * COUNT_OF(runs) / 2);
-    for (size_t i = COUNT_OF(runs); i-- > COUNT_OF(runs) - HOT_RUNS;)
-        must_take(runs[i], 1 + i % 2, false); /* the newest of its length first */
-    must(fake_os.calls == calls);
-    must_be_sound();
-}
-
-/* The newest of them stay, wherever in the ring they are. */
-static void hot_runs_leave_room_below_the_bound(void) {
-    uintptr_t runs[25];
-    for (size_t round = 0; round < 5; round++) {
-        for (size_t i = 0; i < COUNT_OF(runs); i++)
-            runs[i] = take_dirty(10);
-        for (size_t i = 0; i < COUNT_OF(runs); i++) {
-            must(page_run_give(runs[i]));
-            size_t hot = page_state.hot_pages / 10;
-            must(hot >= 1 && page_state.hot_pages <= purge_bound_pages() / 2);
-            for (size_t k = 0; k < hot; k++)
-                must(pagemap_head(runs[i - k]) == head_make(HEAD_CONT, 10));
-            must_be_sound();
-        }
-    }
-}
-
-static void a_hot_run_of_another_alignment_is_not_taken(void) {
-    bool zero;
-    uintptr_t base = page_run_take(8, 8 * PAGE_BYTES, &zero);
-    take_all_free();
-    must(page_run_shrink(base, 1));
-    must(page_run_take(7, PAGE_BYTES, &zero) == base + PAGE_BYTES);
-    must(page_run_shrink(base + PAGE_BYTES, 3));
-    must(page_run_give(base + PAGE_BYTES)); /* hot, and at no multiple of 4 pages */
-    must(page_run_take(3, 4 * PAGE_BYTES, &zero) == base + 4 * PAGE_BYTES);
-    must(page_run_take(3, PAGE_BYTES, &zero) == base + PAGE_BYTES);
-    must_be_sound();
-}
-
-/* Hot neighbours are merged before the system is asked, and where a run wants to extend. */
-static void hot_runs_merge_when_they_are_needed(void) {
-    uintptr_t first = take_dirty(60), second = first + 20 * PAGE_BYTES;
-    uintptr_t third = second + 20 * PAGE_BYTES;
-    take_all_free();
-    must(page_run_shrink(first, 20));
-    must_take(second, 40, false);
-    must(page_run_shrink(second, 20));
-    must_take(third, 20, false);
-    must(page_run_give(second) && page_run_give(third));
-    must_take(second, 40, false);
-    must(page_run_give(second));
-    must(page_run_extend(first, 60));
-    must_be_sound();
-}
+/* ---- the choice of a place ------------------------------------------------------------------------ */
 
 static void dirty_is_preferred_to_clean(void) {
     uintptr_t low = take_dirty(40), wall = take_dirty(1), high = take_dirty(40);
@@ -459,10 +377,6 @@ int main(void) {
         body_test(runs_from_a_mib_on_may_cross),
         body_test(long_runs_cross_regions),
         body_test(every_hole_is_found),
-        body_test(a_hot_run_is_taken_whole),
-        body_test(hot_runs_leave_room_below_the_bound),
-        body_test(a_hot_run_of_another_alignment_is_not_taken),
-        body_test(hot_runs_merge_when_they_are_needed),
         body_test(dirty_is_preferred_to_clean),
         body_test(partly_dirty_is_not_zero),
         body_test(shrinking_frees_the_tail_at_once),

@@ -8,13 +8,6 @@
 #include "page_internal.h"
 #include "sizeclass.h"
 
-static void must_take(uintptr_t expected, size_t pages, bool expect_zero) {
-    bool zero = !expect_zero;
-    must(page_run_take(pages, PAGE_BYTES, &zero) == expected);
-    must(zero == expect_zero);
-    must(!zero || all_zero((void *)expected, pages << PAGE_SHIFT));
-}
-
 /* ---- slabs ------------------------------------------------------------------------------------- */
 
 static struct slab *open_slab(unsigned class_index) {
