@@ -35,7 +35,7 @@ static struct extent leave(unsigned index) {
     size_t pages = (run.end - run.start) >> PAGE_SHIFT;
     S.hot[index] = (struct extent){0, 0};
     S.hot_used &= ~((uint64_t)1 << index);
-    S.hot_of[pages] &= ~((uint64_t)1 << index);
+    STORE_RELAXED(S.hot_of[pages], S.hot_of[pages] & ~((uint64_t)1 << index));
     STORE_RELAXED(S.hot_pages, S.hot_pages - pages);
     return run;
 }
@@ -86,7 +86,7 @@ void hot_give(struct extent run) {
     pagemap_set_head(region, pagemap_page(region, run.start), head_make(HEAD_CONT, pages));
     S.hot[index] = run;
     S.hot_used |= (uint64_t)1 << index;
-    S.hot_of[pages] |= (uint64_t)1 << index;
+    STORE_RELAXED(S.hot_of[pages], S.hot_of[pages] | (uint64_t)1 << index);
     STORE_RELAXED(S.hot_pages, S.hot_pages + pages);
 }
 
