@@ -38,8 +38,7 @@ struct page_state {
 
     /* hot.c */
     struct extent hot[HOT_RUNS]; /* start 0: no entry */
-    uint64_t hot_of[HOT_MAX_PAGES +
-                    1]; /* by length in pages: bit i says hot[i]; read without the lock, too */
+    uint64_t hot_of[HOT_MAX_PAGES + 1]; /* by pages: bit i says hot[i]; also read without the lock */
     uint64_t hot_used;  /* of any length */
     unsigned hot_next;  /* the next entry to be written, of all ever */
     size_t hot_pages;
