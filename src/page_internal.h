@@ -37,10 +37,10 @@ struct page_state {
     size_t held_pages;                  /* free, in no set while the kernel purges */
 
     /* hot.c */
-    struct extent hot[HOT_RUNS]; /* start 0: no entry */
-    uint64_t hot_of[HOT_MAX_PAGES + 1]; /* by pages: bit i says hot[i]; also read without the lock */
-    uint64_t hot_used;  /* of any length */
-    unsigned hot_next;  /* the next entry to be written, of all ever */
+    struct extent hot[HOT_RUNS];        /* start 0: no entry */
+    uint64_t hot_of[HOT_MAX_PAGES + 1]; /* by length: bit i says hot[i]; see page_runs_take */
+    uint64_t hot_used;                  /* of any length */
+    unsigned hot_next;                  /* the next entry to be written, of all ever */
     size_t hot_pages;
     size_t hot_most_bytes; /* longer runs are merged at once: HOT_MAX_PAGES, or 0 */
 
