@@ -168,10 +168,10 @@ static int by_address(const void *left, const void *right) {
     return (a > b) - (a < b);
 }
 
-/* Runs of 7 pages, every other one freed; then room for 9 pages at a place that no search by aligned
+/* Runs of 7 pages, every other one freed; then room for 8 pages at a place that no search by aligned
  * powers of two comes upon early: it holds no aligned block of 8. */
 static void run_holes(void) {
-    enum { MAX_BLOCKS = 5000, PAGE = 4096, RUN = 7 * PAGE, SHRUNK = 5 * PAGE, LARGER = 9 * PAGE };
+    enum { MAX_BLOCKS = 5000, PAGE = 4096, RUN = 7 * PAGE, SHRUNK = 6 * PAGE, LARGER = 8 * PAGE };
     static char *blocks[MAX_BLOCKS];
     unsigned count = 0, holes = 0, at;
     while (count < MAX_BLOCKS && (blocks[count] = malloc(RUN)) != NULL)
