@@ -59,6 +59,7 @@ class Run:
                                         errors="replace", env=environment, cwd=tap.ROOT,
                                         start_new_session=True)
         watch = threading.Timer(self.test.timeout, self.kill)
+        watch.daemon = True  # an interrupted run does not wait for it
         watch.start()
         text = self.follow(log)
         status = self.process.wait()
