@@ -25,7 +25,7 @@ struct slab_class {
 
     /* slab_shard.c */
     uint16_t shard;
-    uint16_t in_use; /* objects were taken since another shard last asked for a slab */
+    uint16_t in_use; /* objects were taken or given since another shard last asked for a slab */
 } __attribute__((aligned(CACHE_LINE)));
 
 extern struct slab_class slab_classes[CLASS_COUNT]; /* of shard 0 */

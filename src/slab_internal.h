@@ -121,6 +121,7 @@ static inline struct slab *slab_find(unsigned class_index, uintptr_t address) {
 /* Ends what a batch does in one shard; notes the first that is to be searched for holes. */
 static inline void slab_drop_class(struct slab_class *class, const struct size_class *shape,
                                    struct slab_class **fallen) {
+    class->in_use = 1;
     if (!*fallen && UNLIKELY(slab_has_fallen(class, shape)))
         *fallen = class;
     lock_drop(&class->lock);

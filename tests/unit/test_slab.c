@@ -7,6 +7,8 @@
 
 #include "slab.h"
 
+#include <stdlib.h>
+
 static struct slab_counts counts;
 
 static void *take_one(unsigned class_index) {
@@ -191,6 +193,91 @@ static void a_batch_stops_at_the_first_wrong_one(void) {
     must_be_sound();
 }
 
+/* Objects first, first + step, ... of those that out[] has in the order of their addresses. */
+static unsigned pick(void **batch, void *const *out, unsigned count, unsigned first, int step) {
+    unsigned picked = 0;
+    for (int i = (int)first; i >= 0 && i < (int)count; i += step)
+        batch[picked++] = out[i];
+    return picked;
+}
+
+enum { TWO_SLABS = 2 * SLAB_MAX_OBJECTS };
+
+static int by_address(const void *a, const void *b) {
+    const char *left = *(char *const *)a, *right = *(char *const *)b;
+    return (left > right) - (left < right);
+}
+
+/* All objects of the first two slabs of a class, in the order of their addresses. */
+static unsigned take_two_slabs(unsigned class_index, void **out) {
+    unsigned each = size_classes[class_index].objects;
+    for (unsigned i = 0; i < 2; i++)
+        must(slab_take(class_index, out + i * each, each) == each);
+    qsort(out, 2 * each, sizeof *out, by_address);
+    return 2 * each;
+}
+
+/* Up, down, and every second or third object; over the ends of words and, where slabs have no tail, of slabs. */
+static void objects_in_a_row_are_given(void) {
+    static const int steps[] = {1, -1, 2, -2, 3};
+    static void *out[TWO_SLABS], *batch[TWO_SLABS];
+    for (unsigned i = 1; i < CLASS_COUNT; i++)
+        for (unsigned s = 0; s < 5; s++) {
+            unsigned count = take_two_slabs(i, out), culprit;
+            unsigned from = steps[s] > 0 ? 1 : count - 2; /* the slabs stay */
+            unsigned picked = pick(batch, out, count - (steps[s] > 0), from, steps[s]);
+            must(picked <= count - 1 && picked >= count / 3 - 1);
+            must(slab_give(i, batch, picked, &culprit) == SLAB_OK && culprit == picked);
+            slab_count(i, &counts);
+            must(counts.objects - counts.free_objects == count - picked);
+            for (unsigned k = 0; k < picked; k++)
+                must(!slab_is_taken((uintptr_t)batch[k]));
+            must_hold(slab_verify());
+            for (unsigned k = 0; k < count; k++)
+                if (slab_is_taken((uintptr_t)out[k]))
+                    must(give_one(i, out[k]) == SLAB_OK);
+            slab_count(i, &counts);
+            must(counts.slabs == 0);
+        }
+    must_be_sound();
+}
+
+/* What is wrong in a row is named, all before it is given, and nothing after it. */
+static void a_row_stops_at_the_first_wrong_one(void) {
+    static const int steps[] = {1, -1};
+    static void *out[TWO_SLABS], *batch[TWO_SLABS];
+    for (unsigned s = 0; s < 2; s++)
+        for (unsigned wrong = 1; wrong < 70; wrong++) {
+            unsigned count = take_two_slabs(2, out), culprit;
+            unsigned picked = pick(batch, out, count, steps[s] > 0 ? 5 : count - 5, steps[s]);
+            must(give_one(2, batch[wrong]) == SLAB_OK);
+            must(slab_give(2, batch, picked, &culprit) == SLAB_FREE && culprit == wrong);
+            slab_count(2, &counts);
+            must(counts.objects - counts.free_objects == count - wrong - 1);
+            must(slab_is_taken((uintptr_t)batch[wrong + 1]));
+            must_hold(slab_verify());
+            for (unsigned k = 0; k < count; k++)
+                if (slab_is_taken((uintptr_t)out[k]))
+                    must(give_one(2, out[k]) == SLAB_OK);
+        }
+    must_be_sound();
+}
+
+/* A row that goes on behind the last object of a slab, where there is room for one more. */
+static void a_row_ends_with_the_slab(void) {
+    static void *out[TWO_SLABS], *batch[4];
+    unsigned count = take_two_slabs(1, out), each = count / 2, culprit;
+    char *last = out[each - 1];
+    must((uintptr_t)last + 32 == slab_of(last)->base + size_classes[1].pages * PAGE_BYTES);
+    for (int k = 0; k < 4; k++)
+        batch[k] = last + (k - 2) * 16;
+    must(slab_give(1, batch, 4, &culprit) == SLAB_TAIL && culprit == 3);
+    must(slab_give(1, out, each - 3, &culprit) == SLAB_OK);
+    slab_count(1, &counts);
+    must(counts.slabs == 1 && counts.free_objects == 0);
+    must_be_sound();
+}
+
 /* A batch that empties a slab and then names one of its objects again. */
 static void an_object_of_a_closed_slab_is_foreign(void) {
     void *out[2], *culprit_of[3];
@@ -355,6 +442,9 @@ int main(void) {
         body_test(freed_objects_are_taken_again),
         body_test(wrong_pointers_are_told_apart),
         body_test(a_batch_stops_at_the_first_wrong_one),
+        body_test(objects_in_a_row_are_given),
+        body_test(a_row_stops_at_the_first_wrong_one),
+        body_test(a_row_ends_with_the_slab),
         body_test(an_object_of_a_closed_slab_is_foreign),
         body_test(an_address_is_told_its_object),
         body_test(without_memory_what_there_is_is_given),
