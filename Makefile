@@ -91,13 +91,15 @@ CORE := $(wildcard src/*.c)
 SELDOM := $(patsubst %,src/%.c,option report info stats figures figures_write sink control ledger limit \
   objects heaps fork os zone headroom huge meta mapping purge sizeclass cache_repair page_repair slab_repair \
   slab_shard slab_trim cache_runs cache_rules cache_drain hot \
-  harden quarantine refusal)
+  harden quarantine refusal) preload/deepbind.c
 # Called often, but not in a loop of its own: without padding.
 DENSE := $(patsubst %,src/%.c,buddy fit extent page pagemap slab heap resize api cache cache_capacity)
 # Never on the way to an abort or to code of the program: debuggers have .debug_frame.
 NO_UNWIND := $(patsubst %,src/%.c,buddy fit extent hot sizeclass pagemap control ledger limit stats \
   cache_repair cache_rules cache_drain page_repair slab_repair slab_shard quarantine refusal)
-PRELOAD := $(wildcard preload/*.c)
+PRELOAD := preload/malloc.c
+# What makes sense in the shared library only.
+SHARED := $(filter-out $(PRELOAD),$(wildcard preload/*.c))
 # Files named *_support.c (and the fake operating system) are linked into every test of their folder.
 UNIT_SUPPORT := $(wildcard tests/unit/*_support.c tests/unit/fake_os.c)
 API_SUPPORT := $(wildcard tests/api/*_support.c)
@@ -133,9 +135,9 @@ define variant_rules
 build/$1/flags: FORCE
 	@mkdir -p $$(@D)
 	@echo '$$(call compiler,$1) $$(LIB_FLAGS) $$(TEST_FLAGS) $$(FLAGS_$1) $$(TRACE_$1) $$(LDFLAGS)' \
-	  '$$(SO_FLAGS) $$(CORE) $$(PRELOAD)' >$$@.new; cmp -s $$@.new $$@ || cp $$@.new $$@
+	  '$$(SO_FLAGS) $$(CORE) $$(PRELOAD) $$(SHARED)' >$$@.new; cmp -s $$@.new $$@ || cp $$@.new $$@
 
-$(call objects,$1,$(CORE) $(PRELOAD)): build/$1/%.o: %.c build/$1/flags
+$(call objects,$1,$(CORE) $(PRELOAD) $(SHARED)): build/$1/%.o: %.c build/$1/flags
 	@mkdir -p $$(@D)
 	$$(say) CC $$@
 	$$(MUTE)$$(call compiler,$1) $$(LIB_FLAGS) $$(FLAGS_$1) $$(TRACE_$1) \
@@ -165,7 +167,7 @@ $(call programs,$1,$(CUTS)): build/$1/%: build/$1/%.o $(call objects,$1,$(CUTS_S
 $(call programs,$1,$(UNIT) $(API) $(CUTS)): private link_test = $$(say) LINK $$@; \
   $$(call compiler,$1) $$(FLAGS_$1) $$(LDFLAGS) $$^ -o $$@ -Wl,--as-needed -lcmocka -pthread
 
-build/$1/libquarry.so: $(call objects,$1,$(CORE) $(PRELOAD)) $(APART) build/$1/flags
+build/$1/libquarry.so: $(call objects,$1,$(CORE) $(PRELOAD) $(SHARED)) $(APART) build/$1/flags
 	$$(say) LINK $$@
 	$$(MUTE)$$(call compiler,$1) $$(FLAGS_$1) $$(LDFLAGS) $$(SO_FLAGS) $$(filter %.o,$$^) -o $$@
 	@ln -sf $$(@F) $$(@D)/$$(SONAME)
@@ -225,9 +227,12 @@ endef
 $(foreach language,c cc,$(eval $(call linked_rules,$(language))))
 
 build/system/%: tests/system/%.c Makefile
-	$(build_system) $< -o $@
+	$(build_system) $< -o $@ $(LINK_$*)
 build/system/%: tests/system/%.cc Makefile
 	$(build_system) $< -o $@
+
+# Its module is found where it lies, as long as dlopen is asked by the program itself.
+LINK_deepbind := -Wl,-rpath,'$$ORIGIN'
 
 # ---- Benchmarks ---------------------------------------------------------------------------------
 # bench/micro/NAME.c      build/bench/micro/NAME, on Google Benchmark through gbench.h

@@ -345,16 +345,22 @@ bool heap_passes_on(const void *block) {
            mapping_around((uintptr_t)block, &extent) == 0;
 }
 
-/* A pointer that is no part of this heap: programs with modules that bind to libc's malloc. */
+static void (*foreign_free)(void *); /* libc's, where its name leads here */
+
+void heap_set_foreign_free(void (*libc_free)(void *)) {
+    STORE_RELEASE(foreign_free, libc_free);
+}
+
+/* A pointer that is no part of this heap: programs that ask libc for its malloc. */
 static void free_foreign(void *block, const char *function) {
     if (!heap_passes_on(block)) {
         report_bad_pointer(function, block);
         return;
     }
-    void (*libc_free)(void *) = NULL;
-    if (LOAD_RELAXED(foreign_policy) == FOREIGN_LIBC && &dlsym != NULL)
+    void (*libc_free)(void *) = LOAD_ACQUIRE(foreign_free);
+    if (!libc_free && &dlsym != NULL)
         libc_free = (void (*)(void *))(uintptr_t)dlsym(RTLD_NEXT, "free");
-    if (libc_free)
+    if (LOAD_RELAXED(foreign_policy) == FOREIGN_LIBC && libc_free)
         libc_free(block);
 }
 

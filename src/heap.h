@@ -59,7 +59,8 @@ void heap_set_mmap_threshold(size_t bytes);
 void heap_set_mmap_max(size_t count);
 void heap_set_guard(size_t from_bytes); /* such blocks are mappings, whatever the threshold */
 void heap_set_check(bool on);
-void heap_set_foreign(size_t policy); /* 0: abort, 1: leak, 2: hand to libc */
+void heap_set_foreign(size_t policy);                  /* 0: abort, 1: leak, 2: hand to libc */
+void heap_set_foreign_free(void (*libc_free)(void *)); /* where libc's name leads here */
 void heap_end_dynamic_threshold(void);
 size_t heap_mmap_threshold(void);
 

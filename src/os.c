@@ -175,6 +175,13 @@ bool os_seal(void *address, size_t bytes) {
                 MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0) != -1;
 }
 
+bool os_set_writable(const void *address, size_t bytes, bool writable) {
+    uintptr_t start = round_down((uintptr_t)address, os_page_bytes());
+    uintptr_t end = round_up((uintptr_t)address + bytes, os_page_bytes());
+    return call(SYS_mprotect, (long)start, (long)(end - start),
+                PROT_READ | (writable ? PROT_WRITE : 0), 0, 0, 0) == 0;
+}
+
 bool os_purge(void *address, size_t bytes) {
     return call(SYS_madvise, (long)address, (long)bytes, MADV_DONTNEED, 0, 0, 0) == 0;
 }

@@ -42,6 +42,10 @@ void os_set_huge(bool wanted);
  * mapped, until it is unmapped. */
 bool os_seal(void *address, size_t bytes);
 
+/* Lets the process write to the pages of a range that was mapped for reading, or no longer; false, and nothing done, on
+ * failure. */
+bool os_set_writable(const void *address, size_t bytes, bool writable);
+
 /* Gives the physical pages of a range back.  True if they are gone and read as zero from now on;
  * false (mlocked memory, an exotic kernel) leaves content and residency unknown. */
 bool os_purge(void *address, size_t bytes);

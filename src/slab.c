@@ -237,7 +237,7 @@ static ALWAYS_INLINE bool give_one(struct slab *slab, const struct size_class *s
 /* Gives those that lie in the slab as well, after one that was given; returns how many. */
 static NOINLINE unsigned give_others(struct slab *slab, const struct size_class *shape,
                                      void *const *objects, unsigned count) {
-    uintptr_t base = slab->base, bytes = slab->objects * shape->size;
+    uintptr_t base = slab->base, bytes = (uintptr_t)slab->objects * shape->size;
     unsigned given = 0, row;
     while (given < count) {
         uintptr_t offset = (uintptr_t)objects[given] - base;
@@ -307,7 +307,7 @@ bool slab_count_given(struct slab_class *class, unsigned class_index, struct sla
 
 static ALWAYS_INLINE bool lies_in(const struct slab *slab, const struct size_class *shape,
                                   const void *object) {
-    return (uintptr_t)object - slab->base < slab->objects * shape->size;
+    return (uintptr_t)object - slab->base < (uintptr_t)slab->objects * shape->size;
 }
 
 /* Neighbours in a batch often share a slab, and lie there in a row: it is looked for once, and they are given together.

@@ -123,6 +123,12 @@ int main(int argc, char **argv) {
     look_up(handle);
     CHECK(symbol(RTLD_DEFAULT, "malloc") == libcs_malloc); /* the program keeps its own */
     CHECK(symbol(handle, "malloc") != libcs_malloc);
+    if (deep) { /* through the library's own dlopen: libc's names stay libc's */
+        void *(*open)(const char *, int) = (void *(*)(const char *, int))symbol(handle, "dlopen");
+        CHECK((void *)open != symbol(RTLD_DEFAULT, "dlopen"));
+        CHECK(open(argv[1], flags) == handle && dlclose(handle) == 0);
+        CHECK(symbol(RTLD_DEFAULT, "malloc") == libcs_malloc);
+    }
     void *early = quarry.calloc(100, 10);
     CHECK(early && all_bytes(early, 1000, 0));
     __atomic_store_n(&api, &quarry, __ATOMIC_RELEASE);

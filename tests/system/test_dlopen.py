@@ -53,25 +53,30 @@ def check_keys():
                  run("keys", preload=library), "keys=1023 of 1024")
 
 
-def check_foreign():
+def check_deepbind():
+    """A module's malloc is the program's, however deeply it is bound; blocks of libc's are foreign."""
     for variant, library in LIBRARIES.items():
-        def freed_by(policy, library=library):
-            return run("deepbind", MODULE, preload=library, QUARRY_FOREIGN=policy)
+        def freed_by(policy, module, library=library):
+            return run("deepbind", module, preload=library, QUARRY_FOREIGN=policy)
         for policy in ("abort", "nonsense"):
-            result = freed_by(policy)
+            result = freed_by(policy, MODULE)
             block = re.search(r"first block (0x[0-9a-f]+)", result.stdout)
             tap.check(f"a foreign block is reported, the process aborts ({policy}, {variant})",
                       block and result.returncode == -6 and
                       result.stderr == f"quarry: free({block[1]}): not a block of this heap\n",
                       describe(result))
         for policy, given_back in (("leak", "no"), ("libc", "yes")):
-            result = freed_by(policy)
-            name = f"blocks of another malloc are freed: {policy} ({variant})"
+            result = freed_by(policy, os.path.basename(MODULE))
+            name = f"a deeply bound module, and blocks of another malloc: {policy} ({variant})"
             tap.check(name, result.returncode == 0 and not result.stderr and
                       f"given back: {given_back}" in result.stdout.splitlines(), describe(result))
+    result = run("deepbind", MODULE)
+    tap.check("the same program on libc alone finds one malloc, and not Quarry's",
+              result.returncode == 1 and "does not hold: (void *)take" in result.stdout,
+              describe(result))
 
 
 check_late()
 check_keys()
-check_foreign()
+check_deepbind()
 tap.done()
