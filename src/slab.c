@@ -10,14 +10,15 @@
  *          Objects are not initialised or linked, so a fresh slab faults no page until the program
  *          writes, and a fork child that frees copies descriptors, not heap pages.
  *
- * STATES   of a slab:    full (not listed) <-> partial (listed) -> empty (its pages go back)
+ * STATES   of a slab:    full (not listed) <-> partial (listed) <-> empty (at the list's end, or its pages go back)
  *          of an object: free here (bit 1) -> taken (bit 0: in a cache, then live) -> free here
  *          of a page:    clean (zero, not resident) -> touched, when one of its objects is taken
  *
  * INVARIANTS
  *   INV-SLAB-1  free_count is the number of bits set in word[], at most the objects that it has.
- *   INV-SLAB-2  A slab is listed if and only if 0 < free_count; it is closed when all are free, except
- *               a new one from which nothing was taken because others gave objects meanwhile.
+ *   INV-SLAB-2  A slab is listed if and only if 0 < free_count.  It is closed when all are free, except a
+ *               new one from which nothing was taken because others gave objects meanwhile; and where there
+ *               is more than one shard those of up to a quarter of the class, which are used last.
  *   INV-SLAB-3  A page marked clean holds no taken object.
  *   INV-SLAB-4  A class's counters agree with its slabs, in each shard.
  *
@@ -51,21 +52,40 @@ uint32_t slab_shard_count;
 
 uint32_t slab_small_most = 8;
 
+enum { KEPT_PART = 4 }; /* of a class's objects that may be free while empty slabs are kept */
+
+/* The first one's prev is the last one, so that both ends are found at once. */
 void slab_list_push(struct slab_class *class, struct slab *slab) {
-    slab->prev = NULL;
-    slab->next = class->partial;
-    if (slab->next)
-        slab->next->prev = slab;
+    struct slab *first = class->partial;
+    slab->next = first;
+    slab->prev = first ? first->prev : slab;
+    if (first)
+        first->prev = slab;
     STORE_RELAXED(class->partial, slab);
 }
 
+void slab_list_append(struct slab_class *class, struct slab *slab) {
+    struct slab *first = class->partial;
+    if (!first) {
+        slab_list_push(class, slab);
+        return;
+    }
+    slab->next = NULL;
+    slab->prev = first->prev;
+    first->prev->next = slab;
+    first->prev = slab;
+}
+
 void slab_list_remove(struct slab_class *class, struct slab *slab) {
-    if (slab->prev)
-        slab->prev->next = slab->next;
-    else
+    struct slab *first = class->partial;
+    if (slab == first)
         STORE_RELAXED(class->partial, slab->next);
+    else
+        slab->prev->next = slab->next;
     if (slab->next)
         slab->next->prev = slab->prev;
+    else
+        first->prev = slab->prev;
 }
 
 /* ---- taking -------------------------------------------------------------------------------------- */
@@ -282,12 +302,36 @@ bool slab_close_if_free(struct slab_class *class, unsigned class_index, struct s
     return true;
 }
 
-/* A slab that had no free objects, or has no others now. */
+/* Where more threads than one use the class its next slab would mostly be another's, with its lines in the other
+ * processor.  Not where the user has set how much may stay dirty: what is kept here is not counted. */
+static bool keeps_empty(const struct slab_class *class) {
+    return LOAD_RELAXED(slab_shard_count) > 1 && class->free_objects * KEPT_PART < class->objects &&
+           !page_trim_threshold_set();
+}
+
+/* Those that were kept, while there are more than are worth keeping. */
+static void close_kept(struct slab_class *class, unsigned class_index) {
+    while (class->partial && !keeps_empty(class) &&
+           slab_close_if_free(class, class_index, class->partial->prev))
+        ;
+}
+
+/* A slab that had no free objects, or has no others now: true if it closes. */
 static NOINLINE bool list_or_close(struct slab_class *class, unsigned class_index,
                                    struct slab *slab, unsigned given) {
     if (slab->free_count == given)
         slab_list_push(class, slab);
-    return slab_close_if_free(class, class_index, slab);
+    if (slab->free_count != slab->objects)
+        return false;
+    if (keeps_empty(class)) {
+        slab_list_remove(class, slab);
+        slab_list_append(class, slab);
+        return false;
+    }
+    slab_close_if_free(class, class_index, slab);
+    if (UNLIKELY(LOAD_RELAXED(slab_shard_count) > 1))
+        close_kept(class, class_index);
+    return true;
 }
 
 static ALWAYS_INLINE bool count_given(struct slab_class *class, unsigned class_index,

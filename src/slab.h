@@ -16,7 +16,8 @@
 /* What a shard knows of a class; written under its lock. */
 struct slab_class {
     struct lock lock;
-    struct slab *partial; /* slabs with free objects, most recently freed into first */
+    struct slab
+        *partial; /* slabs with free objects, most recently freed into first, empty ones last */
     size_t slabs, objects, free_objects;
 
     /* slab_trim.c */

@@ -68,6 +68,7 @@ struct slab *slab_follow(struct slab_class **class, unsigned class_index, struct
 /* ---- lists: the class's lock is held for all of it ------------------------------------------------- */
 
 void slab_list_push(struct slab_class *class, struct slab *slab);
+void slab_list_append(struct slab_class *class, struct slab *slab);
 void slab_list_remove(struct slab_class *class, struct slab *slab);
 
 /* Closes a slab whose objects are all free; false, and nothing done, if it has others. */

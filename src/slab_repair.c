@@ -69,7 +69,9 @@ static void rebuild_class(struct slab_class *class, unsigned class_index) {
             class->slabs++;
             class->objects += slab->objects;
             class->free_objects += slab->free_count;
-            if (slab->free_count)
+            if (slab->free_count == slab->objects)
+                slab_list_append(class, slab);
+            else if (slab->free_count)
                 slab_list_push(class, slab);
         }
     }
@@ -108,19 +110,25 @@ static const char *verify_slab(const struct slab *slab, size_t *free_objects) {
     return "";
 }
 
-/* How many slabs are listed; SIZE_MAX where one of another shard or class is. */
+/* How many slabs are listed; SIZE_MAX where one of another shard or class is, SIZE_MAX - 1 where links disagree. */
 static size_t count_listed(const struct slab_class *class, unsigned class_index) {
+    const struct slab *first = class->partial, *last = NULL;
     size_t listed = 0;
-    for (const struct slab *slab = class->partial; slab; slab = slab->next, listed++)
+    for (const struct slab *slab = first; slab; last = slab, slab = slab->next, listed++) {
         if (slab->shard != class->shard || slab->class_index != class_index)
             return SIZE_MAX;
-    return listed;
+        if (last && slab->prev != last)
+            return SIZE_MAX - 1;
+    }
+    return first && first->prev != last ? SIZE_MAX - 1 : listed;
 }
 
 static const char *verify_class(const struct slab_class *class, unsigned class_index) {
     size_t slabs = 0, objects = 0, free_objects = 0, listed = count_listed(class, class_index);
     if (listed == SIZE_MAX)
         return "INV-SLAB-5";
+    if (listed == SIZE_MAX - 1)
+        return "INV-SLAB-2";
     for (uint32_t rank = 0; rank < pagemap_region_count; rank++)
         for (uint32_t slot = 0; slot < pagemap_regions[rank]->slots_used; slot++) {
             const struct slab *slab = &pagemap_regions[rank]->slab[slot];

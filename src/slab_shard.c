@@ -226,10 +226,12 @@ static void move_slab(struct slab_class *from, struct slab_class *to, struct sla
 }
 
 /* The slab that the other shard would take from next is left to it, unless nobody has taken from there
- * since it was asked last: two threads would take it from each other for ever. */
+ * since it was asked last: two threads would take it from each other for ever.  One that is empty goes first. */
 static struct slab *spare_slab(struct slab_class *from) {
     struct slab *slab = from->partial;
     if (slab && slab->next) {
+        if (slab->prev->free_count == slab->prev->objects)
+            return slab->prev;
         for (unsigned i = 0; i < 8 && slab->next; i++)
             slab = slab->next;
         return slab;
