@@ -18,7 +18,7 @@
  *   INV-SLAB-1  free_count is the number of bits set in word[], at most the objects that it has.
  *   INV-SLAB-2  A slab is listed if and only if 0 < free_count.  It is closed when all are free, except a
  *               new one from which nothing was taken because others gave objects meanwhile; and where there
- *               is more than one shard those of up to a quarter of the class, which are used last.
+ *               is more than one shard those of up to an eighth of the class, which are used last.
  *   INV-SLAB-3  A page marked clean holds no taken object.
  *   INV-SLAB-4  A class's counters agree with its slabs, in each shard.
  *
@@ -52,7 +52,7 @@ uint32_t slab_shard_count;
 
 uint32_t slab_small_most = 8;
 
-enum { KEPT_PART = 4 }; /* of a class's objects that may be free while empty slabs are kept */
+enum { KEPT_PART = 8 }; /* of a class's objects that may be free while empty slabs are kept */
 
 /* The first one's prev is the last one, so that both ends are found at once. */
 void slab_list_push(struct slab_class *class, struct slab *slab) {

@@ -7,7 +7,7 @@
 #include "page.h"
 #include "slab_internal.h"
 
-enum { CLASS = 20, SLABS = 40 };
+enum { CLASS = 20, SLABS = 80 };
 
 static struct slab_counts counts;
 static void *out[SLABS * SLAB_MAX_OBJECTS];
@@ -42,30 +42,32 @@ static void one_shard_keeps_nothing(void) {
     must(slabs() == SLABS - 1);
 }
 
-/* Up to a quarter of the class; what is beyond it closes, and in the end all. */
-static void a_quarter_is_kept(void) {
+/* Up to an eighth of the class; what is beyond it closes, and in the end all. */
+static void an_eighth_is_kept(void) {
     take_slabs(2);
-    for (unsigned i = 1; i < SLABS / 4; i++) {
+    for (unsigned i = 1; i < SLABS / 8; i++) {
         give((i - 1) * each, each);
         must(slabs() == SLABS && counts.free_objects == i * each);
     }
-    for (unsigned i = SLABS / 4; i <= SLABS; i++) {
+    for (unsigned i = SLABS / 8; i <= SLABS; i++) {
         give((i - 1) * each, each);
-        must(slabs() <= SLABS && counts.free_objects * 4 < counts.objects + each * 4);
+        must(slabs() <= SLABS - 1 && counts.free_objects * 8 < counts.objects + each * 8);
     }
     must(slabs() == 0 && page_live_bytes() == 0);
 }
 
-/* So it is where other slabs are free in part: those that were kept close for them. */
+/* So it is where other slabs are free in part: of those that were kept as many close for them as have to. */
 static void others_count_as_well(void) {
     take_slabs(2);
     give(0, 5 * each);
     must(slabs() == SLABS);
     for (unsigned i = 5; i < SLABS; i++)
-        give(i * each, each / 4);
+        give(i * each, each / 10);
     must(slabs() == SLABS); /* nothing has become empty since */
-    give(5 * each + each / 4, each - each / 4);
-    must(slabs() == SLABS - 6);
+    give(5 * each + each / 10, each - each / 10);
+    must(slabs() < SLABS - 1 && slabs() > SLABS - 6);
+    must(counts.free_objects * 8 < counts.objects);
+    must((counts.free_objects + each) * 8 >= counts.objects + each);
 }
 
 /* They are taken from when there is nothing else, and not closed with what was taken. */
@@ -105,10 +107,10 @@ static void a_threshold_keeps_none(void) {
 /* Another shard that needs a slab gets an empty one first. */
 static void they_are_lent_first(void) {
     take_slabs(2);
-    for (unsigned i = 20; i < SLABS; i++)
-        give(i * each, each / 4);
     give(2 * each, each);
     give(5 * each, each);
+    for (unsigned i = 20; i < SLABS; i++)
+        give(i * each, each / 4);
     must(slabs() == SLABS);
     void *object;
     slab_home.shard = 1;
@@ -154,7 +156,7 @@ static void broken_links_are_named(void) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        body_test(one_shard_keeps_nothing), body_test(a_quarter_is_kept),
+        body_test(one_shard_keeps_nothing), body_test(an_eighth_is_kept),
         body_test(others_count_as_well),    body_test(kept_ones_are_used_last),
         body_test(a_trim_closes_them),      body_test(a_threshold_keeps_none),
         body_test(they_are_lent_first),     body_test(a_repair_finds_them),
