@@ -185,6 +185,7 @@ SELDOM bool heap_relieve(size_t size) {
     bool released = LOAD_RELAXED(harden_modes) && harden_flush();
     cache_flush();
     released |= cache_drain();
+    released |= slab_close_empty();
     if (!released && size > page_free_bytes() && limit_get() == LIMIT_NONE)
         return false;
     page_trim(0);

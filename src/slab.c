@@ -316,6 +316,25 @@ static void close_kept(struct slab_class *class, unsigned class_index) {
         ;
 }
 
+/* Whoever is about to take from a slab that is new, and so empty as well, opens another one. */
+static bool close_empty_in(struct slab_class *class, unsigned class_index) {
+    bool any = false;
+    lock_take(&class->lock);
+    while (class->partial && slab_close_if_free(class, class_index, class->partial->prev))
+        any = true;
+    lock_drop(&class->lock);
+    return any;
+}
+
+bool slab_close_empty(void) {
+    uint32_t shards = LOAD_ACQUIRE(slab_shard_count);
+    bool any = false;
+    for (uint32_t shard = 0; shards > 1 && shard < shards; shard++)
+        for (unsigned i = 1; i < CLASS_COUNT; i++)
+            any |= close_empty_in(slab_class_in(shard, i), i);
+    return any;
+}
+
 /* A slab that had no free objects, or has no others now: true if it closes. */
 static NOINLINE bool list_or_close(struct slab_class *class, unsigned class_index,
                                    struct slab *slab, unsigned given) {

@@ -56,6 +56,9 @@ enum slab_status {
     SLAB_TAIL,     /* behind the last object */
 };
 
+/* Closes the slabs that were kept although they are empty; true if there were any. */
+bool slab_close_empty(void);
+
 /* Takes up to max free objects of a class; the lowest address is the last in out[].  Returns how
  * many, 0 only where the kernel refuses memory. */
 unsigned slab_take(unsigned class_index, void **out, unsigned max);

@@ -5,6 +5,7 @@
 #include "unit_support.h"
 
 #include "page.h"
+#include "quarry.h"
 #include "slab_internal.h"
 
 enum { CLASS = 20, SLABS = 80 };
@@ -96,6 +97,34 @@ static void a_trim_closes_them(void) {
     must_be_sound();
 }
 
+/* So does who finds no memory for something else. */
+static void they_close_where_memory_is_short(void) {
+    take_slabs(2);
+    must(!slab_close_empty());
+    give(0, 6 * each);
+    give(7 * each, 1);
+    must(slabs() == SLABS && slab_close_empty());
+    must(slabs() == SLABS - 6 && counts.free_objects == 1);
+    must(!slab_close_empty());
+    must_be_sound();
+}
+
+/* A block of another size that has room in them alone. */
+static void a_block_gets_their_memory(void) {
+    take_slabs(2);
+    fake_os.fail_kinds = FAKE_MEMORY;
+    void *block;
+    while ((block = quarry_malloc(100000)) != NULL) /* whatever is free otherwise */
+        continue;
+    give(0, 9 * each);
+    must(slabs() == SLABS);
+    block = quarry_malloc(100000);
+    must(block);
+    must(slabs() < SLABS);
+    fake_os.fail_kinds = 0;
+    must_be_sound();
+}
+
 /* Who bounds what is dirty has them counted. */
 static void a_threshold_keeps_none(void) {
     page_set_trim_threshold((size_t)64 << 20);
@@ -156,10 +185,16 @@ static void broken_links_are_named(void) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        body_test(one_shard_keeps_nothing), body_test(an_eighth_is_kept),
-        body_test(others_count_as_well),    body_test(kept_ones_are_used_last),
-        body_test(a_trim_closes_them),      body_test(a_threshold_keeps_none),
-        body_test(they_are_lent_first),     body_test(a_repair_finds_them),
+        body_test(one_shard_keeps_nothing),
+        body_test(an_eighth_is_kept),
+        body_test(others_count_as_well),
+        body_test(kept_ones_are_used_last),
+        body_test(a_trim_closes_them),
+        body_test(a_threshold_keeps_none),
+        body_test(they_close_where_memory_is_short),
+        body_test(a_block_gets_their_memory),
+        body_test(they_are_lent_first),
+        body_test(a_repair_finds_them),
         body_test(broken_links_are_named),
     };
     slab_small_most = 0;
