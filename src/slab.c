@@ -36,7 +36,7 @@
  *
  * WHY NOT  Links through free objects: faults, copied pages after fork, and a stray write into a
  *          freed block would steer the allocator.  Owner threads: they save 3-5 % when cores are
- *          oversubscribed and cost half as much memory again.
+ *          oversubscribed, more where lines travel far (decision 42), and cost half as much memory again.
  */
 #include "slab.h"
 
