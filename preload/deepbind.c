@@ -89,10 +89,9 @@ __asm__(".pushsection .text.deepbind_dlopen,\"ax\",%progbits\n"
 /* One after the other, for pointers to them would be relocated in each process. */
 static const char family[] =
     "malloc\0free\0calloc\0realloc\0memalign\0aligned_alloc\0posix_memalign\0valloc\0pvalloc\0"
-    "malloc_usable_size\0mallopt\0malloc_trim\0mallinfo\0mallinfo2\0malloc_stats\0malloc_"
-    "info\0cfree\0"
-    "__libc_malloc\0__libc_free\0__libc_calloc\0__libc_realloc\0__libc_memalign\0__libc_valloc\0"
-    "__libc_pvalloc\0__libc_mallopt\0__libc_mallinfo\0";
+    "malloc_usable_size\0mallopt\0malloc_trim\0mallinfo\0mallinfo2\0malloc_stats\0"
+    "malloc_info\0cfree\0__libc_malloc\0__libc_free\0__libc_calloc\0__libc_realloc\0"
+    "__libc_memalign\0__libc_valloc\0__libc_pvalloc\0__libc_mallopt\0__libc_mallinfo\0";
 
 /* libc's, as the dynamic linker has it. */
 struct table {

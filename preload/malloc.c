@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * preload/malloc.c: the one place where libc's names are defined.
+ * preload/malloc.c: the one place where the names of libc's malloc are defined.
  *
  * All entry points stand in one object file, so that a static link that takes one takes all and
  * never libc's.  Left to libc: reallocarray and strdup (they call ours), mcheck and mtrace.  No C++

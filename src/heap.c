@@ -358,10 +358,12 @@ static void free_foreign(void *block, const char *function) {
         report_bad_pointer(function, block);
         return;
     }
+    if (LOAD_RELAXED(foreign_policy) != FOREIGN_LIBC)
+        return;
     void (*libc_free)(void *) = LOAD_ACQUIRE(foreign_free);
     if (!libc_free && &dlsym != NULL)
         libc_free = (void (*)(void *))(uintptr_t)dlsym(RTLD_NEXT, "free");
-    if (LOAD_RELAXED(foreign_policy) == FOREIGN_LIBC && libc_free)
+    if (libc_free)
         libc_free(block);
 }
 
