@@ -106,9 +106,30 @@ struct fit_extent fit_holding(const struct fit *fit, unsigned page) {
     return extent;
 }
 
+/* The extent begins later, and stays where it is in its list. */
+static void move_start(struct fit *fit, struct fit_extent extent, unsigned first) {
+    struct fit_node node = fit->node[extent.first];
+    uint16_t link = (uint16_t)(first + 1), cut = (uint16_t)(first - extent.first);
+    fit->node[extent.first] = (struct fit_node){0, 0, 0};
+    fit->node[extent.first + extent.count - 1].tag =
+        (uint16_t)(fit->node[extent.first + extent.count - 1].tag - cut);
+    fit->node[first] = (struct fit_node){(uint16_t)(node.tag - cut), node.next, node.prev};
+    if (node.next)
+        fit->node[node.next - 1].prev = link;
+    if (node.prev)
+        fit->node[node.prev - 1].next = link;
+    else
+        fit->list[extent.kind][bin_of(extent.count)] = link;
+}
+
 void fit_remove(struct fit *fit, struct fit_extent extent, unsigned first, unsigned count) {
     unsigned end = extent.first + extent.count;
     quarry_assert(extent.first <= first && first + count <= end);
+    if (extent.first == first && extent.count - count > FIT_EXACT &&
+        bin_of(extent.count - count) == bin_of(extent.count)) {
+        move_start(fit, extent, first + count);
+        return;
+    }
     unlink_extent(fit, extent);
     if (extent.first < first)
         link_extent(fit, extent.kind, extent.first, first - extent.first);

@@ -113,10 +113,14 @@ static bool admit(size_t more_bytes) {
 static bool resize_run(void *block, size_t old_pages, size_t size) {
     uintptr_t address = (uintptr_t)block;
     size_t pages = heap_run_pages(size, 1);
-    pagemap_set_class(address, 1, 0);
+    unsigned old_class = pagemap_class(block);
+    if (old_class)
+        pagemap_set_class(address, 1, 0);
     bool done = (pages < old_pages && page_run_shrink(address, pages)) ||
                 (pages > old_pages && page_run_extend(address, pages));
-    pagemap_set_class(address, 1, sizeclass_of_run(done ? pages : old_pages));
+    unsigned class_index = done ? sizeclass_of_run(pages) : old_class;
+    if (class_index)
+        pagemap_set_class(address, 1, class_index);
     return done;
 }
 
@@ -188,7 +192,7 @@ static SELDOM bool resize_hardened(void *block, size_t size, void **result) {
     return true;
 }
 
-void *heap_resize(void *block, size_t size) {
+static NOINLINE void *resize(void *block, size_t size) {
     void *result;
     heap_enter();
     if (UNLIKELY(size >= LOAD_RELAXED(heap_plain_below)) && resize_hardened(block, size, &result))
@@ -200,6 +204,32 @@ void *heap_resize(void *block, size_t size) {
         class_index = pages ? 0 : heap_class_of(block); /* not every slab is in the class map */
     }
     return class_index ? resize_object(class_index, block, size) : resize_large(block, pages, size);
+}
+
+/* The bytes of the run that begins there; 0 if none does. */
+static ALWAYS_INLINE size_t run_bytes(const void *block) {
+    uint32_t head = pagemap_head((uintptr_t)block);
+    bool is_run = head_kind(head) == HEAD_RUN && (uintptr_t)block % PAGE_BYTES == 0;
+    return is_run ? (size_t)head_argument(head) << PAGE_SHIFT : 0;
+}
+
+/* Whether resize would leave the block where it is, told with little: most that grow do so by little.  Where a pointer is
+ * wrong the answer is no. */
+static ALWAYS_INLINE bool stays(const void *block, size_t size) {
+    unsigned class_index = pagemap_class(block);
+    if (LIKELY(class_index && !sizeclass_is_run(class_index)))
+        return size_fits(size, size_classes[class_index].size, class_index) &&
+               slab_is_taken((uintptr_t)block);
+    size_t spare = run_bytes(block) - size; /* very much where it is too short */
+    bool fits = spare < PAGE_BYTES ||
+                (class_index && sizeclass_has_run(size) && sizeclass_for_run(size) == class_index);
+    return fits && !(class_index && cache_holds_run(class_index, block));
+}
+
+/* What lives does not change under its owner, so stays needs no repair after a fork. */
+void *heap_resize(void *block, size_t size) {
+    bool plain = LIKELY(size < LOAD_RELAXED(heap_plain_below));
+    return plain && stays(block, size) ? block : resize(block, size);
 }
 
 /* ---- checks of C23's sized frees ----------------------------------------------------------------- */

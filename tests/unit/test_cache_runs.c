@@ -207,6 +207,23 @@ static void a_size_of_the_same_class_stays_in_place(void) {
     must_be_sound();
 }
 
+/* Both what has a class and what is longer gives the pages back that it needs no more. */
+static void a_run_that_shrinks_is_as_long_as_its_size_asks_for(void) {
+    heap_set_mmap_max(0);
+    char *block = api_malloc(32 * KIB), *longer = api_malloc(400 * KIB);
+    block = api_realloc(block, 20 * KIB);
+    must(block && api_malloc_usable_size(block) == 20 * KIB);
+    must(api_malloc_usable_size(longer) == 400 * KIB);
+    must(api_realloc(longer, 400 * KIB - PAGE_BYTES + 1) == longer);
+    must(api_malloc_usable_size(longer) == 400 * KIB);
+    must(api_realloc(longer, 400 * KIB - PAGE_BYTES) == longer);
+    must(api_malloc_usable_size(longer) == 400 * KIB - PAGE_BYTES);
+    must(api_realloc(longer, 400 * KIB - PAGE_BYTES) == longer);
+    api_free(block);
+    api_free(longer);
+    must_be_sound();
+}
+
 /* ---- options ------------------------------------------------------------------------------------- */
 
 /* What a thread keeps is not counted as dirty; a threshold is kept to the byte all the same. */
@@ -334,6 +351,13 @@ static void resize_what_is_free(void) {
     api_realloc(block, 20 * KIB);
 }
 
+static void resize_what_is_free_within_its_pages(void) {
+    use(32 * KIB, PAIRS);
+    void *block = api_malloc(32 * KIB);
+    api_free(block);
+    api_realloc(block, 31 * KIB);
+}
+
 static char *inside;
 
 static void free_inside_the_first_page(void) {
@@ -363,6 +387,7 @@ static void wrong_pointers_are_named(void **state) {
     must_die_with(free_twice_while_kept, "): already free\n");
     must_die_with(resize_what_is_free, "quarry: realloc(");
     must_die_with(resize_what_is_free, "): already free\n");
+    must_die_with(resize_what_is_free_within_its_pages, "): already free\n");
     must_die_with(free_inside_the_first_page, "): inside a block of 32768 bytes that starts at ");
     must_die_with(free_inside_another_page, "): inside a block of 32768 bytes that starts at ");
 }
@@ -468,6 +493,7 @@ int main(void) {
         body_test(calloc_of_fresh_pages_touches_none),
         body_test(the_class_follows_the_length),
         body_test(a_size_of_the_same_class_stays_in_place),
+        body_test(a_run_that_shrinks_is_as_long_as_its_size_asks_for),
         body_test(with_a_threshold_nothing_is_kept),
         body_test(other_threads_follow_a_threshold),
         body_test(a_warm_cache_follows_a_threshold),

@@ -112,6 +112,8 @@ static void check_beside(void) {
 
 static void change_something(void) {
     unsigned first = (unsigned)rng_below(&rng, BUDDY_PAGES);
+    if (model[first] != NONE && rng_below(&rng, 2)) /* as runs are cut */
+        first = fit_holding(&fit, first).first;
     unsigned count = alike(first, 1 + (unsigned)rng_below(&rng, rng_below(&rng, 8) ? 40 : 3000));
     if (model[first] == NONE)
         put((enum fit_kind)rng_below(&rng, 2), first, count);
@@ -131,6 +133,36 @@ static void random_changes_match_the_model(void **state) {
             check_walk();
             check_beside();
         }
+    }
+}
+
+/* Three in one list, cut at the front by so little that they stay in it, wherever they are there. */
+static void what_is_cut_a_little_keeps_its_place(void **state) {
+    (void)state;
+    static const unsigned starts[] = {1000, 3000, 5000}, length = 1100;
+    for (unsigned cut = 0; cut < 3; cut++) {
+        struct fit_walk walk = {0, 0};
+        struct fit_extent found;
+        empty();
+        for (unsigned i = 0; i < 3; i++)
+            put(FIT_CLEAN, starts[i], length);
+        take(starts[cut], 30);
+        assert_sound();
+        for (unsigned i = 3; i-- > 0;) { /* the last one that came is the first */
+            assert_true(fit_next(&fit, FIT_CLEAN, &walk, &found));
+            assert_int_equal(found.first, starts[i] + (i == cut ? 30 : 0));
+            assert_int_equal(found.count, length - (i == cut ? 30 : 0));
+        }
+        assert_false(fit_next(&fit, FIT_CLEAN, &walk, &found));
+        for (unsigned i = 0; i < 3; i++) { /* out of the list, the last one first */
+            take(starts[i] + (i == cut ? 30 : 0), length - (i == cut ? 30 : 0));
+            assert_sound();
+        }
+        put(FIT_CLEAN, starts[cut], length);
+        take(starts[cut], length - 70); /* another list */
+        assert_sound();
+        assert_true(fit_beside(&fit, starts[cut] + length - 1, &found));
+        assert_int_equal(found.count, 70);
     }
 }
 
@@ -240,6 +272,7 @@ static void faults_are_found(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(random_changes_match_the_model),
+        cmocka_unit_test(what_is_cut_a_little_keeps_its_place),
         cmocka_unit_test(neighbours_of_one_kind_become_one_extent),
         cmocka_unit_test(the_shortest_extent_serves),
         cmocka_unit_test(every_length_has_a_list),
