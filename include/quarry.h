@@ -143,8 +143,8 @@ QUARRY_API int quarry_malloc_info(int options, FILE *stream);
 
 struct quarry_cache;
 
-/* name: for the statistics, up to 31 of letters, digits, '_', '-' and '.'; size: up to 1 MiB; align: a
- * power of two up to 4096, 0 for 16.  ctor runs before an object is handed out for the first time and
+/* name: for the statistics, up to 31 of letters, digits, '_', '-' and '.'; size: up to 1 MiB, 0 as 1; align:
+ * a power of two up to 4096, 0 for 16.  ctor runs before an object is handed out for the first time and
  * returns 0, or something else to make that fail; dtor runs before its memory goes; both get arg, may
  * be NULL, and may use the heap but not the cache.  NULL and errno EINVAL or ENOMEM on failure. */
 QUARRY_API struct quarry_cache *quarry_cache_create(const char *name, size_t size, size_t align,

@@ -163,8 +163,8 @@ struct quarry_cache *quarry_cache_create(const char *name, size_t size, size_t a
                                          int (*ctor)(void *, void *), void (*dtor)(void *, void *),
                                          void *arg) {
     heap_enter();
-    align = max_size(align, 16);
-    if (!is_name(name) || size > SIZE_MOST || !is_power_of_two(align) || align > PAGE_BYTES) {
+    if (!is_name(name) || size > SIZE_MOST || align > PAGE_BYTES ||
+        (align != 0 && !is_power_of_two(align))) {
         errno = EINVAL;
         return NULL;
     }
@@ -177,7 +177,7 @@ struct quarry_cache *quarry_cache_create(const char *name, size_t size, size_t a
     cache->dtor = dtor;
     cache->arg = arg;
     memcpy(cache->name, name, strlen(name));
-    objects_init(cache, size, align);
+    objects_init(cache, size, max_size(align, SIZE_GRAIN));
     lock_take(&list_lock);
     cache->next = object_caches;
     STORE_RELEASE(object_caches, cache);

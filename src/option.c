@@ -337,6 +337,8 @@ static void report_malformed(const struct option *option, const char *prefix, co
     line_text(&line, value);
     line_text(&line, "' is not one of: ");
     option_range(option, &line);
+    if (option->flags & OPTION_BYTES)
+        line_text(&line, " (in bytes, or with K, M, G or T)");
     line_text(&line, "; the default stays\n");
     os_write_error(line.text, line.length);
 }

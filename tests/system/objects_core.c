@@ -126,7 +126,17 @@ static void check_refusals(void) {
         CHECK(!quarry_cache_create(names[i], 8, 0, NULL, NULL, NULL) && errno == EINVAL);
     }
     CHECK(!quarry_cache_create("large", 2 << 20, 0, NULL, NULL, NULL));
-    CHECK(!quarry_cache_create("align", 8, 48, NULL, NULL, NULL));
+    static const size_t no_alignments[] = {3, 6, 15, 48, 8192};
+    for (int i = 0; i < 5; i++) {
+        errno = 0;
+        CHECK(!quarry_cache_create("align", 8, no_alignments[i], NULL, NULL, NULL) &&
+              errno == EINVAL);
+    }
+    struct quarry_cache *narrow = quarry_cache_create("narrow", 0, 2, NULL, NULL, NULL);
+    void *first = narrow ? quarry_cache_alloc(narrow) : NULL;
+    CHECK(first && (uintptr_t)first % 16 == 0);
+    quarry_cache_free(narrow, first);
+    CHECK(narrow && quarry_cache_destroy(narrow) == 0);
     struct quarry_cache *cache = make("refusals");
     refuse = 1;
     errno = 0;

@@ -289,11 +289,14 @@ def check_verbose():
                  "GLIBC_TUNABLES": "glibc.malloc.mxfast=161"}
     result = tap.run("true", preload=tap.LIBRARY, QUARRY_VERBOSE="1", **variables)
     tap.equal("under QUARRY_VERBOSE each malformed value is told in a line", result.stderr,
-              "quarry: MALLOC_TOP_PAD_: '12q' is not one of: any number; the default stays\n"
-              "quarry: QUARRY_LIMIT: '1PB' is not one of: 1 or more, auto; the default stays\n"
+              "quarry: MALLOC_TOP_PAD_: '12q' is not one of: any number "
+              "(in bytes, or with K, M, G or T); the default stays\n"
+              "quarry: QUARRY_LIMIT: '1PB' is not one of: 1 or more, auto "
+              "(in bytes, or with K, M, G or T); the default stays\n"
               "quarry: QUARRY_FOREIGN: 'perhaps' is not one of: abort, leak, libc; "
               "the default stays\n"
-              "quarry: glibc.malloc.mxfast: '161' is not one of: 0 .. 160; the default stays\n")
+              "quarry: glibc.malloc.mxfast: '161' is not one of: 0 .. 160 "
+              "(in bytes, or with K, M, G or T); the default stays\n")
     result = tap.run("true", preload=tap.LIBRARY, QUARRY_VERBOSE="0", **variables)
     tap.equal("and under QUARRY_VERBOSE=0 none is", result.stderr, "")
 
