@@ -344,21 +344,23 @@ void *cache_take(unsigned class_index) {
     return object;
 }
 
-/* Many at once where they have been used a moment ago; else one, for nobody may ever touch the others. */
-void *cache_take_run(unsigned class_index, size_t pages, bool *zero) {
+/* Many at once where they have been used a moment ago; else one, for nobody may ever touch the others.  Of those that lie
+ * at a page's multiple only by chance none are fetched for who wants more. */
+void *cache_take_run(unsigned class_index, size_t pages, size_t align, bool *zero) {
     struct cache *cache = own_cache();
     void *used = NULL;
     if (cache) {
         uint32_t busy = cache_begin_slow(cache);
         count_slow_op(cache, class_index, true);
-        used = cache_refill_runs(cache, class_index);
+        if (align <= PAGE_BYTES)
+            used = cache_refill_runs(cache, class_index);
         cache_end_slow(cache, busy);
     }
     if (used) {
         *zero = false;
         return used;
     }
-    uintptr_t run = page_run_take(pages, PAGE_BYTES, zero);
+    uintptr_t run = page_run_take(pages, max_size(align, PAGE_BYTES), zero);
     if (run)
         pagemap_set_class(run, 1, sizeclass_of_run(pages));
     return (void *)run;

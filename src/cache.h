@@ -104,9 +104,9 @@ void *cache_take(unsigned class_index);
  * bin spills is reported at once (report.h). */
 enum slab_status cache_give(unsigned class_index, void *object);
 
-/* A run for a request of the class, which is not in the bin, and whether all of it is known to read as zero; NULL
- * where the kernel refuses memory.  One that is shorter than the class's has no class. */
-void *cache_take_run(unsigned class_index, size_t pages, bool *zero);
+/* A run for a request of the class at an alignment, which is not on top of the bin, and whether all of it is known to
+ * read as zero; NULL where the kernel refuses memory.  One that is shorter than the class's has no class. */
+void *cache_take_run(unsigned class_index, size_t pages, size_t align, bool *zero);
 
 /* Whether a run of the class lies in the calling thread's bin. */
 bool cache_holds_run(unsigned class_index, const void *run);

@@ -134,26 +134,21 @@ bool heap_must_map(size_t size) {
     return LOAD_RELAXED(threshold_fixed) && heap_wants_mapping(size);
 }
 
-static bool has_class(size_t size, size_t align) {
-    return sizeclass_has_run(size) && align <= PAGE_BYTES;
-}
-
-size_t heap_run_pages(size_t size, size_t align) {
-    bool exact =
-        !has_class(size, align) || page_trim_threshold_set(); /* no caches keep runs then */
+size_t heap_run_pages(size_t size) {
+    bool exact = !sizeclass_has_run(size) || page_trim_threshold_set(); /* no caches keep it */
     return exact ? pages_for(size) : sizeclass_run_pages(size);
 }
 
 static void *take_run(size_t size, size_t align, bool *zero) {
-    size_t pages = heap_run_pages(size, align);
-    if (has_class(size, align))
-        return cache_take_run(sizeclass_for_run(size), pages, zero);
+    size_t pages = heap_run_pages(size);
+    if (sizeclass_has_run(size))
+        return cache_take_run(sizeclass_for_run(size), pages, align, zero);
     return (void *)page_run_take(pages, max_size(align, PAGE_BYTES), zero);
 }
 
 /* What the heap grows by for a block above SMALL_MAX. */
-static size_t bytes_taken(size_t size, size_t align) {
-    return heap_wants_mapping(size) ? size : heap_run_pages(size, align) << PAGE_SHIFT;
+static size_t bytes_taken(size_t size) {
+    return heap_wants_mapping(size) ? size : heap_run_pages(size) << PAGE_SHIFT;
 }
 
 /* In front of a guard a block is as long as was asked for, without what a canary makes it longer by. */
@@ -164,7 +159,7 @@ static void *take_mapping(size_t size, size_t align) {
 
 static void *try_large(size_t size, size_t align, bool *zero) {
     bool mapping_first = heap_wants_mapping(size);
-    if (!limit_admits(bytes_taken(size, align)))
+    if (!limit_admits(bytes_taken(size)))
         return NULL;
     *zero = true;
     void *block = mapping_first ? take_mapping(size, align) : NULL;
@@ -198,7 +193,7 @@ static void *take_large(size_t size, size_t align, bool *zero) {
     if (UNLIKELY(!block) && heap_relieve(size))
         block = try_large(size, align, zero);
     if (UNLIKELY(!block))
-        heap_refuse(bytes_taken(size, align));
+        heap_refuse(bytes_taken(size));
     return block;
 }
 
@@ -235,8 +230,18 @@ static void *take_object(unsigned class_index, size_t size, size_t align, bool *
     return block ? block : take_small(class_index);
 }
 
-static void *take_above_small(size_t size, size_t align, bool *zero) {
+/* The run on top of the bin, if it is aligned. */
+static void *pop_run(size_t size, size_t align) {
     void *run = heap_pop_run(size);
+    if (LIKELY(((uintptr_t)run & (align - 1)) == 0))
+        return run;
+    if (!cache_push(sizeclass_for_run(size), run)) /* a signal handler has filled the bin */
+        heap_give(run, "free");
+    return NULL;
+}
+
+static void *take_above_small(size_t size, size_t align, bool *zero) {
+    void *run = pop_run(size, align);
     *zero = false;
     return run ? run : take_large(size, align, zero);
 }
@@ -250,7 +255,7 @@ void *heap_take(size_t size, size_t align, bool *zero) {
     unsigned class_index = sizeclass_aligned(size, align);
     if (class_index)
         return take_object(class_index, size, align, zero);
-    if (size > SMALL_MAX && align <= PAGE_BYTES)
+    if (size > SMALL_MAX)
         return take_above_small(size, align, zero);
     return take_large(max_size(size, 1), align, zero);
 }

@@ -46,7 +46,7 @@ bool heap_must_map(size_t size);
 /* How many mappings of their own blocks may be. */
 size_t heap_mmap_max(void);
 
-/* The length of the run for so many bytes at an alignment. */
-size_t heap_run_pages(size_t size, size_t align);
+/* The length of the run for so many bytes. */
+size_t heap_run_pages(size_t size);
 
 #endif

@@ -82,7 +82,7 @@ static bool grew_before(const void *block) {
 static void *take_roomy(const void *block, size_t old, size_t size) {
     bool soon_again = size > SMALL_MAX && is_small_step(old, size) && grew_before(block);
     bool plain = size < LOAD_RELAXED(heap_plain_below) && !heap_wants_mapping(size);
-    size_t pages = heap_run_pages(size, 1);
+    size_t pages = heap_run_pages(size);
     if (!soon_again || !plain || !limit_admits(pages << PAGE_SHIFT))
         return NULL;
     uintptr_t run = page_run_take_roomy(pages);
@@ -112,7 +112,7 @@ static bool admit(size_t more_bytes) {
 /* While its length changes the run has no class. */
 static bool resize_run(void *block, size_t old_pages, size_t size) {
     uintptr_t address = (uintptr_t)block;
-    size_t pages = heap_run_pages(size, 1);
+    size_t pages = heap_run_pages(size);
     unsigned old_class = pagemap_class(block);
     if (old_class)
         pagemap_set_class(address, 1, 0);
@@ -141,7 +141,7 @@ static void *resize_large(void *block, size_t pages, size_t size) {
         return block;
     bool must_map = false;
     if (size > SMALL_MAX) {
-        size_t needed = pages ? heap_run_pages(size, 1) << PAGE_SHIFT : size;
+        size_t needed = pages ? heap_run_pages(size) << PAGE_SHIFT : size;
         if (needed > usable && !admit(needed - usable))
             return NULL;
         must_map = pages && needed > usable && heap_must_map(size);

@@ -83,7 +83,7 @@ static void runs_come_back_a_few_at_once(void) {
         if (cached(32 * KIB))
             blocks[i] = api_malloc(32 * KIB), zero = false;
         else
-            blocks[i] = cache_take_run(bin_of(32 * KIB), 8, &zero);
+            blocks[i] = cache_take_run(bin_of(32 * KIB), 8, 1, &zero);
         must(blocks[i] && zero == (i >= 3) && cached(32 * KIB) == left[i]);
         must(pagemap_class(blocks[i]) == bin_of(32 * KIB));
     }
@@ -166,13 +166,46 @@ static void every_call_takes_what_is_cached(void) {
     must_be_sound();
 }
 
+static bool is_at(const void *block, size_t align) {
+    return block && (uintptr_t)block % align == 0;
+}
+
+/* Whoever asks for more than a page's alignment gets what is kept, where it lies so. */
+static void aligned_runs_are_kept(void) {
+    enum { ALIGN = 64 * KIB };
+    void *block = NULL;
+    for (size_t i = 0; i < EARNED_AFTER; i++) {
+        must(is_at(block = api_memalign(ALIGN, 60000), ALIGN));
+        must(api_malloc_usable_size(block) == 64 * KIB);
+        api_free(block);
+    }
+    must(cached(60000) == 1);
+    must(api_memalign(ALIGN, 60000) == block && cached(60000) == 0);
+    must(is_at(api_memalign(ALIGN, 60000), ALIGN));
+    must_be_sound();
+}
+
+/* What lies elsewhere stays in the bin, for others. */
+static void a_run_that_is_not_aligned_stays_kept(void) {
+    enum { ALIGN = 256 * KIB };
+    use(60000, PAIRS);
+    void *block = api_malloc(60000);
+    while (is_at(block, ALIGN))
+        block = api_malloc(60000);
+    api_free(block);
+    must(cached(60000) == 1);
+    must(is_at(api_memalign(ALIGN, 60000), ALIGN) && cached(60000) == 1);
+    must(api_malloc(60000) == block);
+    must_be_sound();
+}
+
 /* Fresh pages are zero: calloc touches none of them, whether the class is cached or not. */
 static void calloc_of_fresh_pages_touches_none(void) {
     use(20 * KIB, PAIRS);
     void *dirty = api_malloc(20 * KIB), *fresh = NULL;
     bool zero = false;
     while (!zero)
-        must((fresh = cache_take_run(bin_of(20 * KIB), 5, &zero)) != NULL);
+        must((fresh = cache_take_run(bin_of(20 * KIB), 5, 1, &zero)) != NULL);
     must(all_zero(fresh, 20 * KIB) && dirty != fresh);
     must_be_sound();
 }
@@ -490,6 +523,8 @@ int main(void) {
         body_test(batches_deepen_a_bin_up_to_a_mib),
         body_test(what_rests_is_given_back),
         body_test(every_call_takes_what_is_cached),
+        body_test(aligned_runs_are_kept),
+        body_test(a_run_that_is_not_aligned_stays_kept),
         body_test(calloc_of_fresh_pages_touches_none),
         body_test(the_class_follows_the_length),
         body_test(a_size_of_the_same_class_stays_in_place),
