@@ -24,7 +24,7 @@
  *   INV-BUDDY-2  orders agrees with free.
  *   INV-BUDDY-3  whole agrees with free.
  *
- * COST     insert and remove: a few stores for each word, and at most six steps where it changes in part,
+ * COST     insert and remove: a store or two for each word, and at most six steps where it changes in part,
  *          whatever the neighbours are.
  *
  * WHY NOT  Links inside free pages: reading them faults purged pages in, and a stray write into
@@ -32,6 +32,8 @@
  *          pages is twelve of them, to be looked for, split and merged one by one, at every change.
  */
 #include "buddy.h"
+
+#include <string.h>
 
 enum { WORD_ORDER = 6 }; /* a word of bits is a block of 2^6 of what they stand for */
 
@@ -98,26 +100,58 @@ static inline uint64_t bits_of(unsigned index, unsigned first, unsigned end) {
     return bit_mask(end - start) & ~below;
 }
 
-void buddy_insert(struct buddy *set, unsigned first, unsigned count) {
-    unsigned end = first + count;
-    quarry_assert(end <= BUDDY_PAGES);
-    set->pages += count;
-    for (unsigned index = first / 64; index * 64 < end; index++) {
-        uint64_t bits = bits_of(index, first, end);
-        quarry_assert((set->free[index] & bits) == 0);
-        put_word(set, index, set->free[index] | bits);
+/* Words first .. end-1, at least one, become all ones or all zeros. */
+static inline void fill_words(struct buddy *set, unsigned first, unsigned end, bool ones) {
+    for (unsigned index = first; index < end; index++) {
+        quarry_assert(set->free[index] == (ones ? 0 : ALL));
+        set->free[index] = ones ? ALL : 0;
+    }
+    memset(set->orders.of + first, ones ? 1 << WORD_ORDER : 0, end - first);
+    for (unsigned half = first / 64; half <= (end - 1) / 64; half++) {
+        uint64_t bits = bits_of(half, first, end);
+        set->whole[half] = ones ? set->whole[half] | bits : set->whole[half] & ~bits;
     }
 }
 
-void buddy_remove(struct buddy *set, unsigned first, unsigned count) {
+/* The pages of one word, or some of them, change: those first .. end-1 that lie in it. */
+static inline void change_word(struct buddy *set, unsigned index, unsigned first, unsigned end,
+                               bool ones) {
+    uint64_t bits = bits_of(index, first, end);
+    quarry_assert((set->free[index] & bits) == (ones ? 0 : bits));
+    put_word(set, index, ones ? set->free[index] | bits : set->free[index] & ~bits);
+}
+
+/* Words that are covered whole are stored, and not worked out. */
+static NOINLINE void change_long(struct buddy *set, unsigned first, unsigned end, bool ones) {
+    unsigned whole = (first + 63) / 64;
+    if (first % 64)
+        change_word(set, first / 64, first, end, ones);
+    fill_words(set, whole, end / 64, ones);
+    if (end % 64)
+        change_word(set, end / 64, first, end, ones);
+}
+
+enum { LONG_PAGES = 512 }; /* from where on to store them pays */
+
+static ALWAYS_INLINE void change(struct buddy *set, unsigned first, unsigned count, bool ones) {
     unsigned end = first + count;
     quarry_assert(end <= BUDDY_PAGES);
-    set->pages -= count;
-    for (unsigned index = first / 64; index * 64 < end; index++) {
-        uint64_t bits = bits_of(index, first, end);
-        quarry_assert((set->free[index] & bits) == bits);
-        put_word(set, index, set->free[index] & ~bits);
+    if (UNLIKELY(count >= LONG_PAGES)) {
+        change_long(set, first, end, ones);
+        return;
     }
+    for (unsigned index = first / 64; index * 64 < end; index++)
+        change_word(set, index, first, end, ones);
+}
+
+void buddy_insert(struct buddy *set, unsigned first, unsigned count) {
+    set->pages += count;
+    change(set, first, count, true);
+}
+
+void buddy_remove(struct buddy *set, unsigned first, unsigned count) {
+    set->pages -= count;
+    change(set, first, count, false);
 }
 
 /* ---- blocks -------------------------------------------------------------------------------------- */
