@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * test_cache_runs.c: runs that threads cache: who earns it and who does not, what a run's class follows, what
- * a wrong pointer does, what a threshold forbids, and what a fork child finds.
+ * test_cache_runs.c: runs that threads cache: who earns it and who does not, what a wrong pointer
+ * does, what a threshold forbids, and what a fork child finds.
  */
 #include "unit_support.h"
 
@@ -207,53 +207,6 @@ static void calloc_of_fresh_pages_touches_none(void) {
     while (!zero)
         must((fresh = cache_take_run(bin_of(20 * KIB), 5, 1, &zero)) != NULL);
     must(all_zero(fresh, 20 * KIB) && dirty != fresh);
-    must_be_sound();
-}
-
-static void the_class_follows_the_length(void) {
-    char *block = api_malloc(20 * KIB);
-    must(pagemap_class(block) == bin_of(20 * KIB));
-    for (size_t bytes = 24 * KIB; bytes <= 700 * KIB; bytes += 4 * KIB + 100) {
-        block = api_realloc(block, bytes);
-        size_t pages = page_run_pages((uintptr_t)block);
-        must(block && pagemap_class(block) == sizeclass_of_run(pages));
-        must(bytes > RUN_MAX || pages == size_classes[bin_of(bytes)].pages);
-        must(pagemap_class(block + PAGE_BYTES) == 0);
-        must(api_malloc_usable_size(block) == pages << PAGE_SHIFT);
-    }
-    for (size_t bytes = 700 * KIB; bytes > 20 * KIB; bytes -= 20 * KIB) {
-        block = api_realloc(block, bytes);
-        size_t pages = page_run_pages((uintptr_t)block);
-        must(block && (!pages || pagemap_class(block) == sizeclass_of_run(pages)));
-    }
-    api_free(block);
-    must_be_sound();
-}
-
-static void a_size_of_the_same_class_stays_in_place(void) {
-    char *block = api_malloc(80 * KIB), *wall = api_malloc(80 * KIB);
-    must(api_malloc_usable_size(block) == 80 * KIB);
-    must(api_realloc(block, 65 * KIB) == block && api_realloc(block, 80 * KIB) == block);
-    must(api_malloc_usable_size(block) == 80 * KIB);
-    api_free_sized(block, 65 * KIB); /* it may have been asked for with this size */
-    api_free(wall);
-    must_be_sound();
-}
-
-/* Both what has a class and what is longer gives the pages back that it needs no more. */
-static void a_run_that_shrinks_is_as_long_as_its_size_asks_for(void) {
-    heap_set_mmap_max(0);
-    char *block = api_malloc(32 * KIB), *longer = api_malloc(400 * KIB);
-    block = api_realloc(block, 20 * KIB);
-    must(block && api_malloc_usable_size(block) == 20 * KIB);
-    must(api_malloc_usable_size(longer) == 400 * KIB);
-    must(api_realloc(longer, 400 * KIB - PAGE_BYTES + 1) == longer);
-    must(api_malloc_usable_size(longer) == 400 * KIB);
-    must(api_realloc(longer, 400 * KIB - PAGE_BYTES) == longer);
-    must(api_malloc_usable_size(longer) == 400 * KIB - PAGE_BYTES);
-    must(api_realloc(longer, 400 * KIB - PAGE_BYTES) == longer);
-    api_free(block);
-    api_free(longer);
     must_be_sound();
 }
 
@@ -526,9 +479,6 @@ int main(void) {
         body_test(aligned_runs_are_kept),
         body_test(a_run_that_is_not_aligned_stays_kept),
         body_test(calloc_of_fresh_pages_touches_none),
-        body_test(the_class_follows_the_length),
-        body_test(a_size_of_the_same_class_stays_in_place),
-        body_test(a_run_that_shrinks_is_as_long_as_its_size_asks_for),
         body_test(with_a_threshold_nothing_is_kept),
         body_test(other_threads_follow_a_threshold),
         body_test(a_warm_cache_follows_a_threshold),
