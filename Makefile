@@ -11,8 +11,8 @@
 #help:   JOBS=N                       how many commands and tests at once (all processors, 2 tests)
 #help:   BENCH=OPTIONS                passed to bench/run.py, as in BENCH='larson --runs 9'
 #help:   V=1                          show whole commands
-#help:   PREFIX=/usr/local DESTDIR=   where to install; also BINDIR, LIBDIR, INCLUDEDIR, MANDIR,
-#help:                                COMPLETIONDIR
+#help:   PREFIX=/usr/local DESTDIR=   where to install, absolute; also BINDIR, LIBDIR, INCLUDEDIR,
+#help:                                MANDIR, COMPLETIONDIR
 PREFIX ?= /usr/local
 BINDIR ?= $(PREFIX)/bin
 LIBDIR ?= $(PREFIX)/lib
@@ -46,7 +46,8 @@ TEST_FLAGS := $(GNU) -Iinclude -Isrc -Itests -Itests/unit -Itests/api -fno-built
   -Wno-unknown-warning-option -Wno-alloc-size-larger-than -Wno-use-after-free \
   -Wno-free-nonheap-object
 # nodelete: blocks outlive a dlclose, so must the code that frees them.  What the library calls of itself is its own.
-SO_FLAGS := -shared -Wl,-soname,$(SONAME) -Wl,-z,relro,-z,now,-z,defs,-z,nodelete,-z,noexecstack \
+# nostartfiles: see preload/start.c.
+SO_FLAGS := -shared -nostartfiles -Wl,-soname,$(SONAME) -Wl,-z,relro,-z,now,-z,defs,-z,nodelete,-z,noexecstack \
   -Wl,--as-needed -Wl,--hash-style=gnu -Wl,-O1 -Wl,--gc-sections \
   -Wl,-Bsymbolic-functions
 
@@ -389,6 +390,14 @@ soak:
 .PHONY: soak
 
 # ---- Installation -------------------------------------------------------------------------------
+
+# A link or a .pc file with a relative path leads nowhere.  An empty PREFIX is the root.
+absolute = $(if $(filter-out /%,$(or $($1),.)),$(error $1='$($1)' is no absolute path: give one, as in \
+  $1=$(abspath $2/$($1))))
+ifneq ($(filter install uninstall,$(MAKECMDGOALS)),)
+$(if $(PREFIX),$(call absolute,PREFIX,$(CURDIR)))
+$(foreach v,BINDIR LIBDIR INCLUDEDIR MANDIR COMPLETIONDIR,$(call absolute,$v,$(PREFIX)))
+endif
 
 SHARED_FILE := libquarry.so.$(VERSION)
 MAN_PAGES := $(wildcard docs/man/*.[1-8])

@@ -35,7 +35,8 @@ static void print_help(void) {
         "  --report FILE     write figures as lines key=value\n"
         "  --idle SECONDS    rest at the end, then note the RSS\n"
         "  --check-only      see whether the trace can be played; play nothing\n"
-        "  --no-check        do not look beforehand: a damaged trace may hang or crash then\n"
+        "  --no-check        do not look beforehand: a damaged trace may hang or crash then;\n"
+        "                    not with --check-only\n"
         "  --help            this text\n\n"
         "Prints how many calls were made and how many blocks were found whole, with a checksum:\n"
         "the same text under every allocator. Exit status: 0, or 1 if the trace is damaged, a\n"
@@ -86,6 +87,9 @@ static struct options parse_options(int count, char **arguments) {
         default:
             tool_refuse("try --help");
         }
+    }
+    if (options.check_only && options.no_check) {
+        tool_refuse("--check-only and --no-check exclude each other: leave one out; try --help");
     }
     if (optind + 1 != count) {
         tool_refuse("give the name of one trace; try --help");

@@ -30,16 +30,18 @@ static void print_help(void) {
            "quarry_replay plays the trace on any allocator.\n\n"
            "  -o FILE           the trace to make\n"
            "  --follow          record child processes too, in FILE.PID\n"
-           "  --largest         of the command and its children, keep the longest trace, in FILE\n"
+           "  --largest         of the command and its children, keep the longest trace, in FILE;\n"
+           "                    not with --follow\n"
            "  --library LIB.so  preload this allocator; 'none': the program's own\n"
            "  --limit BYTES     end a process's recording when its raw log has so many bytes\n"
-           "                    (K, M, G may follow; default 2G)\n"
+           "                    (at least %d; K, M, G may follow; default 2G)\n"
            "  --convert RAW     make a trace of a raw log, left where this tool was killed\n"
            "  --dump FILE       print a trace as text\n"
            "  --help            this text\n\n"
            "Exit status: that of the command (128 and the signal's number if it was killed), 127\n"
            "if it cannot be run; else 0, or 1 if something failed, or 2 for a wrong command line.\n"
-           "See also quarry_trace(1).\n");
+           "See also quarry_trace(1).\n",
+           LIMIT_LEAST);
 }
 
 /* Checks the number, and writes it without its unit. */
@@ -102,6 +104,9 @@ static struct options parse_options(int count, char **arguments) {
         default:
             tool_refuse("try --help");
         }
+    }
+    if (recording->follow && recording->largest) {
+        tool_refuse("--follow and --largest exclude each other: leave one out; try --help");
     }
     recording->command = arguments + optind;
     return options;

@@ -14,6 +14,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -22,6 +23,7 @@
 #include "tool.h"
 
 #define LOGS_MOST 65536
+#define NOT_RUN 127
 
 /* A raw log, raw.PID.IMAGE.raw: a process is another image after each exec. */
 struct log {
@@ -67,6 +69,7 @@ static void find_library(char *out, const char *name, const char *built, const c
     }
 }
 
+/* In the environment of this tool already: it runs nothing but the command. */
 static void set_preload(const struct recording *recording) {
     char recorder[PATH_MAX];
     char allocator[PATH_MAX] = "";
@@ -90,10 +93,17 @@ static void set_preload(const struct recording *recording) {
 
 /* ---- The command ----------------------------------------------------------------------------- */
 
-static _Noreturn void run_child(const struct recording *recording, const char *directory) {
-    char base[PATH_MAX];
+/* The child's word for its parent why it could not run the command; 0: it could. */
+static int *share_error(void) {
+    void *page = mmap(NULL, sizeof(int), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    if (page == MAP_FAILED) {
+        tool_fail("no memory to share with the command: %s", strerror(errno));
+    }
+    return page;
+}
+
+static _Noreturn void run_child(const struct recording *recording, const char *base, int *error) {
     char pid[32];
-    join_path(base, "%s/%s", directory, "raw");
     setenv("QUARRY_TRACE_FILE", base, 1);
     if (recording->limit != NULL) {
         setenv("QUARRY_TRACE_LIMIT", recording->limit, 1);
@@ -104,17 +114,20 @@ static _Noreturn void run_child(const struct recording *recording, const char *d
         snprintf(pid, sizeof pid, "%d", (int)getpid());
         setenv("QUARRY_TRACE_PID", pid, 1);
     }
-    set_preload(recording);
     execvp(recording->command[0], recording->command);
-    dprintf(2, "%s: cannot run %s: %s\n", tool_name, recording->command[0], strerror(errno));
-    _exit(127);
+    *error = errno;
+    _exit(NOT_RUN);
 }
 
+/* Returns the command's status for the tool's, and its process, 0 if it could not be run. */
 static int run_command(const struct recording *recording, const char *directory, pid_t *pid) {
+    char base[PATH_MAX];
     int status = 0;
+    int *error = share_error();
+    join_path(base, "%s/%s", directory, "raw");
     *pid = fork();
     if (*pid == 0) {
-        run_child(recording, directory);
+        run_child(recording, base, error);
     }
     /* What the user types at the terminal is meant for the command; this tool has work to do. */
     signal(SIGINT, SIG_IGN);
@@ -129,6 +142,10 @@ static int run_command(const struct recording *recording, const char *directory,
     }
     signal(SIGINT, SIG_DFL);
     signal(SIGQUIT, SIG_DFL);
+    if (*error != 0) {
+        dprintf(2, "%s: cannot run %s: %s\n", tool_name, recording->command[0], strerror(*error));
+        *pid = 0;
+    }
     if (WIFSIGNALED(status)) {
         dprintf(2, "%s: %s died of signal %d (%s); the trace ends there\n", tool_name,
                 recording->command[0], WTERMSIG(status), strsignal(WTERMSIG(status)));
@@ -232,7 +249,7 @@ static void convert_all(const struct recording *recording, const char *directory
                      logs[i].image);
         }
         join_path(file, "%s%s", recording->file, suffix);
-        if (i == chosen || (recording->follow && !recording->largest)) {
+        if (i == chosen || recording->follow) {
             make_trace(raw, file);
         }
         unlink(raw);
@@ -246,6 +263,7 @@ int record_command(const struct recording *recording) {
     pid_t pid = 0;
     make_absolute(file, recording->file);
     join_path(directory, "%s%s", file, ".recording");
+    set_preload(recording);
     if (mkdir(directory, 0700) != 0) {
         if (errno == EEXIST) {
             tool_fail("%s is there already: convert what is in it (--convert), or remove it",
@@ -255,7 +273,9 @@ int record_command(const struct recording *recording) {
     }
     unlink(file);
     int status = run_command(recording, directory, &pid);
-    convert_all(recording, directory, (unsigned)pid);
+    if (pid != 0) {
+        convert_all(recording, directory, (unsigned)pid);
+    }
     rmdir(directory);
     return status;
 }

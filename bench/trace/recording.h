@@ -13,7 +13,7 @@ struct recording {
     const char *library; /* the allocator; NULL: Quarry; "": what the program has */
     const char *limit;   /* bytes of raw log per process, or NULL */
     bool follow;         /* child processes, too */
-    bool largest;        /* follow, but keep one trace only, that with the longest log */
+    bool largest; /* keep the trace of the longest log only, also if a child's; not with follow */
     char **command;
 };
 

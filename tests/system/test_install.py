@@ -124,7 +124,23 @@ def check_tools(prefix, work):
         prefix, "bin", "quarry"), "rt", "--no-calls", "--mix", "small", "--seed", "1")
 
 
+def check_relative(work):
+    """A folder that is not absolute would make links and .pc files that lead nowhere."""
+    stage = os.path.join(work, "stage")
+    for name, value in (("PREFIX", "relative"), ("PREFIX", "./relative"), ("LIBDIR", "lib"), ("BINDIR", "bin"),
+                        ("INCLUDEDIR", ""), ("MANDIR", "man"), ("COMPLETIONDIR", "completions")):
+        for target in ("install", "uninstall"):
+            result = tap.run("make", "--no-print-directory", target, f"DESTDIR={stage}/", f"{name}={value}",
+                             MAKEFLAGS="")  # else it warns of the make that runs this test
+            tap.check(f"make {target} refuses {name}={value}, in one line", result.returncode == 2 and
+                      f"{name}='{value}' is no absolute path: give one, as in {name}=/" in result.stderr and
+                      result.stderr.count("\n") == 1 and not result.stdout and not os.path.exists(stage),
+                      result.stdout + result.stderr)
+    tap.succeeds("other targets have no use for it", "make", "--no-print-directory", "help", "PREFIX=relative")
+
+
 with tempfile.TemporaryDirectory() as work:
+    check_relative(work)
     prefix = os.path.join(work, "prefix")
     make("make install PREFIX works", "install", PREFIX=prefix)
     tap.equal("it installs the files it should", files_in(prefix), files_wanted("lib"))

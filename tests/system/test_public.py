@@ -7,6 +7,7 @@ what it allocated (public_linked.c); found must be: those blocks taken and the f
 cached, its mappings with their sizes, its runs with theirs, and page counts that add up.
 """
 import os
+import re
 import subprocess
 import sys
 
@@ -166,6 +167,44 @@ def check_large(form, heap, said):
               f"told: {told}\nfound: {runs}")
 
 
+def unlisted(names, text):
+    """Names of quarry_public that its section of docs/FORMATS.md lacks: a constant in the table of them, a
+    variable or a structure in the first cell of a row, a field in that of its structure."""
+    section = text.partition("## `quarry_public`\n")[2].partition("\n## ")[0]
+    rows = [line.strip("|").split("|") for line in section.splitlines() if line.startswith("|")]
+
+    def words(cells):
+        return {word for cell in cells for code in re.findall("`([^`]+)`", cell)
+                for word in re.findall(r"[\w.]+", code)}
+
+    def listed(name):
+        prefix, _, rest = name.partition(".")
+        if prefix == "count":
+            return any(name in words(cells[:1]) for cells in rows)
+        structure, _, field = rest.partition(".")
+        about = [cells for cells in rows if structure in words(cells[:1])]
+        return bool(about) and (not field or any(field in words(cells[1:]) for cells in about))
+
+    return [name for name in names if not listed(name)]
+
+
+def check_documentation():
+    target = Target("preloaded", "quiet")
+    target.wait_for("started")
+    heap = outside.Heap(target.process.pid, target.path)
+    heap.close()
+    target.process.kill()
+    target.process.wait()
+    with open(os.path.join(tap.ROOT, "docs", "FORMATS.md"), encoding="utf-8") as file:
+        text = file.read()
+    names = sorted(heap.field)
+    tap.equal("docs/FORMATS.md lists every name", unlisted(names, text), [])
+    lacking = [name for name in names if name.partition(".")[0] in ("address", "offset", "count") and name in
+               unlisted(names, re.sub(rf"\b{name.split('.')[-1]}\b", "another", text))]
+    tap.check("and a check notices each that is gone", names and set(lacking) == {
+        name for name in names if not name.startswith("stride.")}, set(names) - set(lacking))
+
+
 def check_quiet(form):
     target = Target(form, "quiet")
     target.wait_for("started")
@@ -217,6 +256,7 @@ def check_busy(form):
     tap.equal(f"the busy process was not disturbed ({form})", target.end(), 0)
 
 
+check_documentation()
 for each in FORMS:
     check_quiet(each)
 for each in ("preloaded", "static"):

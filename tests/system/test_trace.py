@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: MIT
 """quarry_trace records what a program does, and quarry_replay does the same."""
 import os
+import re
 import resource
 import subprocess
 import sys
@@ -128,9 +129,28 @@ def test_ends(folder):
         result, path = record(folder, how)
         tap.equal(f"nothing is lost at {how}", (result.returncode, count_calls(path)),
                   (status, calls))
-    result = tap.run(RECORD, "-o", os.path.join(folder, "made.trace"), "--", "/nonexistent/program")
-    tap.check("a command that is not there is reported", result.returncode == 127
-              and "/nonexistent/program: No such file" in result.stderr, result.stderr)
+
+
+def test_no_start(folder):
+    """What cannot be run has one line, and leaves nothing; so does what is run and not recorded."""
+    path = os.path.join(folder, "made.trace")
+    static = os.path.join(folder, "static")
+    subprocess.run(["gcc", "-x", "c", "-static", "-o", static, "-"], input="int main(void) { return 127; }",
+                   text=True, check=True)
+    for name, words, status, expected in (
+            ("a command that is not there", ("--", "/nonexistent/program"), 127,
+             "cannot run /nonexistent/program: No such file"),
+            ("a command that nobody may run", ("--", folder), 127, f"cannot run {folder}: Permission denied"),
+            ("a library that is not there", ("--library", "/nonexistent.so", "--", "true"), 2,
+             "cannot read the library /nonexistent.so: No such file"),
+            ("a static program that ends with 127", ("--", static), 127,
+             "called no allocator that could be recorded"),
+            ("a shell that does", ("--", "sh", "-c", "exit 127"), 127, "calls in")):
+        result = tap.run(RECORD, "-o", path, *words)
+        tap.check(f"{name}: one line says so", result.returncode == status and expected in result.stderr
+                  and result.stderr.count("\n") == 1, f"exit status {result.returncode}\n{result.stderr}")
+        tap.check(f"{name}: nothing else is left behind", set(os.listdir(folder)) <= {"made.trace", "static"},
+                  os.listdir(folder))
 
 
 def test_processes(folder):
@@ -276,6 +296,8 @@ def test_command_lines(folder):
             ((RECORD, "--frobnicate"), 2, "try --help"),
             ((RECORD, "-o", "x", "--limit", "5", "--", "true"), 2, "--limit '5': give"),
             ((RECORD, "-o", "x", "--limit", "5Q", "--", "true"), 2, "--limit '5Q': give"),
+            ((RECORD, "-o", "x", "--follow", "--largest", "--", "true"), 2,
+             "--follow and --largest exclude each other"),
             ((RECORD, "--convert", "x"), 2, "needs -o FILE"),
             ((RECORD, "--dump", "/nonexistent"), 1, "cannot read /nonexistent"),
             ((RECORD, "--dump", folder), 1, "not a regular file"),
@@ -283,11 +305,14 @@ def test_command_lines(folder):
              "is there already"),
             ((REPLAY,), 2, "give the name of one trace"),
             ((REPLAY, "--idle", "x", "y"), 2, "--idle 'x': give"),
+            ((REPLAY, "--check-only", "--no-check", "y"), 2,
+             "--check-only and --no-check exclude each other"),
             ((REPLAY, "/nonexistent"), 1, "cannot read /nonexistent")):
         result = tap.run(*arguments, cwd=folder)
         shown = " ".join(os.path.basename(word) for word in arguments)
         tap.check(f"{shown}: said in one line", result.returncode == status
                   and expected in result.stderr.splitlines()[-1], result.stderr)
+    least = re.search(r"at least (\d+)", tap.run(RECORD, "-o", "x", "--limit", "4K", "--", "true").stderr)
     for tool in (RECORD, REPLAY):
         result = tap.succeeds(f"{os.path.basename(tool)} --help", tool, "--help")
         with open(os.path.join(tap.ROOT, "docs", "man", os.path.basename(tool) + ".1"),
@@ -296,9 +321,12 @@ def test_command_lines(folder):
         options = [word for word in result.stdout.split() if len(word) > 2 and word[:2] == "--"]
         missing = [word for word in options if f"Fl -{word[2:]}" not in page and word != "--help"]
         tap.equal(f"{os.path.basename(tool)}: the manual page has every option", missing, [])
+        if tool == RECORD:
+            tap.check("the help and the manual page name the least --limit", least and all(
+                re.search(rf"at least\s+{least[1]}\b", text) for text in (result.stdout, page)), least)
 
 
-for test in (test_calls, test_threads, test_ends, test_processes, test_limit, test_raw,
+for test in (test_calls, test_threads, test_ends, test_no_start, test_processes, test_limit, test_raw,
              test_garbled, test_refusals, test_wrong_allocators, test_command_lines):
     with tempfile.TemporaryDirectory() as temporary:
         test(temporary)

@@ -12,7 +12,8 @@
  * FORK     A child finds the mark wiped. It leaves its parent's file and samples alone, and starts
  *          its own file or stops. A process may become another program by exec, which starts anew.
  *
- * FAILURE  Where there can be no file, nothing is sampled; the program goes on.
+ * FAILURE  Where there can be no file, nothing is sampled; the program goes on. That is told at the start,
+ *          not in a child of fork, whose standard error may be something else by then.
  */
 #include "sampler.h"
 
@@ -23,27 +24,21 @@
 #include <unistd.h>
 #include <unwind.h>
 
+#include "environment.h"
 #include "estimate.h"
 #include "mappings.h"
 #include "shim/quiet.h"
 #include "stacks.h"
 #include "store.h"
 
-#define DEFAULT_RATE (512u << 10)
-#define PATH_BYTES 4096
-
 _Thread_local struct sampler_thread sampler_self __attribute__((tls_model("initial-exec")));
 
-enum state { UNSETTLED, SETTLING, SAMPLING, OFF };
+/* READ: the environment alone. */
+enum state { UNSETTLED, READ, SETTLING, SAMPLING, OFF };
 static _Atomic int state;
 static _Atomic uint32_t *mark; /* 0 in a child of fork */
 static uint32_t process = 1;
-static uint64_t rate;
 static uint64_t seed;
-static bool seed_given;
-/* What the environment said at the start: a child may have threads, and the program another environment. */
-static char base_path[PATH_BYTES];
-static bool others_too;
 static _Atomic uint32_t threads;
 static _Atomic bool unwinder_locks;
 
@@ -86,48 +81,35 @@ void sampler_unwinder_locks(void) {
 
 /* ---- Starting -------------------------------------------------------------------------------- */
 
-/* FILE for the command, FILE.PID for others: its children, or all where no command is named. */
-static bool open_store(bool command) {
-    char path[PATH_BYTES];
-    if (base_path[0] == '\0' || (!command && !others_too)) {
-        return false;
-    }
-    char *end = quiet_put_text(path, base_path);
-    if (!command) {
-        end = quiet_put_number(quiet_put_text(end, "."), (uint64_t)getpid());
-    }
-    *end = '\0';
-    return store_open(path, rate);
-}
-
 static uint64_t new_seed(void) {
     struct timespec now;
     clock_gettime(CLOCK_MONOTONIC, &now);
     return (uint64_t)now.tv_nsec ^ (uint64_t)getpid() << 32;
 }
 
-/* Returns whether this process is the one that the profile is of. */
-static bool read_environment(void) {
-    const char *base = secure_getenv("QUARRY_PROFILE_FILE");
-    const char *pid = getenv("QUARRY_PROFILE_PID");
-    const char *given = getenv("QUARRY_PROFILE_RATE");
-    rate = given != NULL ? strtoull(given, NULL, 10) : DEFAULT_RATE;
-    rate = rate > 0 ? rate : 1;
-    given = getenv("QUARRY_PROFILE_SEED");
-    seed_given = given != NULL;
-    seed = seed_given ? strtoull(given, NULL, 10) : new_seed();
-    if (base != NULL && base[0] == '/' && strlen(base) <= sizeof base_path - 32) {
-        memcpy(base_path, base, strlen(base) + 1);
-    }
-    others_too = pid == NULL || getenv("QUARRY_PROFILE_FOLLOW") != NULL;
-    return pid != NULL && strtoul(pid, NULL, 10) == (unsigned long)getpid();
+static void choose_seed(void) {
+    seed = environment.seed_given ? environment.seed : new_seed();
 }
 
-/* The file comes last: where anything else is missing there is none. */
+/* 0, or why there can be no profile. The file comes last: where anything else is missing there is none. */
+static int begin(const char *path) {
+    errno = ENOMEM;
+    if (!blocks_start() || (mark = quiet_fork_mark()) == NULL) {
+        return errno;
+    }
+    return store_open(path, environment.rate);
+}
+
 static void settle(void) {
-    bool command = read_environment();
-    if (base_path[0] == '\0' || !blocks_start() || (mark = quiet_fork_mark()) == NULL ||
-        !open_store(command)) {
+    char path[ENVIRONMENT_PATH_BYTES];
+    if (!environment_path(path, false)) {
+        atomic_store(&state, OFF);
+        return;
+    }
+    choose_seed();
+    int error = begin(path);
+    if (error != 0) {
+        environment_tell_failure(path, error);
         atomic_store(&state, OFF);
         return;
     }
@@ -139,13 +121,15 @@ static void settle(void) {
 
 /* In a child of fork, which may have threads by now; none of them has taken a sample. */
 static void start_again(void) {
+    char path[ENVIRONMENT_PATH_BYTES];
     process++;
-    seed = seed_given ? seed : new_seed();
+    choose_seed();
     blocks_forget_all();
     mappings_leave();
     store_leave();
     atomic_store(mark, 1);
-    atomic_store(&state, open_store(false) ? SAMPLING : OFF);
+    bool good = environment_path(path, true) && store_open(path, environment.rate) == 0;
+    atomic_store(&state, good ? SAMPLING : OFF);
 }
 
 /* Whoever changes the state to SETTLING does what is to be done; others are not sampled meanwhile. */
@@ -153,10 +137,25 @@ static bool begin_settling(int from) {
     return atomic_compare_exchange_strong(&state, &from, SETTLING);
 }
 
+/* Before libc has its environment, nothing can be said. */
+static void read_once(void) {
+    if (atomic_load(&state) == UNSETTLED && environ != NULL && begin_settling(UNSETTLED)) {
+        environment_read();
+        atomic_store(&state, READ);
+    }
+}
+
+/* Before main at the latest: the first call may come when the program has gone to another directory. */
+__attribute__((constructor)) static void read_early(void) {
+    int saved = errno;
+    read_once();
+    errno = saved;
+}
+
 static bool is_sampling(void) {
+    read_once();
     int now = atomic_load(&state);
-    /* Before libc has its environment, nothing can be said. */
-    if (now == UNSETTLED && environ != NULL && begin_settling(UNSETTLED)) {
+    if (now == READ && begin_settling(READ)) {
         settle();
     } else if (now == SAMPLING && atomic_load(mark) == 0 && begin_settling(SAMPLING)) {
         if (atomic_load(mark) == 0) {
@@ -186,7 +185,7 @@ static void begin_thread(void) {
     sampler_self.process = process;
     sampler_self.random = (seed + number) * 0xd1342543de82ef95ull;
     if (!forked) {
-        sampler_self.left = estimate_step(rate, draw());
+        sampler_self.left = estimate_step(environment.rate, draw());
     }
 }
 
@@ -245,7 +244,7 @@ void *sampler_take(void *block, size_t size, const void *caller) {
     if (block != NULL) {
         take(block, size, caller);
     }
-    sampler_self.left = estimate_step(rate, draw());
+    sampler_self.left = estimate_step(environment.rate, draw());
     sampler_self.inside = false;
     errno = saved;
     return block;

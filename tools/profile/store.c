@@ -49,8 +49,8 @@ _Atomic profile_reference *store_slots(void) {
 /* A new file: the old one may be mapped by another process, which must not lose it. */
 static int create(const char *path) {
     struct stat about;
-    if (lstat(path, &about) == 0 && S_ISREG(about.st_mode)) {
-        unlink(path);
+    if (lstat(path, &about) == 0 && S_ISREG(about.st_mode) && unlink(path) != 0) {
+        return -1;
     }
     return quiet_open(path, O_RDWR | O_CREAT | O_EXCL);
 }
@@ -72,25 +72,41 @@ static void describe(uint64_t rate, uint32_t extended) {
     memcpy(header->magic, PROFILE_MAGIC, sizeof header->magic);
 }
 
-bool store_open(const char *path, uint64_t rate) {
-    uint32_t bytes = RECORDS_START + PIECE_BYTES - RECORDS_START % PIECE_BYTES;
-    int fd = strlen(path) < sizeof file_path ? create(path) : -1;
-    if (fd < 0) {
-        return false;
+/* Gives the new file its first bytes, and maps it. 0, or an error number. */
+static int map(int fd, uint32_t bytes) {
+    if (fstat(fd, &file_created) != 0) {
+        return errno;
     }
-    void *memory = MAP_FAILED;
-    if (fstat(fd, &file_created) == 0 && quiet_extend(fd, 0, bytes) == 0) {
-        memory = mmap(NULL, PROFILE_BYTES_MOST, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    int error = quiet_extend(fd, 0, bytes);
+    if (error != 0) {
+        return error;
     }
-    quiet_close(fd);
+    void *memory = mmap(NULL, PROFILE_BYTES_MOST, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
     if (memory == MAP_FAILED) {
-        unlink(path);
-        return false;
+        return errno;
     }
     file = memory;
+    return 0;
+}
+
+int store_open(const char *path, uint64_t rate) {
+    uint32_t bytes = RECORDS_START + PIECE_BYTES - RECORDS_START % PIECE_BYTES;
+    if (strlen(path) >= sizeof file_path) {
+        return ENAMETOOLONG;
+    }
+    int fd = create(path);
+    if (fd < 0) {
+        return errno;
+    }
+    int error = map(fd, bytes);
+    quiet_close(fd);
+    if (error != 0) {
+        unlink(path);
+        return error;
+    }
     memcpy(file_path, path, strlen(path) + 1);
     describe(rate, bytes);
-    return true;
+    return 0;
 }
 
 void store_leave(void) {

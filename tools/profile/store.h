@@ -10,8 +10,9 @@
 
 #include "format.h"
 
-/* Creates the file of this process in the place of what is there. False: it cannot be done. */
-bool store_open(const char *path, uint64_t rate);
+/* Creates the file of this process in the place of what is there. 0, or an error number: EEXIST where
+ * that is no regular file. */
+int store_open(const char *path, uint64_t rate);
 /* In a child of fork: leaves the parent's file. */
 void store_leave(void);
 
