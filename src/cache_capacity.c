@@ -71,6 +71,14 @@ bool cache_resize_bin(struct cache *cache, unsigned class_index, unsigned capaci
     return true;
 }
 
+/* Cut in cache_resize_bin, the end and the capacity are those of different stacks, or there is none. */
+void cache_give_stack(struct cache *cache, unsigned class_index, void **top) {
+    unsigned capacity = cache->state[class_index].capacity;
+    void **end = cache->end[class_index], **slots = end - capacity;
+    if (capacity && end != cache_no_slots && slots <= top && top <= end && !*slots)
+        meta_give(slots, slot_bytes(capacity));
+}
+
 static bool budget_exceeded(unsigned class_index) {
     size_t live = page_live_bytes(), threads = LOAD_RELAXED(G.in_use);
     size_t budget = max_size(live / 32, min_size(live / 2, threads * BUDGET_PER_THREAD));

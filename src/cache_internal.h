@@ -83,6 +83,9 @@ static inline void cache_count_in(const struct cache *cache, bool in_use) {
  * them; false, and nothing done, without memory. */
 bool cache_resize_bin(struct cache *cache, unsigned class_index, unsigned capacity);
 
+/* Gives back the stack of a bin of a thread that is gone, whose top was there; not one that was cut while it changed. */
+void cache_give_stack(struct cache *cache, unsigned class_index, void **top);
+
 /* A slow operation was counted. */
 void cache_earn_by_use(struct cache *cache, unsigned class_index);
 

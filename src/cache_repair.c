@@ -30,13 +30,15 @@ void cache_count(struct cache_counts *counts) {
  * capacity and end may have been cut between two changes. */
 static void adopt(struct cache *cache) {
     for (unsigned i = 1; i < BIN_COUNT; i++) {
-        void *object;
+        void *object, **top = cache->top[i];
         unsigned wrong;
         while ((object = *cache->top[i]) != NULL) {
             cache->top[i]--;
             cache_return(i, &object, 1, &wrong);
         }
-        cache->top[i] = cache->end[i] = cache_no_slots;
+        cache->top[i] = cache_no_slots;
+        cache_give_stack(cache, i, top);
+        cache->end[i] = cache_no_slots;
         cache_add_capacity(i, 0 - cache_held_bytes(i, cache->state[i].capacity));
     }
     memset(cache->state, 0, sizeof cache->state);

@@ -93,6 +93,10 @@ void meta_reserve(size_t bytes) {
     lock_drop(&lock);
 }
 
+void meta_end_reserve(void) {
+    STORE_RELAXED(reserved, false);
+}
+
 void meta_give(void *block, size_t bytes) {
     if (bytes > META_BLOCK_MAX) {
         count_large(0 - round_up(bytes, os_page_bytes()));

@@ -22,8 +22,10 @@ void meta_give(void *block, size_t bytes);
  * would take a system call: for what can be done without. */
 void *meta_take_ready(size_t bytes);
 
-/* Makes the next bytes that are taken resident now; called again it does nothing. */
+/* Makes the next bytes that are taken resident now; called again it does nothing, until the end: from then on more may
+ * be mapped when they are wanted. */
 void meta_reserve(size_t bytes);
+void meta_end_reserve(void);
 
 /* Bytes mapped for tables taken through this module. */
 size_t meta_mapped_bytes(void);

@@ -40,10 +40,12 @@ static void make_resident(void) {
     page_make_resident();
 }
 
-/* Who sets both wants no faults: docs/REALTIME.md. */
+/* Who sets both wants no faults: docs/REALTIME.md.  Later tables need not be resident any more where one is taken back. */
 static void prepare_realtime(void) {
     if (LOAD_RELAXED(keeps_all) && LOAD_RELAXED(maps_nothing))
         make_resident();
+    else
+        meta_end_reserve();
 }
 
 static void set_trim_threshold(size_t value) {

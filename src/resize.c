@@ -39,6 +39,19 @@ static ALWAYS_INLINE bool size_fits(size_t size, size_t usable, unsigned class_i
            (size <= SMALL_MAX && size >= usable / 2);
 }
 
+/* Whether there are blocks that were not cut when they shrank, and what part of them may be in use. */
+enum { KEPT_NONE, KEPT_HALVES, KEPT_ANY };
+static uint8_t kept_whole;
+
+/* What a block that was to move has become.  Where there is no memory one that shrinks stays as it is: programs do not expect
+ * that to fail. */
+static void *moved_or_kept(void *fresh, void *block, size_t size, size_t usable) {
+    if (LIKELY(fresh != NULL) || size > usable)
+        return fresh;
+    STORE_RELAXED(kept_whole, KEPT_ANY);
+    return block;
+}
+
 static void *take_copy(const void *block, size_t old, size_t size) {
     void *fresh = size <= SMALL_MAX ? cache_pop(sizeclass_for(size)) : NULL;
     if (!fresh)
@@ -55,7 +68,7 @@ static void *resize_object(unsigned class_index, void *block, size_t size) {
     void *fresh = take_copy(block, usable, size);
     if (fresh && !cache_push(class_index, block))
         heap_free(block, "realloc");
-    return fresh;
+    return moved_or_kept(fresh, block, size, usable);
 }
 
 /* Where runs lay that grew by a small part of their length, lately: page numbers, by their lowest bits.  A hint, for
@@ -154,23 +167,29 @@ static void *resize_large(void *block, size_t pages, size_t size) {
             return moved;
     }
     void *fresh = move(block, usable, size, pages != 0);
-    bool stays = !fresh && must_map && resize_run(block, pages, size);
-    return stays ? block : fresh;
+    if (UNLIKELY(!fresh) && pages && (must_map || size <= usable) && resize_run(block, pages, size))
+        return block;
+    if (UNLIKELY(!fresh) && !pages && size <= usable)
+        fresh = mapping_resize(block, size);
+    return moved_or_kept(fresh, block, size, usable);
 }
 
 /* What does not fit where it is moves: what points to the old place is wrong from then on. */
 static SELDOM void *resize_exactly(void *block, size_t old, size_t size) {
     bool fits = size <= old && size_fits(size + harden_extra(), heap_place(block, "realloc"),
                                          heap_class_of(block));
-    return (fits || size == old) && harden_stays(block, size) ? block
-                                                              : move(block, old, size, false);
+    if ((fits || size == old) && harden_stays(block, size))
+        return block;
+    void *fresh = move(block, old, size, false);
+    if (UNLIKELY(!fresh) && size <= old)
+        harden_stays(block, size); /* in front of a guard it is as long as before */
+    return moved_or_kept(fresh, block, size, old);
 }
 
-static bool kept_whole; /* blocks are there that were not cut when they shrank */
-
 static bool fits_whole(size_t size, size_t usable, unsigned class_index) {
-    return size_fits(size, usable, class_index) ||
-           (size <= usable && size >= usable / 2 && LOAD_RELAXED(kept_whole));
+    unsigned kept = LOAD_RELAXED(kept_whole);
+    bool long_enough = kept == KEPT_ANY || (kept == KEPT_HALVES && size >= usable / 2);
+    return size_fits(size, usable, class_index) || (size <= usable && long_enough);
 }
 
 /* Where it is not known what was asked for, all that is usable is the program's.  What is cut off would be free
@@ -183,12 +202,14 @@ static SELDOM bool resize_hardened(void *block, size_t size, void **result) {
     bool exact = harden_has(HARDEN_CANARY | HARDEN_GUARD);
     if (!exact && size > old)
         return false;
-    STORE_RELAXED(kept_whole, true);
+    if (LOAD_RELAXED(kept_whole) == KEPT_NONE)
+        STORE_RELAXED(kept_whole, KEPT_HALVES);
     if (exact)
         *result = resize_exactly(block, old, size);
+    else if (fits_whole(size, old, heap_class_of(block)))
+        *result = block;
     else
-        *result =
-            fits_whole(size, old, heap_class_of(block)) ? block : move(block, old, size, false);
+        *result = moved_or_kept(move(block, old, size, false), block, size, old);
     return true;
 }
 
@@ -239,7 +260,8 @@ static SELDOM bool check_exactly(void *block, size_t size, const char *function)
     size_t asked;
     if (!harden_size(block, function, &asked))
         return false;
-    bool same = size == asked || (size == 0 && asked == 1 && harden_has(HARDEN_GUARD));
+    bool same = size == asked || (size == 0 && asked == 1 && harden_has(HARDEN_GUARD)) ||
+                (size < asked && LOAD_RELAXED(kept_whole) == KEPT_ANY);
     if (!same)
         report_bad_size(function, block, size, asked);
     return same;

@@ -242,8 +242,33 @@ static void *hold_a_cache(void *argument) {
     return NULL;
 }
 
+/* The stacks of one class in all caches but the calling thread's, and of how many slots they are. */
+static size_t stacks_of_others(unsigned class_index, void **stacks, unsigned *capacity) {
+    size_t count = 0;
+    for (struct cache *cache = cache_registry; cache; cache = cache->next) {
+        if (cache == cache_tls || !cache->state[class_index].capacity)
+            continue;
+        *capacity = cache->state[class_index].capacity;
+        stacks[count++] = cache->end[class_index] - *capacity;
+    }
+    return count;
+}
+
+/* How many of them are what a table of so many slots is made of now. */
+static size_t found_among_the_free(void *const *stacks, size_t count, unsigned capacity) {
+    size_t found = 0;
+    for (size_t taken = 0; taken < 500; taken++) {
+        void *table = meta_take((capacity + 1u) * sizeof(void *));
+        for (size_t i = 0; i < count; i++)
+            found += table == stacks[i];
+    }
+    return found;
+}
+
 static void a_fork_child_gets_what_others_had_cached(void) {
     pthread_t threads[4];
+    void *stacks[5];
+    unsigned capacity = 0;
     sem_init(&warm, 0, 0);
     sem_init(&finish, 0, 0);
     for (size_t i = 0; i < 4; i++) {
@@ -251,6 +276,7 @@ static void a_fork_child_gets_what_others_had_cached(void) {
         sem_wait(&warm);
     }
     warm_up(4);
+    must(stacks_of_others(19, stacks, &capacity) == 4);
     pid_t pid = fork();
     if (pid == 0) {
         cache_count(&counts);
@@ -262,6 +288,7 @@ static void a_fork_child_gets_what_others_had_cached(void) {
         must_cache_nothing();
         must(counts.caches == 1);
         must(page_live_bytes() == 0);
+        must(found_among_the_free(stacks, 4, capacity) == 4);
         must_be_sound();
         _exit(0);
     }

@@ -6,7 +6,9 @@
 
 #include "lock.h"
 #include "meta.h"
+#include "option.h"
 
+#include <malloc.h>
 #include <quarry.h>
 
 enum { SLOTS = 500 };
@@ -65,6 +67,19 @@ static void reserved_memory_takes_no_call(void) {
         taken += 1000;
     must(taken >= 90000 && fake_os.calls == calls);
     must(meta_take(1000) != NULL && fake_os.calls > calls);
+}
+
+static void after_the_reserve_there_is_more(void) {
+    meta_reserve(100000);
+    while (meta_take_ready(1000))
+        continue;
+    meta_end_reserve();
+    must(meta_take_ready(1000) != NULL);
+    while (meta_mapped_bytes() < MIB)
+        must(meta_take_ready(1000) != NULL);
+    uint64_t calls = fake_os.calls;
+    meta_reserve(100000); /* anew */
+    must(fake_os.calls > calls);
 }
 
 static void large_tables_are_mapped_and_unmapped(void) {
@@ -142,12 +157,28 @@ static void all_memory_is_published(void) {
     }
 }
 
+/* Either of the two options that make a program a real-time one, taken back, ends what they have reserved. */
+static void what_is_reserved_is_not_for_good(void) {
+    static const int params[] = {M_MMAP_MAX, M_TRIM_THRESHOLD}, back[] = {1000, 1 << 20};
+    for (int i = 0; i < 2; i++) {
+        must(option_set(M_MMAP_MAX, 0) == 1 && option_set(M_TRIM_THRESHOLD, -1) == 1);
+        while (meta_take_ready(META_BLOCK_MAX))
+            continue;
+        must(option_set(params[i], back[i]) == 1 && meta_take_ready(META_BLOCK_MAX) != NULL);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
-        body_test(tables_are_zero_and_apart),      body_test(what_is_given_back_is_used_again),
-        body_test(reserved_memory_takes_no_call),  body_test(large_tables_are_mapped_and_unmapped),
-        body_test(a_refusal_leaves_what_there_is), body_test(each_chunk_may_be_refused),
+        body_test(tables_are_zero_and_apart),
+        body_test(what_is_given_back_is_used_again),
+        body_test(reserved_memory_takes_no_call),
+        body_test(large_tables_are_mapped_and_unmapped),
+        body_test(a_refusal_leaves_what_there_is),
+        body_test(each_chunk_may_be_refused),
         body_test(all_memory_is_published),
+        body_test(after_the_reserve_there_is_more),
+        body_test(what_is_reserved_is_not_for_good),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -7,6 +7,8 @@
 
 #include "page_internal.h"
 
+#include <limits.h>
+
 static uintptr_t take(size_t pages) {
     bool zero;
     uintptr_t run = page_run_take(pages, PAGE_BYTES, &zero);
@@ -46,6 +48,23 @@ static void the_pad_is_what_was_asked_for(void) {
     page_set_top_pad(MIB + 1);
     take(10);
     must(fake_break() == start + 21 * PAGE_BYTES + MIB);
+    must_match_the_books();
+}
+
+/* glibc's is an int, and what is asked for plus it might be less than what is asked for. */
+static void a_negative_pad_is_none(void) {
+    static const long pads[] = {-1, -65536, -1024 * 1024, -4 * 1024 * 1024, LONG_MIN};
+    uintptr_t start = fake_break();
+    for (size_t i = 0; i < COUNT_OF(pads); i++) {
+        page_set_top_pad((size_t)pads[i]);
+        take(10);
+        must(fake_break() == start + (i + 1) * 10 * PAGE_BYTES);
+    }
+    fake_os.fail_kinds = FAKE_BIT(FAKE_BREAK_GROW);
+    for (size_t i = 0; i < COUNT_OF(pads); i++) {
+        page_set_top_pad((size_t)pads[i]);
+        must(!in_break(take(5000)));
+    }
     must_match_the_books();
 }
 
@@ -289,6 +308,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         body_test(the_break_comes_first),
         body_test(the_pad_is_what_was_asked_for),
+        body_test(a_negative_pad_is_none),
         body_test(a_pad_that_is_refused_is_done_without),
         body_test(an_odd_break_is_rounded_up),
         body_test(larger_pages_are_not_split),
