@@ -16,7 +16,7 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path[:0] = [os.path.dirname(HERE), HERE]
 import tap
 from control_program import KIB, MIB, PROGRAM, Program, comes, field, figures, names, rss
-from quarry_tool import ENVIRONMENT, TOOL, reads, refuses, tool
+from quarry_tool import ENVIRONMENT, TOOL, Ready, hooked, reads, refuses, tool
 
 BLOCKS, BLOCK = 40000, 1024  # of 1000 bytes, in objects of this size
 OTHER = 65534
@@ -74,7 +74,6 @@ def check_limit():
         tap.equal("and malloc succeeds", program.do("try 30000000"), "yes")
         tap.check("auto is that of the cgroup, or none", 0 <= reads(
             "limit auto", "limit", program.pid, "auto").get("limit_bytes", -1) < 1 << 60)
-        refuses("what is no limit is refused", "'12Q' is no limit", "limit", program.pid, "12Q")
     with Program(MALLOC_TRIM_THRESHOLD_="1G") as program:
         program.do(f"fill {BLOCKS}")
         program.do("drop")
@@ -105,18 +104,45 @@ def check_set():
         for name in ("top_pad", "mmap_threshold", "mmap_max", "tcache_count", "perturb"):
             tap.equal(f"{name} may be set", reads(f"set {name}", "set", program.pid, name, "100").get(
                 "value"), 100)
-        tap.equal("words are values", reads("set foreign", "set", program.pid, "foreign", "leak").get(
-            "value"), 1)
-        refuses("an unknown name is refused, and those known are told", "one of: trim_threshold",
-                "set", program.pid, "nonsense", "1")
-        refuses("control is for the start only", "when the program starts", "set", program.pid,
-                "control", "0")
-        refuses("a value out of range is refused", "is not one of: 0 .. 160", "set", program.pid,
-                "mxfast", "161")
-        refuses("and one that is none", "is not one of: abort, leak, libc", "set", program.pid,
-                "foreign", "no")
-        refuses("and one that is no text", "'?' is not one of", "set", program.pid, "top_pad", b"\xff")
-        refuses("a value is one word", "one word", "set", program.pid, "top_pad", "1 2")
+        for name, value, shown in (("foreign", "leak", "leak"), ("drain", "never", "never"), ("drain", "1", "asked"),
+                                   ("limit", "auto", "auto"), ("limit", "1G", 1 << 30)):
+            tap.equal(f"{name} {value}: the value has its word", reads(
+                f"set {name} {value}", "set", program.pid, name, value).get("value"), shown)
+        text = tool("set", program.pid, "drain", "idle").stdout
+        tap.equal("as text, too", text, f"control_linked ({program.pid}): drain is idle\n")
+
+
+def check_usage():
+    """What no process grants is a wrong command line: none is asked, nor need there be one."""
+    for says, *words in (
+            ("trim: 'x' is no number of bytes; write", "trim", "99999999", "--pad", "x"),
+            ("trim: '-1' is no number of bytes", "trim", "99999999", "--pad=-1"),
+            ("one word", "trim", "99999999", "--pad="),
+            ("limit: '-1' is no limit; give bytes", "limit", "99999999", "-1"),
+            ("limit: '12Q' is no limit", "limit", "99999999", "12Q"),
+            ("limit: '0' is no limit", "limit", "99999999", "0"),
+            ("'foo' is no option; one of: trim_threshold", "set", "99999999", "foo", "1"),
+            ("'control' is read when the program starts", "set", "99999999", "control", "0"),
+            ("set perturb: '300' is not one of: 0 .. 255", "set", "99999999", "perturb", "300"),
+            ("set perturb: '1 2' is no value; it has to be one word", "set", "99999999", "perturb", "1 2"),
+            ("one word", "set", "99999999", "perturb", "1\n2"),
+            ("set foreign: 'no' is not one of: abort, leak, libc", "set", "99999999", "foreign", "no"),
+            ("set top_pad: '?' is not one of: any number", "set", "99999999", "top_pad", b"\xff"),
+            ("'quarry limit 99999998 99999999 none'", "set", "99999998", "99999999", "limit", "none")):
+        refuses(f"{words[0]} {words[2:]}", says, *words, status=2)
+    for words in (("trim", "--pad=0x10k"), ("limit", "none"), ("limit", "64MiB"), ("set", "top_pad", "-1")):
+        refuses(f"{' '.join(words)}: the process is looked for", "there is none", words[0], "99999999",
+                *words[1:])
+    with Program() as program:
+        result = hooked("cli.control._check = lambda *_: None", "limit", program.pid, "12Q")
+        tap.check("what the process alone refuses is no wrong command line", result.returncode == 1 and
+                  "'12Q' is no limit" in result.stderr, result.stderr)
+        script = ("import sys; sys.path.insert(0, sys.argv[1]); from quarrytool import control; "
+                  "control.Process(int(sys.argv[2]), 60).ask('set foo 1')")
+        theirs = tap.run("/usr/bin/python3", "-B", "-c", script, os.path.dirname(TOOL), program.pid).stderr
+        own = tool("set", "1", "foo", "1").stderr
+        tap.equal("the options that the tool knows are the library's", own.partition("one of: ")[2],
+                  theirs.partition("one of: ")[2])
 
 
 def check_stats():
@@ -247,6 +273,30 @@ def check_thread():
               words.stderr, words.stderr)
 
 
+def check_zombie():
+    child = subprocess.Popen(["true"])
+    pid = str(child.pid)
+    os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+    for words in (("trim", pid), ("limit", pid, "1M"), ("stats", pid), ("set", pid, "top_pad", "1"),
+                  ("record", "-o", os.devnull, pid)):
+        refuses(f"{words[0]} of a process that waits for its parent alone", f"it has ended; only its exit "
+                f"status is left, until its parent ({os.getpid()}) asks", *words)
+    child.wait()
+    exits = {"x86_64": 60, "aarch64": 93}[os.uname().machine]  # the call that ends one thread
+    script = ("import ctypes, threading; threading.Thread(target=threading.Event().wait).start(); "
+              f"print('ready', flush=True); ctypes.CDLL(None).syscall({exits}, 0)")
+    with Ready(["/usr/bin/python3", "-c", script], dict(
+            os.environ, LD_PRELOAD=tap.LIBRARY, QUARRY_CONTROL="1")) as program:
+        tap.check("a program whose first thread ends", comes(lambda: state(program.pid) == "Z"))
+        reads("has not ended while others run", "trim", program.pid)
+        os.kill(int(program.pid), signal.SIGKILL)
+
+
+def state(pid):
+    with open(f"/proc/{pid}/stat", encoding="ascii") as file:
+        return file.read().rpartition(")")[2].split()[0]
+
+
 def check_section():
     """Its own thread sleeps, looks at the heap, and is no concern of the program's."""
     with tempfile.TemporaryDirectory() as folder:
@@ -328,10 +378,12 @@ def check_network():
 check_trim()
 check_limit()
 check_set()
+check_usage()
 check_stats()
 check_idle()
 check_fork()
 check_thread()
+check_zombie()
 check_section()
 check_users()
 check_network()

@@ -106,7 +106,7 @@ def check_words():
             tap.check(f"--timeout={value} is refused", result.returncode == 2 and
                       "above 0, and at most 86400" in result.stderr.splitlines()[-1] and
                       "Traceback" not in result.stderr, result.stderr)
-        refuses("an empty pad is refused", "'' is no value", "trim", program.pid, "--pad=")
+        refuses("an empty pad is refused", "'' is no value", "trim", program.pid, "--pad=", status=2)
 
 
 def check_full():

@@ -4,6 +4,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import struct
 import sys
@@ -290,12 +291,37 @@ def check_refusals():
         tap.check(f"a wrong command line: {what}", result.returncode == 2 and "Traceback" not in result.stderr,
                   f"{result.returncode} {result.stderr}")
     os.remove(bad)
+    check_meant(bad)
     result = tool("profile", "-o", bad, "--", "/no/such/program")
     tap.check("a command that is not there", result.returncode == 127 and result.stderr.count("\n") == 1
               and not os.path.exists(bad), result.stderr)
     result = tool("profile", "-o", bad, "--", os.path.join(tap.BUILD, "system", "public_linked.static"))
     tap.check("a static program is told of", "not profiled" in result.stderr and not os.path.exists(bad),
               result.stderr)
+
+
+def check_meant(path):
+    """What makes no sense is told with what may be meant, and costs no file."""
+    start = "quarry profile -o FILE [OPTIONS] -- COMMAND"
+    for words in (["--rate", "4K"], ["--limit", "1G"], ["--follow"], ["--plain"], ["--control=1"], ["--library", TOOL]):
+        for where in ([*words, KNOWN], [KNOWN, *words]):
+            flag = words[0].split("=")[0]
+            refuses(f"of a profile that is there: {flag}", f"profile: {flag}: this is for a COMMAND to start; "
+                    f"to do so: {start}", "profile", *where, status=2)
+    refuses("several of them", "profile: --rate, --limit, --control: ", "profile", "--limit=1G", "--control",
+            "--rate=1", "--", "true", status=2)
+    with Ready([PROGRAM, "hold"]) as held:
+        for words in (["-o", path, held.pid], ["-o", path, "--", held.pid], [held.pid]):
+            refuses("a process that runs", f"profile: {held.pid}: a process that runs cannot be profiled; start its "
+                    f"program by: {start}", "profile", *words, status=2)
+    for word in ("true", shutil.which("true")):
+        refuses("a command without -o", f"to run it as a command, name the profile to write by -o: {start}", "profile",
+                "--", word, status=2)
+    refuses("a longer one", start, "profile", "--", "true", "x", status=2)
+    refuses("an option of Quarry's with --plain", "--limit, --zero: this is for Quarry, which --plain leaves out",
+            "profile", "-o", path, "--plain", "--zero=1", "--limit=1G", "--", "true", status=2)
+    refuses("a library that is none", "no shared library", "profile", "-o", path, "--library", SOURCE, "--", "true")
+    tap.check("there is no file", not os.path.exists(path))
 
 
 def check_no_space():

@@ -4,7 +4,9 @@
 import json
 import os
 import re
+import subprocess
 import sys
+import tempfile
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path[:0] = [os.path.dirname(HERE), HERE]
@@ -90,13 +92,15 @@ def check_mappings():
                       f"{count} of {file.read().strip()}")
 
 
-def refused(pid, what):
-    """The status and the findings where the kernel lets its memory, or nothing, be read."""
+def refused(pid, what, user=1000):
+    """The status and the findings where the kernel lets its memory, or nothing, be read by a user."""
     hook = UNREADABLE_MEMORY if what == "memory" else (
         "procfs.read = lambda of, name, read=procfs.read: read(of, name) if of != "
         f"{pid} or name in ('comm', 'cgroup') else (_ for _ in ()).throw("
         "procfs._explain(of, name, PermissionError(13, '')))")
-    result = hooked(hook, "doctor", pid, "--json")
+    if what == "limits":
+        hook = "cli.doctor.resource.prlimit = lambda *_: (_ for _ in ()).throw(PermissionError(1, ''))"
+    result = hooked(f"{hook}; procfs.os.geteuid = lambda: {user}", "doctor", pid, "--json")
     tap.check(f"doctor where {what} may not be read is no error", not result.stderr, result.stderr)
     return result.returncode, {f["topic"]: f for f in json.loads(result.stdout or "[]")}
 
@@ -113,6 +117,17 @@ def check_refused():
                 "Quarry in quarry_known"]["advice"] and {
                     "page size", "max_map_count", "Yama ptrace_scope", "limit on address space",
                     "settings of malloc", "control group's memory limit"} <= set(found), found)
+        status, found = refused(known.pid, "all", user=0)
+        tap.check("nothing may be read by root: the kernel refuses even root, and why is told", status == 0 and [
+            (advice.startswith("the kernel refuses even root here: CAP_SYS_PTRACE"), "owner" in advice)
+            for advice in (found.get(topic, {}).get("advice", "") for topic in (
+                "Quarry in quarry_known", "settings of malloc"))] == [(True, False)] * 2, found)
+        for user, says in ((0, "the kernel refuses even root here: CAP_SYS_RESOURCE"), (1000, "be its owner, or root")):
+            _, found = refused(known.pid, "limits", user)
+            advice = [found.get(f"limit on {name}", {}).get("advice", "")
+                      for name in ("address space", "data", "locked memory", "stack")]
+            tap.check(f"limits that may not be read by user {user}", all(
+                text.startswith(says) for text in advice), advice)
     with Known(preload="") as plain:
         status, found = refused(plain.pid, "memory")
         tap.check("memory may not be read: the mappings tell that Quarry is not there",
@@ -127,6 +142,20 @@ def check_refused():
     else:
         tap.skip("another user's process: findings, not an error",
                  "not root: no process of another user to look at")
+
+
+def check_static():
+    """What is stripped cannot be told from what was not linked with Quarry."""
+    program = os.path.join(tap.BUILD, "system", "control_linked.static")
+    with tempfile.TemporaryDirectory() as folder:
+        stripped = os.path.join(folder, "stripped")
+        subprocess.run(["strip", "-o", stripped, program], check=True)
+        for path, says in ((program, ""), (stripped, "link it with libquarry.a, or if it is, do not strip it")):
+            with Ready([path]) as static:
+                found = {f["topic"]: f for f in json.loads(tool("doctor", static.pid, "--json").stdout or "[]")}
+            finding = found.get(f"Quarry in {os.path.basename(path)[:15]}", {})
+            tap.check(f"doctor of a static program, {os.path.basename(path)}", finding.get("verdict") == (
+                "bad" if says else "ok") and says in finding["advice"], finding or found)
 
 
 def check_kernel():
@@ -152,5 +181,6 @@ check_settings()
 check_parser()
 check_mappings()
 check_refused()
+check_static()
 check_kernel()
 tap.done()

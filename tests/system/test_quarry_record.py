@@ -117,7 +117,12 @@ def check_words(name, known, other):
             (("-o", name, known.pid, "--library", "x"), "--library: ")):
         shown = " ".join(words).replace(known.pid, "PID").replace(other.pid, "PID2").replace(name, "FILE")
         refuses(f"record {shown}", says, "record", *words, status=2)
-    refuses("record \u00b2: a command, not a PID", "\u00b2: No such file", "record", "-o", name, "\u00b2")
+    for word in ("abc", "\u00b2", "./abc"):
+        refuses(f"record {word}: no PID and no program", f"record: {word}: neither a PID nor a program; usage: quarry "
+                "record -o FILE ", "record", "-o", name, word, status=2)
+    refuses("record -- \u00b2: a command, not a PID", "\u00b2: No such file", "record", "-o", name, "--", "\u00b2")
+    result = tool("record", "-q", "-o", name, "echo", "x")
+    tap.check("record PROGRAM: it is started", result.stdout == "x\n" and result.returncode == 0, result.stderr)
     refuses("top PID PID2", both, "top", known.pid, other.pid, status=2)
     refuses("top 0 is not top of all", "process 0: there is none", "top", "0")
     result = tool("record", "-o", name, "--", "sh", "-c", "echo $1", "sh", "-t")

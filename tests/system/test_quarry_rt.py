@@ -15,6 +15,7 @@ from quarry_tool import tool
 REALTIME = os.path.join(tap.BUILD, "tools", "rt", "realtime")
 SECTIONS = os.path.join(tap.BUILD, "system", "rt_sections")
 QUICK = ("--mix", "small", "--seed", "5")
+PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
 def rt(*words, **options):
@@ -85,7 +86,9 @@ def check_planted(counting):
 
 
 def check_use():
-    for words, says in ((("--reserve", "12"), "give 1M or more"), (("--mix", "tiny"), "tiny"),
+    for words, says in ((("--reserve", "12"), "give 1M or more"), (("--reserve", "1Q"), "or with K, M, G or T"),
+                        (("--reserve", "auto"), "give 1M or more"), (("--reserve", "-1T"), "--reserve"),
+                        (("--mix", "tiny"), "tiny"),
                         (("--seed", "-1"), "--seed"), (("--lock", "--", "true"), "--lock"),
                         (("--mix", "small", "--", "true"), "--mix")):
         ends("wrong use: " + " ".join(words), rt(*words), 2, says, "usage: quarry rt")
@@ -94,6 +97,29 @@ def check_use():
          "--worst", "--no-calls", "--json", "--output", "--library", "close(-1000)")
     words = parsed("completion", tool("completion", "--json").stdout)
     tap.check("the options are completed", "--reserve" in words.get("rt", []), words)
+
+
+def refused(name, result, status, *says):
+    tap.check(name, result.returncode == status and result.stderr.count("\n") == 1 and not result.stdout
+              and all(text in result.stderr for text in ("quarry: rt: ", *says)),
+              f"{result.returncode}\n{result.stdout}{result.stderr}")
+
+
+def check_room():
+    """What cannot be reserved is told with what to change, before it is tried."""
+    refused("a limit below what is to be reserved", rt("--limit", "10M"), 2, "--limit=10M: ",
+            "64.0M of --reserve", "raise it to 97M", "lower --reserve to 5M")
+    refused("a limit of the environment", rt("--reserve=32MiB", QUARRY_LIMIT="32M"), 2, "QUARRY_LIMIT=32M: ",
+            "raise it to 49M", "lower --reserve to 16M")
+    refused("a limit below any", rt("--limit", "4K"), 2, "raise it to 97M\n")
+    refused("more than the machine has", rt("--reserve", "4000T"), 1, "--reserve of 4000T", "lower it")
+    for counting in ((), ("--no-calls",)):
+        result = rt(*QUICK, "--limit", str((64 << 20) + PAGE), *counting)
+        ends("a limit that leaves no room beside it", result, 1, "realtime failed, with status 2; where it lacked "
+             "memory, lower --reserve, now 64.0M, or raise --limit=")
+    for text in ("8M", "8m", "8MiB", "0x800000", "8388608"):
+        figures = parsed(text, rt("--json", "--no-calls", *QUICK, "--reserve", text).stdout)
+        tap.equal(f"--reserve {text}", figures.get("reserve"), 8 << 20)
 
 
 def check_commands():
@@ -128,8 +154,7 @@ def check_commands():
     result = rt("--", "env")
     tap.check("the recipe's variables are set", "MALLOC_TRIM_THRESHOLD_=-1\n" in result.stdout
               and "MALLOC_MMAP_MAX_=0\n" in result.stdout, result.stdout)
-    result = rt("--library", os.path.join(tap.BUILD, "bench", "trace", "libquarry_trace.so"), "--",
-                SECTIONS, "clean")
+    result = rt("--", "env", "-u", "LD_PRELOAD", SECTIONS, "clean")
     ends("a section that another allocator served does not pass", result, 1, "did not use Quarry")
 
 
@@ -138,6 +163,7 @@ if seccomp_works():
     check_own_program([])
     check_planted([])
     check_commands()
+    check_room()
 else:
     tap.skip("system calls are counted", "no seccomp or no ptrace here")
 check_own_program(["--no-calls"])

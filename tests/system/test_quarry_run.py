@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: MIT
-"""quarry run, rt and profile: how a command starts, whom a signal reaches, whose exit status comes back, and
-what to do where nothing can be traced."""
+"""quarry run, rt and profile: how a command starts, whom a signal reaches, whose exit status comes back, what
+to do where nothing can be traced, and which values of the allocator's options and which libraries are taken."""
 import errno
+import json
 import os
 import shutil
 import signal
@@ -18,6 +19,21 @@ from quarry_tool import ENVIRONMENT, NO_SECCOMP, TOOL, refuses, tool, under_filt
 
 PATIENCE_S = 60
 FAILS = ("--", "sh", "-c", "exit 5")
+PAGE = os.sysconf("SC_PAGE_SIZE")
+STARTS = ("--", "echo", "started")
+BYTES = "; it may end with K, M, G or T"
+WRONG_VALUES = (
+    ("--limit", "x", "1 or more, auto" + BYTES), ("--limit", "0", "1 or more, auto" + BYTES),
+    ("--limit", "", "1 or more, auto" + BYTES), ("--trim-threshold", "1Q", "any number" + BYTES),
+    ("--guard", "-1", "0 or more" + BYTES), ("--perturb", "300", "0 .. 255"), ("--perturb", "1K", "0 .. 255"),
+    ("--canary", "2", "0 .. 1"), ("--check-action", "9", "0 .. 3"), ("--hugetlb", "x", "0 or more"),
+    ("--tcache-max", "1:2", "0 or more" + BYTES), ("--foreign", "x", "abort, leak, libc"),
+    ("--drain", "x", "never, asked, idle"), ("--control", "2", "0 .. 1; or nothing"))
+RIGHT_VALUES = (
+    ("QUARRY_LIMIT", "--limit", ("1GiB", "64m", "0x10000000", "auto", "+1T")),
+    ("MALLOC_TRIM_THRESHOLD_", "--trim-threshold", ("-1", "010")),
+    ("MALLOC_PERTURB_", "--perturb", ("0xff",)), ("QUARRY_FOREIGN", "--foreign", ("leak", "2")),
+    ("QUARRY_DRAIN", "--drain", ("asked",)), ("QUARRY_CONTROL", "--control", ("0",)))
 
 
 def reaped(pid):
@@ -106,6 +122,64 @@ def check_library(folder):
     for name in ("a b", "a:b"):
         path = shutil.copy(tap.LIBRARY, os.path.join(folder, name))
         refuses(f"a library '{name}' is refused", "move it", "run", "-q", "--library", path, "--", "true")
+    text = os.path.join(tap.ROOT, "README.md")
+    other = os.path.join(tap.BUILD, "release", "libquarry_profile.so")
+    cut = os.path.join(folder, "cut.so")
+    with open(tap.LIBRARY, "rb") as file, open(cut, "wb") as copy:
+        copy.write(file.read(100))
+    for what, path, says in (("a text", text, "no shared library"), ("an empty file", os.devnull, "no such library"),
+                             ("a program", "/bin/sh", "no build of Quarry"), ("another", other, "no build of Quarry"),
+                             ("a part of one", cut, "no build of Quarry")):
+        refuses(f"{what} for a library is refused", f"{path}: ", "run", "--library", path, *STARTS)
+        refuses(f"{what} for a library: why", says, "run", "-q", "--library", path, *STARTS)
+    result = tap.run(TOOL, "run", *STARTS, QUARRY_LIBRARY=text)
+    tap.check("so it is in the environment", result.returncode == 1 and not result.stdout
+              and result.stderr.startswith(f"quarry: {text}: this is no shared library"), result.stderr)
+    debug = tool("run", "--library", os.path.join(tap.BUILD, "debug", "libquarry.so"), *STARTS)
+    tap.check("another build is taken", debug.stdout == "started\n" and "heap at the end" in debug.stderr, debug.stderr)
+
+
+def check_values(folder):
+    """What the library would ignore is told before anything starts; what it takes is passed on as it is."""
+    for flag, value, range_ in WRONG_VALUES:
+        refuses(f"run {flag}={value} is refused", f"quarry: run: {flag}: '{value}' is not one of: {range_}",
+                "run", "-q", f"{flag}={value}", *STARTS, status=2)
+    refuses("so it is as a word", "run: --limit: '0' is not", "run", "--limit", "0", *STARTS, status=2)
+    path = os.path.join(folder, "none")
+    for words in (("rt",), ("record", "-o", path), ("profile", "-o", path)):
+        refuses(f"{words[0]} --limit=x is refused", f"quarry: {words[0]}: --limit: 'x' is not one of: 1 or more, auto",
+                *words, "--limit=x", *STARTS, status=2)
+    tap.check("and costs no file", not os.path.exists(path))
+    for name, flag, values in RIGHT_VALUES:
+        for value in values:
+            result = tool("run", "-q", flag, value, "--", "env")
+            tap.check(f"run {flag} {value} is taken", f"\n{name}={value}\n" in "\n" + result.stdout
+                      and not result.stderr, result.stderr)
+
+
+def check_quiet(folder):
+    """There is no summary, and so none to be written anywhere."""
+    path = os.path.join(folder, "none")
+    for words in (("-o", path), ("--json",), ("-o", "", "--json")):
+        refuses(f"run -q {words[0]}", "run: --quiet leaves out the summary", "run", "-q", *words, *STARTS, status=2)
+    tap.check("there is no file", not os.path.exists(path))
+
+
+def check_pages():
+    """What is given back is counted as the kernel takes it, by whole pages."""
+    script = ("import ctypes, sys; libc = ctypes.CDLL(None); libc.mmap.restype = ctypes.c_void_p; "
+              f"page = {PAGE}; size = ctypes.c_size_t; start = libc.mmap(None, size(4 * page), 3, 0x22, -1, size(0)); "
+              "at = lambda number: ctypes.c_void_p(start + number * page); "
+              "sys.exit(libc.munmap(at(0), size(1)) or libc.madvise(at(1), size(page + 1), 4))")
+    python = ("run", "--json", "--", "/usr/bin/python3", "-S", "-c")
+    before, after = (tool(*python, text) for text in (script.replace("sys.exit(", "sys.exit(0 and "), script))
+    if "refuses seccomp" in before.stderr or "cannot be traced" in before.stderr:
+        tap.skip("what is given back is counted by pages", "no seccomp or no ptrace here")
+        return
+    first, second = (json.loads(result.stderr)["returned"] for result in (before, after))
+    tap.equal("lengths are rounded up to whole pages", [
+        first["munmap"] % PAGE, second["munmap"] % PAGE, second["madvise"] % PAGE, second["munmap"] > first["munmap"]],
+              [0, 0, 0, True])
 
 
 check_descendants()
@@ -114,4 +188,7 @@ with tempfile.TemporaryDirectory() as scratch:
     check_signals_of_command(scratch)
     check_status(scratch)
     check_library(scratch)
+    check_values(scratch)
+    check_quiet(scratch)
+check_pages()
 tap.done()

@@ -15,12 +15,15 @@ sys.path[:0] = [os.path.dirname(HERE), HERE]
 import outside
 import tap
 from quarry_tool import (BLOCK_CLASS, BLOCKS, CACHED_RUN, ENVIRONMENT, MAPPING, PROGRAM, RUN, TOOL, Known, Ready,
-                         reads, refuses, tool, tool_words, under_filter)
+                         hooked, reads, refuses, tool, tool_words, under_filter)
 
 COLUMNS = ("name", "active_objs", "num_objs", "objsize", "objperslab", "pagesperslab", "limit",
            "batchcount", "sharedfactor", "active_slabs", "num_slabs", "sharedavail")
 SLAB_LINE = re.compile(r"(\S+) +" + r" +".join([r"(\d+)"] * 5) + r" : tunables +" +
                        r" +".join([r"(\d+)"] * 3) + r" : slabdata +" + r" +".join([r"(\d+)"] * 3))
+# For hooked: the kernel lets no mappings be read.
+NO_MAPS = ("procfs.open = lambda name, *a, **k: open(name, *a, **k) if not name.endswith('maps') "
+           "else (_ for _ in ()).throw(PermissionError(13, ''))")
 # As the kernel prints them (mm/slab_common.c, slabinfo version 2.1).
 SLAB_HEADER = [
     "slabinfo - version: 2.1",
@@ -237,13 +240,15 @@ def check_run():
               "glibc.malloc.tcache_max=1" in result.stdout and not result.stderr,
               result.stdout + result.stderr)
     with open(os.path.join(tap.ROOT, "docs", "OPTIONS.md"), encoding="utf-8") as file:
-        rows = re.findall(r"^\| (\w+) \| (\S+) \| (\S+) \|", file.read(), re.MULTILINE)[1:]
-    given = [f"--{name.replace('_', '-')}={(1 << 30) + i}" for i, (name, _, _) in enumerate(rows)]
+        rows = re.findall(r"^\| (\w+) \| (\S+) \| (\S+) \| \S+ \| ([^|]+) \|", file.read(), re.MULTILINE)
+    values = [allowed.split()[-1] if re.fullmatch(r"\d+ \.\. \d+|\w+(, \w+)+", allowed) else str((1 << 30) + i)
+              for i, (*_, allowed) in enumerate(rows)]
+    given = [f"--{name.replace('_', '-')}={value}" for (name, *_), value in zip(rows, values)]
     result = tool("run", "-q", *given, "--", "env",
                   GLIBC_TUNABLES="glibc.malloc.perturb=5:glibc.rtld.nns=4:glibc.malloc.check=3")
     tap.check("every option of docs/OPTIONS.md is a flag", rows and all(
-        re.search(rf"({key}|{variable})={(1 << 30) + i}\b", result.stdout)
-        for i, (_, variable, key) in enumerate(rows)), result.stdout + result.stderr)
+        re.search(rf"({key}|{variable})={value}\b", result.stdout)
+        for (_, variable, key, _), value in zip(rows, values)), result.stdout + result.stderr)
     tap.check("a flag wins over a tunable that is there, and leaves others", "glibc.rtld.nns=4" in result.stdout
               and "perturb=5" not in result.stdout and "check=3" not in result.stdout, result.stdout)
     result = tool(*run, "--", "/nonexistent")
@@ -292,8 +297,21 @@ def check_refusals():
                       result.stderr and len(result.stderr.splitlines()) == 1, result.stderr)
         else:
             tap.skip("a refusal is told", "not root: no process of another user to look at")
+        for verb in ("why", "top"):
+            for user, says in ((0, "the kernel refuses even root here: CAP_SYS_PTRACE"),
+                               (1000, "be its owner, or root")):
+                result = hooked(f"{NO_MAPS}; procfs.os.geteuid = lambda: {user}", verb, known.pid)
+                tap.check(f"{verb}: maps that the kernel refuses to user {user}", result.returncode == 1 and
+                          f"/proc/{known.pid}/maps may not be read; {says}" in result.stderr and
+                          result.stderr.count("\n") == 1, result.stdout + result.stderr)
     for verb in ("why", "slabinfo", "buddyinfo"):
         refuses(f"{verb}: a process that has ended", "there is none", verb, gone)
+    child = subprocess.Popen(["true"])
+    os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+    for verb in ("why", "top", "map"):
+        refuses(f"{verb}: a process that waits for its parent alone", f"{child.pid}: it has ended", verb,
+                str(child.pid))
+    child.wait()
     result = tool("why", "pid")
     tap.check("a wrong command line: status 2", result.returncode == 2, result.stderr)
 

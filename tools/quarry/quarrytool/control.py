@@ -13,15 +13,18 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from . import procfs, quantity, show
+from . import procfs, quantity, settings, show
 from .arguments import add_pid
-from .errors import ToolError
+from .errors import ToolError, UsageError
 
 _NAME = "\0quarry-control-{}"
 _NAMES_MOST = 16
 _DATAGRAM_BYTES = 1 << 16
 _CREDENTIALS = struct.Struct("3i")
 _TIMEOUT_S = 30.0
+_WORD_MOST = 100
+_PAD = settings.Option("top_pad", "0 or more")  # what trim leaves: that, but no negative one
+_AT_START = ("canary", "guard", "control")  # OPTION_AT_START of src/option.c
 
 
 class _Silent(ToolError):
@@ -39,6 +42,8 @@ class Process:
         self.pid = pid
         self.timeout_s = timeout_s
         self.command = procfs.command(pid)
+        if procfs.has_ended(pid):
+            raise procfs.no_memory(pid)
         name = _NAME.format(_inner_number(pid))
         silent = None
         for i in range(_NAMES_MOST):
@@ -211,7 +216,7 @@ def add_parser(verbs: Any) -> None:
         _set,
         "change an option of processes",
         "Sets an option of the allocator in each process, by its name in docs/OPTIONS.md, to a value "
-        "that its variable might have.",
+        f"that its variable might have. What is read at the start alone cannot be set: {', '.join(_AT_START)}.",
         True,
     )
     change.add_argument("name", metavar="NAME", help="trim_threshold, top_pad, ...")
@@ -286,7 +291,10 @@ def _resident(pid: int) -> int:
 
 
 def _trim(arguments: argparse.Namespace) -> int:
-    request = "trim" if arguments.pad is None else f"trim {_word(arguments.pad)}"
+    request = "trim"
+    if arguments.pad is not None:
+        _check("trim", _PAD, arguments.pad, "is no number of bytes; write 65536, or 64K")
+        request = f"trim {arguments.pad}"
 
     def act(process: Process) -> dict[str, Any]:
         before = _resident(process.pid)
@@ -314,7 +322,10 @@ def _trim_text(report: dict[str, Any]) -> str:
 
 
 def _limit(arguments: argparse.Namespace) -> int:
-    request = f"limit {_word(arguments.bytes)}"
+    if arguments.bytes != "none":
+        says = "is no limit; give bytes (64M), auto, or none"
+        _check("limit", _options()["limit"], arguments.bytes, says)
+    request = f"limit {arguments.bytes}"
 
     def text(result: dict[str, Any]) -> str:
         limit, held = result["limit_bytes"], result["held_bytes"]
@@ -339,16 +350,49 @@ def _stats(arguments: argparse.Namespace) -> int:
 
 
 def _set(arguments: argparse.Namespace) -> int:
-    name, value = _word(arguments.name), _word(arguments.value)
-    return _each(
-        arguments,
-        lambda process: process.ask(f"set {name} {value}"),
-        lambda result: f"{result['name']} is {result['value']}",
-    )
+    option, value = _option(arguments.name), arguments.value
+    says = f"is not one of: {option.range}"
+    if option.name == "limit":
+        says += f"; for no limit: 'quarry limit {' '.join(map(str, arguments.pid))} none'"
+    _check(f"set {option.name}", option, value, says)
+
+    def act(process: Process) -> dict[str, Any]:
+        answer = process.ask(f"set {option.name} {value}")
+        return {**answer, "value": _in_words(option, answer["value"])}
+
+    return _each(arguments, act, lambda result: f"{result['name']} is {result['value']}")
 
 
-def _word(text: str) -> str:
-    """A word of a request."""
-    if not text or len(text.split()) != 1 or len(text) > 100:
-        raise ToolError(f"'{text}' is no value; it has to be one word")
-    return text
+def _options() -> dict[str, settings.Option]:
+    """The options by their names."""
+    return {option.name: option for option in settings.options().values()}
+
+
+def _option(name: str) -> settings.Option:
+    """The option of a name that may be set."""
+    known = _options()
+    if name in _AT_START:
+        raise UsageError(
+            f"set: '{name}' is read when the program starts; set its variable before that"
+        )
+    if name not in known:
+        names = ", ".join(each for each in known if each not in _AT_START)
+        raise UsageError(f"set: '{procfs.printable(name)}' is no option; one of: {names}")
+    return known[name]
+
+
+def _in_words(option: settings.Option, value: int) -> int | str:
+    """A value as docs/OPTIONS.md names it: words stand for the numbers from 0 on."""
+    words = [word for word in option.range.split(", ") if word.isalpha()]
+    return words[value] if 0 <= value < len(words) else value
+
+
+def _check(verb: str, option: settings.Option, text: str, says: str) -> None:
+    """A UsageError where a word of the command line is no value of an option; says: what to tell of it."""
+    shown = procfs.printable(text)
+    if not text or len(text.split()) != 1 or len(text) > _WORD_MOST:
+        raise UsageError(
+            f"{verb}: '{shown}' is no value; it has to be one word of at most {_WORD_MOST} characters"
+        )
+    if not settings.accepts(option, text):
+        raise UsageError(f"{verb}: '{shown}' {says}")

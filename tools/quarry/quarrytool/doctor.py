@@ -246,7 +246,7 @@ def _settings(pid: int) -> Iterator[Finding]:
 
 def _why_not(pid: int, areas: list[procfs.Area]) -> str:
     if not any("/ld-" in area.path or "/ld.so" in area.path for area in areas):
-        return "the program is static: link it with libquarry.a"
+        return "the program is static: link it with libquarry.a, or if it is, do not strip it"
     try:
         preload = [
             value
@@ -274,7 +274,8 @@ def _limits(pid: int | None) -> Iterator[Finding]:
         try:
             soft = of_pid(number)[0]
         except (OSError, ValueError):
-            yield Finding("note", f"limit on {name}", "may not be read", "be its owner, or root")
+            advice = procfs.who_may("CAP_SYS_RESOURCE")
+            yield Finding("note", f"limit on {name}", "may not be read", advice)
             continue
         limited = soft != resource.RLIM_INFINITY
         meets = limited and number in (resource.RLIMIT_AS, resource.RLIMIT_DATA)

@@ -50,11 +50,21 @@ def _explain(pid: int, name: str, error: OSError) -> ToolError:
     if isinstance(error, (FileNotFoundError, ProcessLookupError)):
         return ToolError(f"process {pid}: there is none; it may have ended")
     if isinstance(error, PermissionError):
+        hint = yama_hint(YAMA_NOBODY if os.geteuid() == 0 else 1)
         return Refused(
-            f"process {pid}: /proc/{pid}/{name} may not be read; "
-            "be its owner, or root" + yama_hint()
+            f"process {pid}: /proc/{pid}/{name} may not be read; {who_may('CAP_SYS_PTRACE')}{hint}"
         )
     return ToolError(f"process {pid}: /proc/{pid}/{name}: {error.strerror}")
+
+
+def who_may(capability: str) -> str:
+    """Who may do what the kernel just refused; to root, why it may be refused."""
+    if os.geteuid() != 0:
+        return "be its owner, or root"
+    return (
+        f"the kernel refuses even root here: {capability} is missing (give it to the container), or "
+        "the process is in another user namespace (run this there), or a security module forbids it"
+    )
 
 
 def yama_scope() -> int:
@@ -107,8 +117,18 @@ def areas(pid: int, sizes: bool = False) -> list[Area]:
             key, value = line[:-3].split(":")
             result[-1].sizes[key] = int(value) * 1024
     if not result:
-        raise ToolError(f"process {pid}: it has no memory; it is a kernel thread or has ended")
+        raise no_memory(pid)
     return result
+
+
+def no_memory(pid: int) -> ToolError:
+    """What to say of a process that has none, or of one that has ended."""
+    if has_ended(pid):
+        parent = status(pid)["PPid"]
+        return ToolError(
+            f"process {pid}: it has ended; only its exit status is left, until its parent ({parent}) asks for it"
+        )
+    return ToolError(f"process {pid}: it has no memory; it is a kernel thread or has ended")
 
 
 def keyed(pid: int, name: str) -> dict[str, int]:
@@ -147,6 +167,11 @@ def faults(pid: int) -> Faults:
     words = read(pid, "stat").rpartition(")")[2].split()
     ticks = os.sysconf("SC_CLK_TCK")
     return Faults(int(words[7]), int(words[9]), (int(words[11]) + int(words[12])) / ticks, words[0])
+
+
+def has_ended(pid: int) -> bool:
+    """Whether a process is a zombie; where its first thread alone is, the others run on."""
+    return faults(pid).state == "Z" and len(threads(pid)) <= 1
 
 
 def printable(name: str) -> str:

@@ -10,12 +10,13 @@ from contextlib import suppress
 from dataclasses import asdict
 from typing import Any, TextIO
 
-from . import callsites, profiled, run, show, start
+from . import callsites, procfs, profiled, run, show, start
 from .errors import ToolError, UsageError, only_told
 
 _LIBRARY = "libquarry_profile.so"
 _RATE = 512 << 10
 _UNITS = {"": 0, "K": 10, "M": 20, "G": 30}
+_START = "quarry profile -o FILE [OPTIONS] -- COMMAND [ARGUMENT ...]"
 
 
 def add_parser(verbs: Any) -> None:
@@ -23,7 +24,7 @@ def add_parser(verbs: Any) -> None:
     parser = verbs.add_parser(
         "profile",
         help="which code allocated what is live, by samples; leaks",
-        usage="quarry profile -o FILE [OPTIONS] -- COMMAND [ARGUMENT ...]\n"
+        usage=f"{_START}\n"
         "       quarry profile [OPTIONS] FILE",
         description="With -o, runs a command on Quarry and samples its allocations into a file; at its "
         "end the report goes to stderr, and the exit status is the command's. Without -o, reports what is "
@@ -35,7 +36,6 @@ def add_parser(verbs: Any) -> None:
     parser.add_argument(
         "--rate",
         type=_bytes,
-        default=_RATE,
         metavar="BYTES",
         help="mean of the bytes from one sample to the next (default 512K); 1: every block",
     )
@@ -96,16 +96,13 @@ def main(arguments: argparse.Namespace) -> int:
     if arguments.leaks and arguments.allocated:
         raise UsageError("profile: --leaks and --allocated exclude each other")
     if arguments.output is None:
-        if len(arguments.words) != 1:
-            raise UsageError(
-                "profile: name one profile; to run a command: quarry profile -o FILE -- COMMAND [ARGUMENT ...]"
-            )
-        _report(profiled.load(arguments.words[0]), arguments, sys.stdout)
+        _report(_named(arguments), arguments, sys.stdout)
         return 0
     arguments.command = arguments.words
     command = run.command_of(arguments)
     variables = _environment(arguments)
     if not shutil.which(command[0]):  # what an earlier command left is worth more than no profile
+        _refuse_process(command[0])
         start.become(command, variables)
     _make_way(arguments.output)
     status = _run(command, variables)
@@ -122,6 +119,34 @@ def main(arguments: argparse.Namespace) -> int:
     return status
 
 
+def _named(arguments: argparse.Namespace) -> profiled.Profile:
+    """The profile that the command line names; flags that only a command heeds are wrong there."""
+    flags = [name for name in ("--rate", "--follow", "--plain") if getattr(arguments, name[2:])]
+    flags += run.given(arguments)
+    if flags:
+        raise UsageError(f"profile: {', '.join(flags)}: this is for a COMMAND to start; to do so: {_START}")
+    if len(arguments.words) != 1:
+        raise UsageError(f"profile: name one profile; to run a command: {_START}")
+    word = arguments.words[0]
+    try:
+        return profiled.load(word)
+    except ToolError as error:
+        _refuse_process(word)
+        if shutil.which(word):
+            raise UsageError(
+                f"profile: {error}; to run it as a command, name the profile to write by -o: {_START}"
+            ) from None
+        raise
+
+
+def _refuse_process(word: str) -> None:
+    """A UsageError where a word that names nothing else is the number of a process."""
+    if word.isdecimal() and os.path.exists(f"/proc/{word}") and not os.path.exists(word):
+        raise UsageError(
+            f"profile: {word}: a process that runs cannot be profiled; start its program by: {_START}"
+        )
+
+
 # ---- Running a command ---------------------------------------------------------------------------
 
 
@@ -135,13 +160,18 @@ def _make_way(path: str) -> None:
 
 
 def _environment(arguments: argparse.Namespace) -> dict[str, str]:
+    flags = run.given(arguments)
+    if arguments.plain and flags:
+        raise UsageError(
+            f"profile: {', '.join(flags)}: this is for Quarry, which --plain leaves out; give the one or the other"
+        )
     shim = run.find(None, _LIBRARY, "release")
     if not shim:
         raise ToolError(f"{_LIBRARY}: there is no such library; build it by 'make'")
-    result = dict(os.environ) if arguments.plain else run.environment(arguments)
+    result = dict(os.environ) if arguments.plain else run.environment(arguments, others=True)
     result["LD_PRELOAD"] = " ".join(filter(None, (run.preloadable(shim), result.get("LD_PRELOAD"))))
     result["QUARRY_PROFILE_FILE"] = os.path.abspath(arguments.output)
-    result["QUARRY_PROFILE_RATE"] = str(arguments.rate)
+    result["QUARRY_PROFILE_RATE"] = str(arguments.rate or _RATE)
     if arguments.follow:
         result["QUARRY_PROFILE_FOLLOW"] = "1"
     return result

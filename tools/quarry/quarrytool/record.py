@@ -4,6 +4,7 @@ import argparse
 import json
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -119,7 +120,7 @@ class Sampler:
                 if pid != self.pid:
                     self.pid, self.heap, self.tries = pid, None, 0
                 return status, faults
-        raise ToolError(f"process {self.process}: there is none; it may have ended")
+        raise procfs.no_memory(self.process)
 
     def _totals(self) -> Totals | None:
         """The heap's totals; looked for anew while the program starts or turns into another one.
@@ -218,6 +219,7 @@ def _process(arguments: argparse.Namespace, parser: argparse.ArgumentParser) -> 
         pids.append(arguments.command[0])
         parser.parse_args(arguments.command[1:], arguments)
     if not pids:
+        _check_program(arguments.command)
         return 0
     if len(pids) > 1:
         raise UsageError(f"record: one process at a time: {' '.join(pids)}")
@@ -232,6 +234,15 @@ def _process(arguments: argparse.Namespace, parser: argparse.ArgumentParser) -> 
     if not int(pids[0]):
         raise UsageError("record: there is no process 0")
     return int(pids[0])
+
+
+def _check_program(words: list[str]) -> None:
+    """Without '--' a program that there is not may be meant for a process."""
+    if words and words[0] != "--" and not shutil.which(words[0]):
+        raise UsageError(
+            f"record: {procfs.printable(words[0])}: neither a PID nor a program; usage: quarry record -o FILE "
+            "[OPTION ...] PID | -- COMMAND [ARGUMENT ...]"
+        )
 
 
 def _start(words: list[str], arguments: argparse.Namespace) -> "subprocess.Popen[bytes]":

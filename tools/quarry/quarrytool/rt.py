@@ -11,8 +11,8 @@ from collections import Counter
 from contextlib import nullcontext
 from typing import IO, Any
 
-from . import quantity, run, show
-from .errors import ToolError
+from . import procfs, quantity, run, settings, show
+from .errors import ToolError, UsageError
 from .section import SectionTracer
 from .statusline import StatusLine
 
@@ -20,7 +20,8 @@ MIXES = ("small", "mixed", "large", "bursts")
 _SEEDS = (1, 2, 3)
 _RESERVE = 64 << 20
 _LEAST = 1 << 20
-_UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
+_LIMIT = "QUARRY_LIMIT"
+_UNITS = "KMGT"
 # Of the options, those that are about Quarry's own program.
 _OWN = ("mix", "seed", "reserve", "lock", "thread", "worst")
 # Its clock is a system call where the kernel trusts no clock of the processor.
@@ -100,10 +101,19 @@ def _natural(text: str) -> int:
 
 
 def _bytes(text: str) -> int:
-    match = re.fullmatch(r"(\d{1,12})([KMG]?)", text, re.IGNORECASE)
-    if not match or int(match[1]) * _UNITS[match[2].upper()] < _LEAST:
-        raise argparse.ArgumentTypeError(f"{text}: give 1M or more, in bytes or with K, M or G")
-    return int(match[1]) * _UNITS[match[2].upper()]
+    count = _count(text)
+    if count < _LEAST:
+        raise argparse.ArgumentTypeError(f"{text}: give 1M or more, in bytes or with K, M, G or T")
+    return count
+
+
+def _count(text: str) -> int:
+    """Bytes as the library reads them; 0 where these are none."""
+    match = re.match(r"\+?(0x[0-9a-f]+|\d+)([KMGT]?)", text, re.IGNORECASE)
+    if not match or not settings.accepts(settings.options()[_LIMIT], text):
+        return 0
+    base = 16 if match[1][1:2] in ("x", "X") else 8 if match[1][0] == "0" else 10
+    return int(match[1], base) << 10 * (_UNITS.find(match[2].upper()) + 1 if match[2] else 0)
 
 
 def main(arguments: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
@@ -179,7 +189,42 @@ def _program() -> str:
     return found
 
 
-def _run_once(words: list[str], variables: dict[str, str], count_calls: bool) -> dict[str, Any]:
+def _limit(arguments: argparse.Namespace, variables: dict[str, str]) -> str:
+    """The limit that there is, and where it comes from; empty where there is none."""
+    value = procfs.printable(variables.get(_LIMIT, ""))
+    return value and f"{_LIMIT if arguments.limit is None else '--limit'}={value}"
+
+
+def _check_room(reserve: int, arguments: argparse.Namespace, variables: dict[str, str]) -> None:
+    """What cannot be reserved is told before it is tried, for it is touched, page by page."""
+    limit = _count(variables.get(_LIMIT, ""))
+    if 0 < limit <= reserve:
+        fitting = limit // 2 >> 20
+        raise UsageError(
+            f"rt: {_limit(arguments, variables)}: no room for the {show.size(reserve)} of --reserve and a fifth "
+            f"beside them; raise it to {(reserve * 3 // 2 >> 20) + 1}M"
+            + (f", or lower --reserve to {fitting}M" if fitting else "")
+        )
+    memory = procfs.keyed(os.getpid(), "../meminfo")
+    left = memory.get("MemAvailable", reserve) + memory.get("SwapFree", 0)
+    if left < reserve:
+        raise ToolError(
+            f"rt: --reserve of {show.size(reserve)} is more than the {show.size(left)} that the machine has left; "
+            "lower it"
+        )
+
+
+def _remedy(reserve: int, arguments: argparse.Namespace, variables: dict[str, str]) -> str:
+    """What to change where the program fails, which is for want of memory."""
+    limit = _limit(arguments, variables)
+    raised = f", or raise {limit}" if limit else ""
+    locked = ", or raise 'ulimit -l', or leave --lock out" if arguments.lock else ""
+    return f"lower --reserve, now {show.size(reserve)}{raised}{locked}"
+
+
+def _run_once(
+    words: list[str], variables: dict[str, str], count_calls: bool, remedy: str
+) -> dict[str, Any]:
     """Its figures, and system_calls; None where they were not counted."""
     calls = None
     with tempfile.TemporaryFile("w+", encoding="utf-8") as file:
@@ -200,7 +245,8 @@ def _run_once(words: list[str], variables: dict[str, str], count_calls: bool) ->
     if status == -signal.SIGINT:
         raise _Stop(130)
     if status or not all(name in found for name in _FIGURES):
-        raise ToolError(f"{' '.join(words)}: it failed, with status {status}")
+        how = f"was killed by signal {-status}" if status < 0 else f"failed, with status {status}"
+        raise ToolError(f"rt: {words[0]} {how}; where it lacked memory, {remedy}")
     return {name: int(found[name]) for name in _FIGURES} | {"system_calls": calls}
 
 
@@ -208,6 +254,8 @@ def _own_program(arguments: argparse.Namespace) -> int:
     recipe = ("locked" if arguments.lock else "plain") + ("-thread" if arguments.thread else "")
     reserve = arguments.reserve or _RESERVE
     program, variables = _program(), run.environment(arguments)
+    _check_room(reserve, arguments, variables)
+    remedy = _remedy(reserve, arguments, variables)
     runs: list[dict[str, Any]] = []
     problems = []
     mixes, seeds = dict.fromkeys(arguments.mix or MIXES), dict.fromkeys(arguments.seed or _SEEDS)
@@ -216,7 +264,7 @@ def _own_program(arguments: argparse.Namespace) -> int:
         for number, (mix, seed) in enumerate(plan, 1):
             progress.show(f"run {number} of {len(plan)}: {mix}, seed {seed}")
             words = [program, recipe, mix, str(seed), str(reserve)]
-            found = _run_once(words, variables, not arguments.no_calls)
+            found = _run_once(words, variables, not arguments.no_calls, remedy)
             runs.append({"mix": mix, "seed": seed} | found)
             wrong = _wrong(found["faults"], found["system_calls"])
             if arguments.worst is not None and found["worst_ns"] > arguments.worst * 1000:

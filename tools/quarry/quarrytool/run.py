@@ -6,12 +6,13 @@ import resource
 import signal
 import sys
 import time
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from . import heap, settings, show, start
+from . import elf, heap, procfs, settings, show, start
 from .errors import ToolError, UsageError, only_told
 from .tracer import Outcome, Tracer
 
@@ -40,6 +41,10 @@ OPTIONS = (
     ("--guard", "QUARRY_GUARD", "BYTES", "blocks of so many end at an inaccessible page"),
     ("--foreign", "QUARRY_FOREIGN", "WHAT", "pointers of other allocators: abort, leak or libc"),
 )
+_SUFFIXES = "; it may end with K, M, G or T"
+_OR_NOTHING = "; or nothing, with '--' before the command"
+_PUBLIC = "quarry_public"  # every build of Quarry has it
+_ELF, _SHARED = b"\x7fELF", b"\3\0"  # how a file begins; its type, 16 bytes from there
 
 
 def find(given: str | None, name: str, folder: str) -> str | None:
@@ -52,8 +57,8 @@ def find(given: str | None, name: str, folder: str) -> str | None:
     return None
 
 
-def find_library(given: str | None = None) -> str:
-    """The library to preload: the one given, of the environment, installed, or built."""
+def find_library(given: str | None = None, others: bool = False) -> str:
+    """The library to preload: the one given, of the environment, installed, or built; Quarry, or others, too."""
     given = given or os.environ.get("QUARRY_LIBRARY")
     found = find(given, "libquarry.so", "release")
     if not found:
@@ -61,7 +66,18 @@ def find_library(given: str | None = None) -> str:
             f"{given or 'libquarry.so'}: there is no such library; build it by 'make', "
             "or name it by --library"
         )
+    _check_library(given or found, found, others)
     return preloadable(found)
+
+
+def _check_library(name: str, path: str, others: bool) -> None:
+    """A ToolError for a file that ld.so would tell of in each process and ignore, or that is no Quarry."""
+    with open(path, "rb") as file:
+        header = file.read(18)
+    if header[:4] != _ELF or header[16:] != _SHARED:
+        raise ToolError(f"{name}: this is no shared library; name a build of Quarry by --library")
+    if not others and not elf.guess(os.getpid(), _PUBLIC, [procfs.Area(0, 0, "r-xp", 0, "", 0, path)]):
+        raise ToolError(f"{name}: this is no build of Quarry, which has {_PUBLIC}; name one by --library")
 
 
 def preloadable(path: str) -> str:
@@ -74,23 +90,33 @@ def preloadable(path: str) -> str:
 def add_options(parser: argparse.ArgumentParser) -> None:
     """The allocator's options as flags."""
     group = parser.add_argument_group("options of the allocator (docs/OPTIONS.md)")
-    for flag, _, metavar, about in OPTIONS:
-        group.add_argument(flag, metavar=metavar, help=about)
+    verb = parser.prog.rpartition(" ")[2]
+    for flag, name, metavar, about in OPTIONS:
+        more = _SUFFIXES if metavar.startswith("BYTES") else ""
+        group.add_argument(flag, type=_value(verb, flag, name, more), metavar=metavar, help=about)
     group.add_argument(
         "--control",
         metavar="0|1",
         nargs="?",
         const="1",
-        type=_switch,
+        type=_value(verb, "--control", "QUARRY_CONTROL", _OR_NOTHING),
         help="let 'quarry trim', 'limit', 'stats' and 'set' act on the command",
     )
     group.add_argument("--library", metavar="FILE", help="preload this build of Quarry")
 
 
-def _switch(text: str) -> str:
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError("takes 0, 1 or nothing; put '--' before the command")
-    return text
+def _value(verb: str, flag: str, name: str, more: str) -> Callable[[str], str]:
+    """For argparse: a value that the library takes for its option; it would ignore others in silence."""
+
+    def read(text: str) -> str:
+        option = settings.options()[name]
+        if not settings.accepts(option, text):
+            raise UsageError(
+                f"{verb}: {flag}: '{procfs.printable(text)}' is not one of: {option.range}{more}"
+            )
+        return text
+
+    return read
 
 
 def given(arguments: argparse.Namespace) -> list[str]:
@@ -101,11 +127,11 @@ def given(arguments: argparse.Namespace) -> list[str]:
     ]
 
 
-def environment(arguments: argparse.Namespace) -> dict[str, str]:
+def environment(arguments: argparse.Namespace, others: bool = False) -> dict[str, str]:
     """The environment under which a command uses Quarry with the options given."""
     result = dict(os.environ)
     result["LD_PRELOAD"] = " ".join(
-        filter(None, (find_library(arguments.library), result.get("LD_PRELOAD")))
+        filter(None, (find_library(arguments.library, others), result.get("LD_PRELOAD")))
     )
     given_before = filter(None, result.pop("GLIBC_TUNABLES", "").split(":"))
     tunables = [entry for entry in given_before if not _replaced(entry, arguments)]
@@ -168,7 +194,12 @@ def command_of(arguments: argparse.Namespace) -> list[str]:
 
 def main(arguments: argparse.Namespace) -> int:
     """The verb; does not return where the command was killed by a signal."""
-    command, variables = command_of(arguments), environment(arguments)
+    command = command_of(arguments)
+    if arguments.quiet and (arguments.json or arguments.output is not None):
+        raise UsageError(
+            "run: --quiet leaves out the summary that --json and --output are about; leave out the one or the other"
+        )
+    variables = environment(arguments)
     if arguments.quiet:
         start.become(command, variables)
     output = show.open_output(arguments.output, keep=True) if arguments.output else None

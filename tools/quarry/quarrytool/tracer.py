@@ -42,6 +42,8 @@ _NO_SECCOMP = (
 # Last lines of a seccomp program: let the call pass, or report it to the tracer.
 PASS, REPORT = (0x06, 0, 0, 0x7FFF0000), (0x06, 0, 0, 0x7FF00000)
 
+_PAGE = os.sysconf("SC_PAGE_SIZE")
+
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.ptrace.restype = ctypes.c_long
 _libc.ptrace.argtypes = (ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c_void_p)
@@ -100,6 +102,11 @@ def _install(code: bytes) -> bool:
         return True
     _libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
     return _libc.prctl(*arguments) == 0
+
+
+def _whole_pages(count: int) -> int:
+    """The bytes that a call means by so many, as the kernel rounds them."""
+    return -(-count // _PAGE) * _PAGE
 
 
 def _ptrace(request: int, pid: int, address: int = 0, data: int = 0) -> int:
@@ -260,10 +267,11 @@ class Tracer:
             return
         self.outcome.calls[name] += 1
         if name == "munmap":
-            self.outcome.unmapped += second
+            self.outcome.unmapped += _whole_pages(second)
         elif name == "madvise" and third in (_DONTNEED, _FREE):
-            self.outcome.advised += second
+            self.outcome.advised += _whole_pages(second)
         elif name == "brk" and first:
             process = self.process(pid)
-            self.outcome.lowered += max(self.breaks.get(process, first) - first, 0)
-            self.breaks[process] = first
+            end = _whole_pages(first)
+            self.outcome.lowered += max(self.breaks.get(process, end) - end, 0)
+            self.breaks[process] = end
