@@ -15,6 +15,7 @@ import make_tutorial
 
 TOOL = os.path.join(tap.ROOT, "tools", "quarry", "quarry")
 CHAPTERS, PICTURES_MOST, PICTURE_BYTES, LINES_MOST = 9, 4, 60000, 550
+EXACT = "quarry run -q -- build/tutorial/classes"  # prints the same everywhere
 CALL = re.compile(r"\b(?:tools/quarry/)?quarry ([a-z]+)((?: [^`|<>\n]*)?)")
 
 
@@ -63,6 +64,13 @@ def stale_parts(page, template):
     return wrong
 
 
+def printed(page, command):
+    """What a page shows that a command printed, and the figures that its prose takes from it."""
+    found = re.search(rf"^\$ \S*{re.escape(command)}\n(.*?)^```$(.*?)^## ", page,
+                      re.MULTILINE | re.DOTALL)
+    return [found[1], re.findall(r"[\d.]+\s+%", found[2])] if found else None
+
+
 def check_page(page, template, known):
     tap.check("no place is left unfilled", "{{" not in page and "}}" not in page)
     tap.equal("the page has the prose of the template", stale_parts(page, template), [])
@@ -86,13 +94,15 @@ def check_page(page, template, known):
         os.path.getsize(os.path.join(tap.ROOT, "docs", name)) < PICTURE_BYTES for name in pictures))
 
 
-def check_commands(template, folder):
+def check_commands(template, folder, shown):
     """Each place of the template is filled, with the library under test."""
     os.environ["QUARRY_LIBRARY"] = tap.LIBRARY
     make_tutorial.build()
     page = make_tutorial.make(template, folder, lambda place, wrong: tap.check(
         place.replace("#", "number"), wrong is None, wrong))
     tap.check("nothing is left to fill", "{{" not in page)
+    tap.check("the page shows what is printed now", printed(page, EXACT))
+    tap.equal("classes are as the page shows them", printed(shown, EXACT), printed(page, EXACT))
     tap.check("the page tells nothing of this machine", not any(
         secret in page for secret in (tap.ROOT, folder, f" {os.uname().nodename} ")))
 
@@ -120,7 +130,7 @@ def main():
     check_page(page, template, known)
     check_checks(page, known)
     with tempfile.TemporaryDirectory() as folder:
-        check_commands(template, folder)
+        check_commands(template, folder, page)
     tap.done()
 
 
