@@ -344,8 +344,8 @@ void *cache_take(unsigned class_index) {
     return object;
 }
 
-/* Many at once where they have been used a moment ago; else one, for nobody may ever touch the others.  Of those that lie
- * at a page's multiple only by chance none are fetched for who wants more. */
+/* Many at once where they have been used a moment ago; else one, for nobody may ever touch the others.  One also for who
+ * wants more than a page's alignment, which those have only by chance. */
 void *cache_take_run(unsigned class_index, size_t pages, size_t align, bool *zero) {
     struct cache *cache = own_cache();
     void *used = NULL;

@@ -43,8 +43,7 @@ void page_set_top_pad(size_t bytes) {
 }
 
 /* What is asked for beyond the need: fewer calls for a large heap, little address space for a
- * small one. */
-/* A pad that was meant to be negative is none. */
+ * small one.  A pad that was meant to be negative is none. */
 static size_t growth_pad(void) {
     if (S.top_pad_set)
         return S.top_pad_bytes <= PTRDIFF_MAX ? S.top_pad_bytes : 0;

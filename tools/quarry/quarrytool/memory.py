@@ -49,7 +49,7 @@ def _refusal(pid: int, address: int, error: int) -> ToolError:
         return ToolError(f"process {pid}: there is none; it may have ended")
     if error == errno.EPERM:
         return Refused(
-            f"process {pid}: its memory may not be read; be its owner, or root" + procfs.yama_hint()
+            f"process {pid}: its memory may not be read; {procfs.who_may('CAP_SYS_PTRACE')}{procfs.yama_hint()}"
         )
     return Unreadable(
         f"process {pid}: {address:#x} cannot be read: {os.strerror(error)}; it may have changed "
