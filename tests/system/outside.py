@@ -167,16 +167,18 @@ class Heap:
 
     def cached(self, index):
         """Objects of a class in all caches; each may be one off while its thread runs."""
-        total = 0
-        for cache in self.caches():
+        return sum(self._depth(cache, index) for cache in self.caches())
+
+    def _depth(self, cache, index):
+        """Of one bin. Where its stack is exchanged between two reads they do not fit: read again."""
+        state = self.field["offset.cache.state"] + index * self.field["stride.bin_state"]
+        while True:
             top = self.number(cache + self.field["offset.cache.top"] + 8 * index)
             end = self.number(cache + self.field["offset.cache.end"] + 8 * index)
-            state = (cache + self.field["offset.cache.state"] +
-                     index * self.field["stride.bin_state"])
-            depth = (self.member(state, "bin_state.capacity", "H") - (end - top) // 8 -
-                     self.member(state, "bin_state.drained", "H"))
-            total += max(depth, 0)
-        return total
+            most = (self.member(cache + state, "bin_state.capacity", "H") -
+                    self.member(cache + state, "bin_state.drained", "H"))
+            if 0 <= (end - top) // 8 <= most:
+                return most - (end - top) // 8
 
     def cached_objects(self, index):
         """The addresses of these objects; for a process that stands still."""
