@@ -6,6 +6,7 @@
 
 #help: Variables, given as `make NAME=value`:
 #help:   CC CFLAGS CPPFLAGS LDFLAGS   compiler and flags of the release build ("-O2 -g")
+#help:   CROSS_COMPILE=PREFIX-        compiler and binutils for another machine, as aarch64-linux-gnu-
 #help:   WERROR=-Werror               warnings are errors (always so in the check targets)
 #help:   ONLY=PATTERN                 run only the tests whose label matches, as in ONLY='unit/*'
 #help:   JOBS=N                       how many commands and tests at once (all processors, 2 tests)
@@ -19,9 +20,16 @@ LIBDIR ?= $(PREFIX)/lib
 INCLUDEDIR ?= $(PREFIX)/include
 MANDIR ?= $(PREFIX)/share/man
 COMPLETIONDIR ?= $(PREFIX)/share/bash-completion/completions
+CROSS_COMPILE ?=
+ifneq ($(CROSS_COMPILE),)
+CC = $(CROSS_COMPILE)gcc
+CXX = $(CROSS_COMPILE)g++
+AR = $(CROSS_COMPILE)ar
+LD = $(CROSS_COMPILE)ld
+endif
 CFLAGS ?= -O2 -g
 CLANG ?= clang
-OBJCOPY ?= objcopy
+OBJCOPY ?= $(CROSS_COMPILE)objcopy
 WERROR ?=
 JOBS ?= $(shell nproc)
 

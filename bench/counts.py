@@ -6,11 +6,13 @@ Instructions per operation inside the allocator's own library under callgrind (f
 bench/exact/loops.c), page faults and memory system calls of fixed phases (bench/exact/phases.c).
 The loops bring a clock of their own: the same library gives the same counts every time, and a
 regression shows even where times are noisy.
-The accepted counts stand in bench/counts.json; instructions are kept per version of the compiler.
+The accepted counts stand in bench/counts.json; instructions are kept for each version of
+the compiler and machine.
 """
 import argparse
 import json
 import os
+import platform
 import re
 import subprocess
 import sys
@@ -150,7 +152,7 @@ def system_calls(library: str | None) -> Counts:
 
 
 def compiler() -> str | None:
-    """Return the version of the compiler that built the library; None if with other flags."""
+    """Return the compiler that built the library, its version and the machine; None if with other flags."""
     words = (LIBRARY.parent / "flags").read_text()
     built = words.split()[0]
     version = subprocess.run(
@@ -159,7 +161,8 @@ def compiler() -> str | None:
     number = re.search(r"\) (\d+\.\d+)|version (\d+\.\d+)", version)
     if not number or f" {FLAGS} " not in words:
         return None
-    return f"{'clang' if 'clang' in version else 'gcc'} {number[1] or number[2]}"
+    name = "clang" if "clang" in version else "gcc"
+    return f"{name} {number[1] or number[2]} {platform.machine()}"
 
 
 @dataclass(frozen=True)

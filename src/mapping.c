@@ -230,7 +230,7 @@ void *mapping_resize(void *block, size_t bytes) {
     size_t old = forget((uintptr_t)block, true);
     if (!old)
         return NULL;
-    void *moved = os_remap(block, old, bytes, true);
+    void *moved = os_remap(block, old, bytes, bytes > old); /* qemu moves what may move */
     remember((uintptr_t)(moved ? moved : block), moved ? bytes : old, true);
     return moved;
 }

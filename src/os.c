@@ -50,11 +50,25 @@
 #define MADV_POPULATE_WRITE 23
 #endif
 
+enum { NO_ADVICE = -1 }; /* of madvise; no kernel knows it */
+
 static long call(long number, long a, long b, long c, long d, long e, long f) {
     int saved = errno;
     long result = syscall(number, a, b, c, d, e, f);
     errno = saved;
     return result;
+}
+
+/* Emulators (qemu's) say yes to advice that they do not know.  Such a yes counts for nothing; but whether
+ * pages are purged can be seen. */
+static bool any_advice_is_taken, purges_nothing;
+
+static bool madvise_says_yes(const void *address, size_t bytes, int advice) {
+    return call(SYS_madvise, (long)address, (long)bytes, advice, 0, 0, 0) == 0;
+}
+
+static bool advise(const void *address, size_t bytes, int advice) {
+    return madvise_says_yes(address, bytes, advice) && !any_advice_is_taken;
 }
 
 size_t os_page_bytes(void) {
@@ -80,7 +94,7 @@ void os_set_huge(bool wanted) {
 static void advise_huge(uintptr_t start, size_t bytes) {
     uintptr_t first = round_up(start, os_page_bytes());
     if (LOAD_RELAXED(huge_wanted) && first < start + bytes)
-        call(SYS_madvise, (long)first, (long)(start + bytes - first), MADV_HUGEPAGE, 0, 0, 0);
+        (void)advise((void *)first, start + bytes - first, MADV_HUGEPAGE);
 }
 
 static void *move_break(intptr_t bytes) {
@@ -183,7 +197,7 @@ bool os_set_writable(const void *address, size_t bytes, bool writable) {
 }
 
 bool os_purge(void *address, size_t bytes) {
-    return call(SYS_madvise, (long)address, (long)bytes, MADV_DONTNEED, 0, 0, 0) == 0;
+    return madvise_says_yes(address, bytes, MADV_DONTNEED) && !purges_nothing;
 }
 
 bool os_resident(void *address, size_t bytes, uint8_t *pages) {
@@ -193,11 +207,11 @@ bool os_resident(void *address, size_t bytes, uint8_t *pages) {
 /* The kernel makes a huge page of a stretch of which at least one page is there. */
 bool os_make_huge(void *address, size_t bytes) {
     *(volatile char *)address = 0;
-    return call(SYS_madvise, (long)address, (long)bytes, MADV_COLLAPSE, 0, 0, 0) == 0;
+    return advise(address, bytes, MADV_COLLAPSE);
 }
 
 bool os_populate(void *address, size_t bytes) {
-    return call(SYS_madvise, (long)address, (long)bytes, MADV_POPULATE_WRITE, 0, 0, 0) == 0;
+    return advise(address, bytes, MADV_POPULATE_WRITE);
 }
 
 /* The head of the file that this is linked into, by the linker. */
@@ -213,18 +227,26 @@ void os_make_code_resident(void) {
         uintptr_t start = base + (segment->p_vaddr - first->p_vaddr);
         uintptr_t end = round_up(start + segment->p_filesz, step);
         start = round_down(start, step);
-        if (!(segment->p_flags & PF_W) &&
-            call(SYS_madvise, (long)start, (long)(end - start), MADV_POPULATE_READ, 0, 0, 0) != 0)
+        if (!(segment->p_flags & PF_W) && !advise((void *)start, end - start, MADV_POPULATE_READ))
             for (uintptr_t at = start; at < end; at += step) /* before 5.14 */
                 (void)*(const volatile char *)at;
     }
+}
+
+static void look_for_emulator(volatile uint32_t *page) {
+    any_advice_is_taken = madvise_says_yes((void *)page, os_page_bytes(), NO_ADVICE);
+    if (!any_advice_is_taken)
+        return;
+    *page = 1;
+    purges_nothing = !os_purge((void *)page, os_page_bytes()) || *page != 0;
 }
 
 uint32_t *os_fork_page(void) {
     uint32_t *page = os_map(os_page_bytes());
     if (!page)
         return NULL;
-    if (call(SYS_madvise, (long)page, (long)os_page_bytes(), MADV_WIPEONFORK, 0, 0, 0) != 0) {
+    look_for_emulator(page);
+    if (!advise(page, os_page_bytes(), MADV_WIPEONFORK)) {
         os_unmap(page, os_page_bytes());
         return NULL;
     }

@@ -63,9 +63,17 @@ void play_prepare(const struct playing *playing) {
 
 /* ---- Waiting --------------------------------------------------------------------------------- */
 
+static void spin_pause(void) {
+#ifdef __x86_64__
+    __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    __asm__ volatile("yield");
+#endif
+}
+
 static void pause_a_little(unsigned tries) {
     if (tries < SPINS) {
-        __builtin_ia32_pause();
+        spin_pause();
     } else if (tries < SPINS + YIELDS) {
         sched_yield();
     } else {

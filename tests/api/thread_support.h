@@ -12,14 +12,18 @@
 
 #include "api_under_test.h"
 
-/* Sanitizers need more stack than the programs themselves. */
-#define STACK_BYTES (UNDER_SANITIZER ? 256 * KIB : 32 * KIB)
+/* Sanitizers need more stack than the programs themselves, and some machines more than these need. */
+static inline size_t stack_bytes(void) {
+    size_t wanted = UNDER_SANITIZER ? 256 * KIB : 32 * KIB,
+           least = (size_t)sysconf(_SC_THREAD_STACK_MIN);
+    return wanted < least ? least : wanted;
+}
 
 static inline pthread_t start(void *(*body)(void *), void *argument) {
     pthread_attr_t attributes;
     pthread_t thread;
     must(pthread_attr_init(&attributes) == 0);
-    must(pthread_attr_setstacksize(&attributes, STACK_BYTES) == 0);
+    must(pthread_attr_setstacksize(&attributes, stack_bytes()) == 0);
     int error = pthread_create(&thread, &attributes, body, argument);
     if (error != 0)
         errno = error;

@@ -63,6 +63,11 @@ with tempfile.TemporaryDirectory() as work:
     tap.equal("a build in another place gives the same bytes", filecmp.cmpfiles(
         tree + "/build/release", twin + "/build/release", products, shallow=False)[0], products)
     tap.equal("a second one compiles nothing", compiled(build(FAST).stdout), [])
+    crossed = build("-n", "V=1", "CROSS_COMPILE=other-").stdout
+    tap.equal("for another machine each tool is that machine's",
+              set(re.findall(r"^(?!other-)(\S*(?:gcc|cc|ld|ar|objcopy)) ", crossed, re.MULTILINE)), set())
+    tap.equal("and all are used", {tool for tool in ("gcc", "ld", "ar", "objcopy")
+                                   if not re.search(rf"^other-{tool} |&& other-{tool} ", crossed, re.MULTILINE)}, set())
 
     edit("include/quarry.h", "\n/* changed */\n")
     affected = compiled(build(FAST).stdout)
