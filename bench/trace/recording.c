@@ -271,9 +271,9 @@ int record_command(const struct recording *recording) {
         }
         tool_fail("cannot make the directory %s: %s", directory, strerror(errno));
     }
-    unlink(file);
     int status = run_command(recording, directory, &pid);
     if (pid != 0) {
+        unlink(file); /* it would pass for what the command did, if that cannot be recorded */
         convert_all(recording, directory, (unsigned)pid);
     }
     rmdir(directory);

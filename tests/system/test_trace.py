@@ -146,7 +146,12 @@ def test_no_start(folder):
             ("a static program that ends with 127", ("--", static), 127,
              "called no allocator that could be recorded"),
             ("a shell that does", ("--", "sh", "-c", "exit 127"), 127, "calls in")):
+        with open(path, "w", encoding="utf-8") as earlier:
+            earlier.write("what was recorded before")
         result = tap.run(RECORD, "-o", path, *words)
+        ran = "/nonexistent" not in " ".join(words) and folder not in words
+        tap.equal(f"{name}: an earlier file is there only if the command did not run",
+                  os.path.exists(path) and os.path.getsize(path) == 24, not ran)
         tap.check(f"{name}: one line says so", result.returncode == status and expected in result.stderr
                   and result.stderr.count("\n") == 1, f"exit status {result.returncode}\n{result.stderr}")
         tap.check(f"{name}: nothing else is left behind", set(os.listdir(folder)) <= {"made.trace", "static"},
