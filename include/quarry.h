@@ -254,7 +254,7 @@ QUARRY_API int quarry_write_stats(FILE *stream, enum quarry_format format);
  * is constant; what it points to is live and is read without stopping the process.  Names are added
  * freely; one that is removed or changes its meaning raises the version. */
 #define QUARRY_PUBLIC_MAGIC "QUARRY1"
-#define QUARRY_PUBLIC_VERSION 4
+#define QUARRY_PUBLIC_VERSION 5
 #define QUARRY_PUBLIC_NAME_BYTES 32
 
 struct quarry_public_field {

@@ -33,23 +33,21 @@ enum { GATHER_TRIES = 8 };
 
 /* ---- by region ----------------------------------------------------------------------------------- */
 
-/* A byte for each region, eight in a word, so that a search passes over eight regions at once. */
-static union {
-    uint64_t word;
-    uint8_t list[8];
-} longest_lists[REGION_MAX / 8][2];
-
 _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "list[0] is the lowest byte of word");
 _Static_assert(FIT_BINS < 128, "no sum of two bytes carries into the next one");
+
+static ALWAYS_INLINE union region_notes *notes_of(uint32_t rank, enum fit_kind kind) {
+    return &pagemap_chunks[rank / CHUNK_REGIONS]->longest[rank % CHUNK_REGIONS / 8][kind];
+}
 
 /* Bytes of a word that are large enough have their highest bit set once a number is added to all. */
 static ALWAYS_INLINE uint32_t next_region(uint32_t rank, enum fit_kind kind, unsigned list) {
     uint64_t passed = bit_mask(rank % 8 * 8);
-    for (uint32_t i = rank / 8; i * 8 < pagemap_region_count; i++, passed = 0) {
-        uint64_t sums = longest_lists[i][kind].word + EACH_BYTE(128 - list);
+    for (rank = rank / 8 * 8; rank < pagemap_region_count; rank += 8, passed = 0) {
+        uint64_t sums = notes_of(rank, kind)->word + EACH_BYTE(128 - list);
         uint64_t enough = sums & EACH_BYTE(128) & ~passed;
         if (enough)
-            return i * 8 + bit_lowest(enough) / 8;
+            return rank + bit_lowest(enough) / 8;
     }
     return pagemap_region_count;
 }
@@ -59,12 +57,11 @@ uint32_t extent_next_region(uint32_t rank, enum fit_kind kind, unsigned list) {
 }
 
 unsigned extent_longest(uint32_t rank, enum fit_kind kind) {
-    return longest_lists[rank / 8][kind].list[rank % 8];
+    return notes_of(rank, kind)->list[rank % 8];
 }
 
 static inline void note_longest(const struct region *region, enum fit_kind kind) {
-    longest_lists[region->rank / 8][kind].list[region->rank % 8] =
-        (uint8_t)fit_longest(&region->fit, kind);
+    notes_of(region->rank, kind)->list[region->rank % 8] = (uint8_t)fit_longest(&region->fit, kind);
 }
 
 void extent_forget(const struct region *region) {
@@ -109,9 +106,9 @@ bool extent_clean(struct extent *extent) {
     struct fit_walk walk = {0, 0};
     struct fit_extent found;
     if (rank == pagemap_region_count ||
-        !fit_next(&pagemap_regions[rank]->fit, FIT_CLEAN, &walk, &found))
+        !fit_next(&pagemap_ranked(rank)->fit, FIT_CLEAN, &walk, &found))
         return false;
-    *extent = to_extent(pagemap_regions[rank], found);
+    *extent = to_extent(pagemap_ranked(rank), found);
     return true;
 }
 
@@ -227,7 +224,7 @@ static bool find(size_t bytes, size_t align, enum fit_kind kind, struct extent *
     unsigned least = list_for(bytes);
     uint32_t rank = 0;
     while ((rank = next_region(rank, kind, least)) < pagemap_region_count)
-        if (find_in(pagemap_regions[rank++], bytes, align, kind, place))
+        if (find_in(pagemap_ranked(rank++), bytes, align, kind, place))
             return true;
     return false;
 }
@@ -243,7 +240,7 @@ static bool gather(size_t bytes, size_t align, enum fit_kind kind, bool same_kin
         bool alone = one_region && !same_kind && !extent_longest(rank, other);
         if (alone && extent_longest(rank, kind) < least)
             continue;
-        const struct region *region = pagemap_regions[rank];
+        const struct region *region = pagemap_ranked(rank);
         struct fit_walk walk = {0, 0};
         struct fit_extent found;
         while (fit_next(&region->fit, kind, &walk, &found)) {
@@ -316,7 +313,7 @@ static SELDOM bool find_aligned(size_t bytes, size_t align, struct extent *place
     size_t pages = run_may_cross(bytes) ? 1 : bytes >> PAGE_SHIFT;
     for (uint32_t i = 0; i < pagemap_region_count; i++) {
         uint32_t rank = (last + i) % pagemap_region_count;
-        const struct region *region = pagemap_regions[rank];
+        const struct region *region = pagemap_ranked(rank);
         if (region->dirty.pages + region->clean.pages < pages ||
             !find_aligned_in(region, bytes, align, place))
             continue;

@@ -50,7 +50,7 @@ void page_make_resident(void) {
     lock_take(&S.lock);
     hot_merge_all();
     for (uint32_t rank = 0; rank < pagemap_region_count; rank++) {
-        struct region *region = pagemap_regions[rank];
+        struct region *region = pagemap_ranked(rank);
         struct fit_walk walk = {0};
         struct fit_extent extent;
         while (fit_next(&region->fit, FIT_DIRTY, &walk, &extent))

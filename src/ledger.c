@@ -142,7 +142,7 @@ static void read_mappings(struct ledger *ledger, struct window_seen *seen) {
 static void read_tables(struct ledger *ledger, struct window_seen *seen) {
     uint32_t count = LOAD_ACQUIRE(pagemap_region_count);
     for (uint32_t rank = 0; rank < count; rank++) {
-        uintptr_t start = (uintptr_t)pagemap_regions[rank];
+        uintptr_t start = (uintptr_t)pagemap_ranked(rank);
         ledger->metadata += resident_bytes(seen, start, start + sizeof(struct region));
     }
     uintptr_t map = (uintptr_t)pagemap_window.class_map;
@@ -157,7 +157,7 @@ void ledger_read(struct ledger *ledger) {
     *ledger = (struct ledger){0};
     uint32_t count = LOAD_ACQUIRE(pagemap_region_count);
     for (uint32_t rank = 0; rank < count; rank++)
-        read_region(ledger, &seen, pagemap_regions[rank]);
+        read_region(ledger, &seen, pagemap_ranked(rank));
     read_mappings(ledger, &seen);
     read_tables(ledger, &seen);
 }

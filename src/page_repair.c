@@ -16,8 +16,8 @@ void page_count(struct page_counts *counts) {
     lock_take(&S.lock);
     size_t blocks = 0;
     for (uint32_t rank = 0; rank < pagemap_region_count; rank++)
-        blocks += buddy_blocks(&pagemap_regions[rank]->dirty) +
-                  buddy_blocks(&pagemap_regions[rank]->clean);
+        blocks +=
+            buddy_blocks(&pagemap_ranked(rank)->dirty) + buddy_blocks(&pagemap_ranked(rank)->clean);
     struct extent top = zone_top();
     *counts = (struct page_counts){
         .zone_bytes = S.zone_pages << PAGE_SHIFT,
@@ -86,8 +86,8 @@ void page_repair(void) {
     S.dirty_pages = S.clean_pages = S.zone_pages = 0;
     hot_repair();
     for (uint32_t rank = 0; rank < pagemap_region_count; rank++) {
-        S.zone_pages += rebuild_region(pagemap_regions[rank]);
-        pagemap_repair_slots(pagemap_regions[rank]);
+        S.zone_pages += rebuild_region(pagemap_ranked(rank));
+        pagemap_repair_slots(pagemap_ranked(rank));
     }
     purge_begin_peaks(); /* all that is free counts as dirty now */
     lock_repair(&S.lock);
@@ -135,7 +135,7 @@ const char *page_verify(void) {
     size_t dirty = 0, clean = 0;
     lock_take(&S.lock);
     for (uint32_t rank = 0; rank < pagemap_region_count && !*broken; rank++) {
-        struct region *region = pagemap_regions[rank];
+        struct region *region = pagemap_ranked(rank);
         dirty += region->dirty.pages;
         clean += region->clean.pages;
         broken = buddy_verify(&region->dirty);

@@ -48,7 +48,8 @@ enum {
 #define CLASS_MAP_MAX ((size_t)1 << 28)
 
 struct window pagemap_window;
-struct region *pagemap_regions[REGION_MAX];
+static struct region_chunk first_chunk;
+struct region_chunk *pagemap_chunks[CHUNK_MAX];
 uint32_t pagemap_region_count;
 
 struct region **pagemap_root[ROOT_ENTRIES];
@@ -62,6 +63,7 @@ void pagemap_init(uintptr_t base) {
     class_map_grows = map != NULL;
     if (!map)
         map = os_map(CLASS_MAP_STEP);
+    pagemap_chunks[0] = &first_chunk;
     pagemap_window.base = base;
     pagemap_window.class_map = map;
     STORE_RELEASE(pagemap_window.limit, map ? CLASS_MAP_STEP : 0);
@@ -106,6 +108,16 @@ static void touch(void *table, size_t bytes) {
 _Static_assert(offsetof(struct region, fit.node) <= PAGE_BYTES,
                "storing a region's base makes its sets resident as well");
 
+/* The chunk of the next rank, made if need be; NULL where that fails. */
+static struct region_chunk *chunk_for_next(void) {
+    uint32_t index = pagemap_region_count / CHUNK_REGIONS;
+    if (index == CHUNK_MAX)
+        return NULL;
+    if (!pagemap_chunks[index])
+        STORE_RELEASE(pagemap_chunks[index], meta_take(sizeof(struct region_chunk)));
+    return pagemap_chunks[index];
+}
+
 static bool add_region(uintptr_t base) {
     struct region ***leaf = &pagemap_root[base >> (REGION_SHIFT + LEAF_BITS)];
     if (!*leaf) {
@@ -115,7 +127,8 @@ static bool add_region(uintptr_t base) {
         STORE_RELEASE(*leaf, fresh);
     }
     size_t bytes = round_up(sizeof(struct region), os_page_bytes());
-    if (pagemap_region_count == REGION_MAX)
+    struct region_chunk *chunk = chunk_for_next();
+    if (!chunk)
         return false;
     struct region *region = os_map(bytes);
     if (!region)
@@ -123,7 +136,7 @@ static bool add_region(uintptr_t base) {
     STORE_RELAXED(mapped_bytes, mapped_bytes + bytes);
     region->base = base;
     region->rank = pagemap_region_count;
-    pagemap_regions[region->rank] = region;
+    chunk->region[region->rank % CHUNK_REGIONS] = region;
     STORE_RELEASE(pagemap_region_count, region->rank + 1);
     STORE_RELEASE((*leaf)[(base >> REGION_SHIFT) & (LEAF_ENTRIES - 1)], region);
     return true;
@@ -163,7 +176,7 @@ void pagemap_make_resident(void) {
     STORE_RELEASE(descriptors_ready, true);
     uint32_t count = LOAD_ACQUIRE(pagemap_region_count);
     for (uint32_t rank = 0; rank < count; rank++)
-        ready_descriptors(pagemap_regions[rank], 0);
+        ready_descriptors(pagemap_ranked(rank), 0);
 }
 
 bool pagemap_cover(uintptr_t start, uintptr_t end) {
@@ -207,7 +220,7 @@ size_t pagemap_mapped_bytes(void) {
 void pagemap_repair_regions(void) {
     if (pagemap_region_count == 0)
         return;
-    struct region *last = pagemap_regions[pagemap_region_count - 1];
+    struct region *last = pagemap_ranked(pagemap_region_count - 1);
     struct region **leaf = pagemap_root[last->base >> (REGION_SHIFT + LEAF_BITS)];
     STORE_RELEASE(leaf[(last->base >> REGION_SHIFT) & (LEAF_ENTRIES - 1)], last);
 }

@@ -15,7 +15,6 @@
 enum {
     REGION_PAGES = BUDDY_PAGES,
     REGION_SHIFT = PAGE_SHIFT + BUDDY_MAX_ORDER, /* 32 MiB */
-    REGION_MAX = 16384,                          /* 512 GiB of heap */
 #ifdef __x86_64__
     ADDRESS_BITS = 47,
 #else
@@ -87,6 +86,21 @@ struct region {
     struct slab slab[REGION_PAGES];
 };
 
+/* The regions by rank, which is the order in which they came, in chunks: what a small heap needs of them is static,
+ * and a chunk never moves.  Beside each is what the page layer notes of it (extent.c). */
+enum {
+    CHUNK_REGIONS = 128, /* 4 GiB of heap */
+    CHUNK_MAX = 4096,    /* 16 TiB */
+};
+
+struct region_chunk {
+    struct region *region[CHUNK_REGIONS];
+    union region_notes { /* a byte for each region, so that a search passes over eight at once */
+        uint64_t word;
+        uint8_t list[8];
+    } longest[CHUNK_REGIONS / 8][2];
+};
+
 /* The window: the stretch of addresses for which the class map answers.  class_map[i] is the size
  * class of the slab that page i of the window belongs to, or that of the run which begins there and may be
  * cached; else 0. */
@@ -97,8 +111,13 @@ struct window {
 };
 
 extern struct window pagemap_window __attribute__((visibility("hidden")));
-extern struct region *pagemap_regions[REGION_MAX]; /* by rank; guarded by the page lock */
+extern struct region_chunk *pagemap_chunks[CHUNK_MAX]; /* guarded by the page lock */
 extern uint32_t pagemap_region_count;
+
+/* The region of a rank below the count. */
+static inline struct region *pagemap_ranked(uint32_t rank) {
+    return pagemap_chunks[rank / CHUNK_REGIONS]->region[rank % CHUNK_REGIONS];
+}
 
 /* Places the window; called once, before any other function. */
 void pagemap_init(uintptr_t base);

@@ -31,7 +31,7 @@
     { "count." name, (number) }
 
 static const struct quarry_public_field fields[] = {
-    ADDRESS("regions", pagemap_regions),
+    ADDRESS("region_chunks", pagemap_chunks),
     ADDRESS("region_count", pagemap_region_count),
     ADDRESS("window", pagemap_window),
     ADDRESS("page_state", page_state),
@@ -49,12 +49,14 @@ static const struct quarry_public_field fields[] = {
     COUNT("orders", BUDDY_ORDERS),
     COUNT("page_bytes", PAGE_BYTES),
     COUNT("region_pages", REGION_PAGES),
+    COUNT("chunk_regions", CHUNK_REGIONS),
     COUNT("slab_words", SLAB_WORDS),
     COUNT("head_shift", HEAD_SHIFT),
     COUNT("heap_caches", HEAP_CACHES),
     OFFSET(window, base),
     OFFSET(window, limit),
     OFFSET(window, class_map),
+    OFFSET(region_chunk, region),
     OFFSET(region, base),
     OFFSET(region, slots_used),
     OFFSET(region, dirty),

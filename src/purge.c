@@ -187,9 +187,9 @@ static bool pick_dirty(size_t limit_bytes, struct extent *extent) {
     unsigned best_order = 0;
     for (uint32_t rank = 0; (rank = extent_next_region(rank, FIT_DIRTY, 1)) < pagemap_region_count;
          rank++) {
-        uint32_t orders = buddy_orders(&pagemap_regions[rank]->dirty) >> min_order << min_order;
+        uint32_t orders = buddy_orders(&pagemap_ranked(rank)->dirty) >> min_order << min_order;
         if (orders && (!best || bit_highest(orders) >= best_order)) {
-            best = pagemap_regions[rank];
+            best = pagemap_ranked(rank);
             best_order = bit_highest(orders);
         }
     }
@@ -293,7 +293,7 @@ static void sweep(size_t target_pages) {
          rank++)
         for (unsigned page = 0; page < REGION_PAGES && S.dirty_pages > target_pages;) {
             size_t dirty_pages;
-            struct extent stretch = free_from(pagemap_regions[rank], page, &dirty_pages);
+            struct extent stretch = free_from(pagemap_ranked(rank), page, &dirty_pages);
             bool worth_it = dirty_pages >= SWEEP_LEAST_PAGES;
             if (worth_it && !(debt_is_bearable() && purge_extent(stretch)))
                 return;

@@ -56,7 +56,7 @@ static void rebuild_class(struct slab_class *class, unsigned class_index) {
     class->slabs = class->objects = class->free_objects = 0;
     class->holes_outstanding = 0; /* and no more is charged for them */
     for (uint32_t rank = 0; rank < pagemap_region_count; rank++) {
-        struct region *region = pagemap_regions[rank];
+        struct region *region = pagemap_ranked(rank);
         for (uint32_t slot = 0; slot < region->slots_used; slot++) {
             struct slab *slab = &region->slab[slot];
             if (slab->class_index != class_index || slab->shard != class->shard ||
@@ -130,9 +130,9 @@ static const char *verify_class(const struct slab_class *class, unsigned class_i
     if (listed == SIZE_MAX - 1)
         return "INV-SLAB-2";
     for (uint32_t rank = 0; rank < pagemap_region_count; rank++)
-        for (uint32_t slot = 0; slot < pagemap_regions[rank]->slots_used; slot++) {
-            const struct slab *slab = &pagemap_regions[rank]->slab[slot];
-            if (slab->class_index != class_index || !slot_is_slab(pagemap_regions[rank], slot))
+        for (uint32_t slot = 0; slot < pagemap_ranked(rank)->slots_used; slot++) {
+            const struct slab *slab = &pagemap_ranked(rank)->slab[slot];
+            if (slab->class_index != class_index || !slot_is_slab(pagemap_ranked(rank), slot))
                 continue;
             if (slab->shard >= slab_shard_count)
                 return "INV-SLAB-5";

@@ -135,7 +135,7 @@ static size_t trim_slabs(const struct slab_class *only, unsigned only_index) {
     if (os_page_bytes() != PAGE_BYTES)
         return 0; /* holes are tracked per granule; larger system pages would need all of theirs */
     for (uint32_t rank = 0; rank < LOAD_ACQUIRE(pagemap_region_count); rank++) {
-        struct region *region = pagemap_regions[rank];
+        struct region *region = pagemap_ranked(rank);
         if (only)
             purge_spend(LOAD_RELAXED(region->slots_used) * LOOK_NS);
         for (uint32_t slot = 0; slot < LOAD_RELAXED(region->slots_used); slot++) {
@@ -168,7 +168,7 @@ size_t slab_trim_class(const struct slab_class *class, unsigned class_index) {
 
 void slab_make_resident(void) {
     for (uint32_t rank = 0; rank < LOAD_ACQUIRE(pagemap_region_count); rank++) {
-        struct region *region = pagemap_regions[rank];
+        struct region *region = pagemap_ranked(rank);
         for (uint32_t slot = 0; slot < LOAD_RELAXED(region->slots_used); slot++) {
             struct slab *slab = &region->slab[slot];
             unsigned class_index = LOAD_ACQUIRE(slab->class_index);
@@ -248,7 +248,7 @@ void slab_trim_at_peak(size_t pages) {
     uint32_t regions = LOAD_ACQUIRE(pagemap_region_count);
     uint32_t rank = LOAD_RELAXED(next_rank) % regions, slot = LOAD_RELAXED(next_slot);
     for (uint32_t i = 0; i <= regions; i++) { /* where it began, twice */
-        if (!trim_region_at_peak(pagemap_regions[rank], &slot, &search))
+        if (!trim_region_at_peak(pagemap_ranked(rank), &slot, &search))
             break;
         rank = (rank + 1) % regions;
     }

@@ -11,7 +11,7 @@ import struct
 import subprocess
 
 MAGIC = b"QUARRY1\0"
-VERSION = 4
+VERSION = 5
 NAME_BYTES = 32
 ABSENT, FREE, RUN, CONT, SLAB = range(5)
 
@@ -79,9 +79,10 @@ class Heap:
     # ---- what there is ----
 
     def regions(self):
-        table = self.field["address.regions"]
+        chunks, each = self.field["address.region_chunks"], self.count("chunk_regions")
         for rank in range(self.number(self.field["address.region_count"], "I")):
-            address = self.number(table + 8 * rank)
+            chunk = self.number(chunks + 8 * (rank // each))
+            address = self.number(chunk + self.field["offset.region_chunk.region"] + 8 * (rank % each))
             pages = self.count("region_pages")
             heads = struct.unpack(f"<{pages}I", self.read(
                 address + self.field["offset.region.head"], 4 * pages))

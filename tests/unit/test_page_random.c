@@ -149,7 +149,7 @@ static void step(void) {
 /* No clean page is resident: it was never touched, or is gone. */
 static const char *clean_is_not_resident(void) {
     for (uint32_t rank = 0; rank < pagemap_region_count; rank++) {
-        const struct region *region = pagemap_regions[rank];
+        const struct region *region = pagemap_ranked(rank);
         for (unsigned order = 0; order < BUDDY_ORDERS; order++)
             for (int page = buddy_next(&region->clean, order, 0); page >= 0;
                  page = buddy_next(&region->clean, order, (unsigned)page + (1u << order)))

@@ -63,7 +63,7 @@ static void sets_are_rebuilt_from_heads(void) {
     struct page_counts before, after;
     page_count(&before);
     for (uint32_t rank = 0; rank < count; rank++)
-        memset(&pagemap_regions[rank]->dirty, 0xff, sizeof(struct buddy));
+        memset(&pagemap_ranked(rank)->dirty, 0xff, sizeof(struct buddy));
     page_state.dirty_pages = page_state.zone_pages = 12345;
     page_state.lock.word = 0x1000; /* nobody's */
     page_repair();

@@ -27,6 +27,31 @@ static bool in_break(uintptr_t address) {
     return shadow_at(address) == OWNER_BREAK;
 }
 
+/* Free pages are found in whichever region they are. */
+static void a_heap_of_hundreds_of_regions(void) {
+    enum { RUNS = 2 * CHUNK_REGIONS + 40 };
+    static const unsigned given[] = {RUNS - 2, CHUNK_REGIONS, 2 * CHUNK_REGIONS - 1, 3};
+    uintptr_t run[RUNS];
+    bool zero;
+    for (unsigned i = 0; i < RUNS; i++)
+        must((run[i] = page_run_take(REGION_PAGES, REGION_BYTES, &zero)) != 0);
+    must(pagemap_region_count >= RUNS);
+    for (unsigned i = 0; i < COUNT_OF(given); i++)
+        must(page_run_give(run[given[i]]));
+    size_t zone_pages = page_state.zone_pages;
+    uintptr_t found[COUNT_OF(given)] = {0};
+    for (unsigned i = 0; i < COUNT_OF(given); i++)
+        must((found[i] = page_run_take(REGION_PAGES, REGION_BYTES, &zero)) != 0);
+    for (unsigned i = 0; i < COUNT_OF(given); i++) {
+        bool same = false;
+        for (unsigned k = 0; k < COUNT_OF(given); k++)
+            same |= found[k] == run[given[i]];
+        must(same);
+    }
+    must(page_state.zone_pages == zone_pages);
+    must_match_the_books();
+}
+
 /* ---- the break --------------------------------------------------------------------------------- */
 
 static void the_break_comes_first(void) {
@@ -306,6 +331,7 @@ static void growth_fails_at_every_call(void) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
+        body_test(a_heap_of_hundreds_of_regions),
         body_test(the_break_comes_first),
         body_test(the_pad_is_what_was_asked_for),
         body_test(a_negative_pad_is_none),

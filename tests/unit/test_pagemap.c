@@ -6,6 +6,7 @@
  */
 #include "unit_support.h"
 
+#include "meta.h"
 #include "os.h"
 #include "pagemap.h"
 
@@ -28,7 +29,7 @@ static void cover_makes_regions(void) {
     for (uintptr_t at = start; at < end; at += PAGE) {
         struct region *region = pagemap_region(at);
         must(region && region->base == round_down(at, REGION_BYTES));
-        must(pagemap_regions[region->rank] == region);
+        must(pagemap_ranked(region->rank) == region);
         must(region->base + ((uintptr_t)pagemap_page(region, at) << PAGE_SHIFT) == at);
     }
     must(pagemap_cover(start, end));
@@ -149,6 +150,35 @@ static void a_refused_region_is_reported(void) {
     must_hold(shadow_violation());
 }
 
+static void regions_fill_chunk_after_chunk(void) {
+    enum { REGIONS = 2 * CHUNK_REGIONS + 5 };
+    for (uint32_t i = 0; i < REGIONS; i++) {
+        uintptr_t at = covered(in_window() + i * REGION_BYTES, PAGE);
+        must(pagemap_region_count == i + 1 && pagemap_region(at)->rank == i);
+    }
+    for (uint32_t i = 0; i < REGIONS; i++)
+        must(pagemap_ranked(i)->base == in_window() + i * REGION_BYTES &&
+             pagemap_ranked(i)->rank == i);
+    must_hold(shadow_violation());
+}
+
+static void a_refused_chunk_is_reported(void) {
+    for (uint32_t i = 0; i < CHUNK_REGIONS; i++)
+        covered(in_window() + i * REGION_BYTES, PAGE);
+    uintptr_t next = in_window() + CHUNK_REGIONS * REGION_BYTES;
+    must(os_map_at((void *)next, PAGE) != NULL);
+    fake_os.fail_kinds = FAKE_MEMORY;
+    while (meta_take(64)) /* what is left for tables */
+        ;
+    fake_os.fail_kinds = 0;
+    fake_os.fail_first = fake_os.calls + 1;
+    fake_os.fail_count = 1;
+    must(!pagemap_cover(next, next + PAGE));
+    must(pagemap_region_count == CHUNK_REGIONS && !pagemap_region(next));
+    must(pagemap_cover(next, next + PAGE));
+    must(pagemap_ranked(CHUNK_REGIONS) == pagemap_region(next));
+}
+
 static void descriptors_are_taken_lowest_first(void) {
     struct region *region = pagemap_region(covered(in_window(), MIB));
     for (unsigned i = 0; i < REGION_PAGES; i++)
@@ -198,6 +228,8 @@ int main(void) {
         body_test(a_window_that_once_could_not_grow_stays),
         body_test(addresses_beyond_the_window_work),
         body_test(a_refused_region_is_reported),
+        body_test(regions_fill_chunk_after_chunk),
+        body_test(a_refused_chunk_is_reported),
         body_test(descriptors_are_taken_lowest_first),
         body_test(descriptors_are_rebuilt_from_heads),
         body_test(tables_are_counted),

@@ -35,7 +35,7 @@ static inline void must_be_empty(const char *text, const char *file, int line) {
 /* INV-ZONE-1: what the page map calls ours was obtained from the system, and nothing else was. */
 static inline const char *page_map_matches_books(void) {
     for (uint32_t rank = 0; rank < pagemap_region_count; rank++) {
-        const struct region *region = pagemap_regions[rank];
+        const struct region *region = pagemap_ranked(rank);
         for (unsigned page = 0; page < REGION_PAGES; page++) {
             uintptr_t at = region->base + ((uintptr_t)page << PAGE_SHIFT);
             if (head_kind(region->head[page]) != HEAD_ABSENT && !shadow_ours(at, at + PAGE_BYTES))

@@ -13,7 +13,7 @@ from . import elf, memory, procfs
 from .errors import NoQuarry, ToolError
 
 MAGIC = b"QUARRY1\0"
-VERSION = 4
+VERSION = 5
 ABSENT, FREE, RUN, CONT, SLAB = range(5)
 _NAME_BYTES = 32
 _MAX_FIELDS = 4096
@@ -272,13 +272,18 @@ class Heap:
 
     # ---- pages ----
 
+    def _region_addresses(self) -> Iterator[int]:
+        left, each = self.number(self.field["address.region_count"], "I"), self.count("chunk_regions")
+        pointer = self.field["address.region_chunks"]
+        while left > 0:
+            first = self.number(pointer) + self.offset("region_chunk.region")
+            yield from memory.numbers(self.pid, first, f"{min(left, each)}Q")
+            left, pointer = left - each, pointer + 8
+
     def regions(self, with_slabs: bool = True) -> Iterator[Region]:
         """Every region; a slab is in the list if its descriptor and head words name each other."""
-        count = self.number(self.field["address.region_count"], "I")
         pages = self.count("region_pages")
-        if not count:
-            return
-        for address in memory.numbers(self.pid, self.field["address.regions"], f"{count}Q"):
+        for address in self._region_addresses():
             base = self.number(address + self.offset("region.base"))
             heads = memory.numbers(self.pid, address + self.offset("region.head"), f"{pages}I")
             region = Region(
@@ -367,10 +372,8 @@ class Heap:
         class_map = self.number(window + self.offset("window.class_map"))
         limit = self.number(window + self.offset("window.limit"))
         spans = [(class_map, class_map + limit)] if class_map else []
-        count = self.number(self.field["address.region_count"], "I")
-        if count:
-            regions = memory.numbers(self.pid, self.field["address.regions"], f"{count}Q")
-            spans += [(region, region + self.field["stride.region"]) for region in regions]
+        stride = self.field["stride.region"]
+        spans += [(region, region + stride) for region in self._region_addresses()]
         cache = self.number(self.field["address.caches"])
         while cache:
             spans.append((cache, cache + self.field["stride.cache"]))
