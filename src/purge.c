@@ -10,8 +10,8 @@
  *          B  the budget: an absolute number of bytes that the heap earns by wanting pages back
  *
  * RULE     After every operation R <= T, unless the kernel refuses, time is short or the excess is young.
- *          M_TRIM_THRESHOLD set:   T is that value; purging goes down to max(3/4 T, M_TOP_PAD).
- *                                  -1: never; a share more is kept (headroom.c).
+ *          M_TRIM_THRESHOLD set:   T is that value; purging goes down to max(3/4 T, M_TOP_PAD), and
+ *                                  takes what time it takes.  -1: never; a share more is kept (headroom.c).
  *          default:                T = max(1 MiB, live/8, B), purging goes down to 3/4 T.
  *          B grows by two for each purged page that is taken again, up to the largest heap so far, and loses half
  *          of what stays dirty throughout a second.  So a heap that empties once is trimmed
@@ -23,11 +23,13 @@
  *          fallen to half are searched for holes, no excess is young for YOUTH_NS; nor where runs that grow leave places
  *          that do not serve each other.
  *          An old one goes when pages are freed next, or in a thread's slow operations.
+ *          A threshold that was set, of MOMENT_LEAST_BYTES or more, may be exceeded for MOMENT_NS, by no more than
+ *          MOMENT_PAGES: else threads with buffers of some 20 kB each fault at every call.
  *
  * TIME     What the default bound makes us do is paid from a credit: CREDIT_FIRST_NS, what growing has
  *          earned (up to BURST_NS), then SHARE_PERCENT of the CPU time that the process uses.  Calls, pages
  *          purged, and the faults on pages that are wanted again are charged.  Holes in slabs leave
- *          RUNS_NS.  While there is no credit, R may exceed T; but each time that what is in use has fallen
+ *          RUNS_NS.  Where a threshold is set they alone are charged, to SET_SHARE_PERCENT and a debt of BURST_NS.  While there is no credit, R may exceed T; but each time that what is in use has fallen
  *          to half, whole stretches of free pages go (a sweep), up to a debt of BURST_NS.
  *
  * PEAK     Where more pages are in use or dirty than ever, by a PEAK_SHARE, holes are searched for, a piece at a
@@ -53,9 +55,14 @@
 #define TOP_STEP_BYTES ((size_t)128 << 20)
 #define BUDGET_HALF_LIFE_NS ((uint64_t)1000 * 1000 * 1000)
 #define YOUTH_NS ((uint64_t)1000 * 1000 * 1000)
+#define MOMENT_NS ((uint64_t)100 * 1000 * 1000)
+#define MOMENT_LEAST_BYTES ((size_t)64 << 10)
+#define LONG_AGO ((uint64_t)1)
 
 enum {
     SHARE_PERCENT = 3,
+    SET_SHARE_PERCENT = 10,
+    MOMENT_PAGES = 128,     /* half of BOUND_MIN_PAGES */
     SWEEP_LEAST_PAGES = 16, /* dirty ones, that are worth a call */
     SWEEP_MOST_PAGES = 512,
     PEAK_SHARE = 32,
@@ -75,6 +82,7 @@ void page_set_trim_threshold(size_t bytes) {
     S.hot_most_bytes = bytes == SIZE_MAX ? 0 : HOT_MAX_PAGES * PAGE_BYTES;
     if (purge_never())
         headroom_keep();
+    STORE_RELAXED(S.excess_ns, LONG_AGO);
     purge_excess();
     purge_note_less();
     lock_drop(&S.lock);
@@ -101,15 +109,25 @@ void purge_spend_calls(size_t calls, size_t pages) {
     purge_spend(purge_calls_ns(calls, pages));
 }
 
+/* What has to go whatever it costs is not charged, lest nothing be left for holes. */
+static void spend_on_runs(uint64_t ns) {
+    if (!S.trim_threshold_set)
+        purge_spend(ns);
+}
+
 void purge_spend_faults(size_t pages) {
     purge_spend(pages * FAULT_NS);
+}
+
+static unsigned share_percent(void) {
+    return LOAD_RELAXED(S.trim_threshold_set) ? SET_SHARE_PERCENT : SHARE_PERCENT;
 }
 
 /* Credits what the process has worked since the last time; nobody has more than a burst. */
 static void earn_credit(void) {
     uint64_t used = os_cpu_ns(),
              last = __atomic_exchange_n(&S.credited_cpu_ns, used, __ATOMIC_RELAXED);
-    uint64_t earned = used > last ? (used - last) * SHARE_PERCENT / 100 : 0;
+    uint64_t earned = used > last ? (used - last) * share_percent() / 100 : 0;
     int64_t room = (int64_t)BURST_NS - LOAD_RELAXED(S.credit_ns);
     if (room > 0)
         __atomic_fetch_add(&S.credit_ns, (int64_t)min_size(earned, (uint64_t)room),
@@ -125,8 +143,9 @@ void purge_earn_growth(size_t pages) {
 }
 
 bool purge_affordable(enum purge_kind kind) {
-    int64_t reserve = kind == PURGE_HOLES ? (int64_t)RUNS_NS : 0;
-    if (LOAD_RELAXED(S.trim_threshold_set) || LOAD_RELAXED(S.credit_ns) > reserve)
+    bool set = LOAD_RELAXED(S.trim_threshold_set);
+    int64_t reserve = set ? -(int64_t)BURST_NS : kind == PURGE_HOLES ? (int64_t)RUNS_NS : 0;
+    if ((kind == PURGE_RUNS && set) || LOAD_RELAXED(S.credit_ns) > reserve)
         return true;
     uint64_t now = os_clock_ns();
     if (now < LOAD_RELAXED(S.credit_retry_ns[kind]))
@@ -134,7 +153,7 @@ bool purge_affordable(enum purge_kind kind) {
     earn_credit();
     int64_t missing = reserve - LOAD_RELAXED(S.credit_ns);
     if (missing >= 0) /* the CPU clock is a system call: not before the debt can be paid */
-        STORE_RELAXED(S.credit_retry_ns[kind], now + (uint64_t)missing * 100 / SHARE_PERCENT);
+        STORE_RELAXED(S.credit_retry_ns[kind], now + (uint64_t)missing * 100 / share_percent());
     return missing < 0;
 }
 
@@ -172,7 +191,7 @@ static bool budget_is_old(void) {
 void purge_count_retaken(size_t clean_pages) {
     size_t retaken = min_size(clean_pages, S.purged_outstanding);
     S.purged_outstanding -= retaken;
-    purge_spend_faults(retaken);
+    spend_on_runs(retaken * FAULT_NS);
     age_budget();
     STORE_RELAXED(S.budget_pages, min_size(S.budget_pages + 2 * retaken, S.peak_zone_pages));
     if (!S.excess_ns && purge_dirty_pages() > purge_bound_pages()) /* B has become less */
@@ -224,7 +243,7 @@ void purge_let_go(struct extent extent, bool dirty) {
 static bool purge_extent(struct extent extent) {
     size_t dirty_pages = purge_hold(extent);
     lock_drop(&S.lock);
-    purge_spend_calls(1, dirty_pages);
+    spend_on_runs(purge_calls_ns(1, dirty_pages));
     bool gone = os_purge((void *)extent.start, extent.end - extent.start);
     lock_take(&S.lock);
     purge_let_go(extent, !gone);
@@ -309,19 +328,29 @@ static bool has_emptied(size_t live_pages) {
     return true;
 }
 
+/* By how much a bound that the user set may be exceeded for a moment. */
+static size_t moment_pages(size_t live_pages) {
+    size_t quarter = purge_bound_pages() / 4; /* is purged at once in any case */
+    if (S.trim_threshold_bytes < MOMENT_LEAST_BYTES || quarter >= MOMENT_PAGES)
+        return 0;
+    return min_size(MOMENT_PAGES - quarter, live_pages);
+}
+
 static bool excess_is_young(size_t live_pages) {
-    if (S.trim_threshold_set)
-        return false;
     uint64_t now = os_clock_ns();
     if (!S.excess_ns)
         STORE_RELAXED(S.excess_ns, now);
+    if (S.trim_threshold_set)
+        return now - S.excess_ns < MOMENT_NS &&
+               purge_dirty_pages() <= purge_bound_pages() + moment_pages(live_pages);
     return purge_dirty_pages() <= live_pages && now - S.excess_ns < YOUTH_NS &&
            now - S.fallen_ns >= YOUTH_NS;
 }
 
 bool purge_is_due(void) {
     uint64_t since = LOAD_RELAXED(S.excess_ns);
-    return (UNLIKELY(since) && os_clock_ns() - since >= YOUTH_NS) || budget_is_old();
+    uint64_t youth_ns = LOAD_RELAXED(S.trim_threshold_set) ? MOMENT_NS : YOUTH_NS;
+    return (UNLIKELY(since) && os_clock_ns() - since >= youth_ns) || budget_is_old();
 }
 
 static void settle(void) {
@@ -407,7 +436,7 @@ static void purge_some(size_t live_pages) {
     size_t top_dirty_pages, keep = top_to_keep(S.dirty_pages - target, &top_dirty_pages);
     if (top_dirty_pages > bound / 4 && /* less is not worth moving the break */
         zone_trim_top(max_size(keep, S.top_pad_set ? S.top_pad_bytes : 0)))
-        purge_spend_calls(1, top_dirty_pages);
+        spend_on_runs(purge_calls_ns(1, top_dirty_pages));
     purge_down_to(target);
 }
 

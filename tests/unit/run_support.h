@@ -9,6 +9,20 @@
 
 #include "page.h"
 
+enum { MOMENT_NS = 100000000 };
+
+/* What may be dirty under a threshold that was set, for a moment. */
+static inline size_t with_moment(size_t threshold_bytes) {
+    size_t quarter = threshold_bytes / PAGE_BYTES / 4 * PAGE_BYTES; /* goes at once in any case */
+    quarter = quarter < MIB / 2 ? quarter : MIB / 2;
+    return threshold_bytes < 64 * KIB ? threshold_bytes : threshold_bytes + MIB / 2 - quarter;
+}
+
+static inline void pass_the_moment(void) {
+    fake_os.clock_ns += MOMENT_NS;
+    page_settle_old();
+}
+
 /* A run that has been written to. */
 static inline uintptr_t take_dirty(size_t pages) {
     bool zero;

@@ -64,6 +64,7 @@ static void a_long_extent_goes_in_part(void) {
     for (size_t pages = 1100; pages < 6000; pages += 700) {
         uintptr_t run = take_dirty(pages), above = take_dirty(1);
         must(page_run_give(run));
+        pass_the_moment();
         must(dirty_bytes() == (pages << PAGE_SHIFT > 4 * MIB ? 3 * MIB : pages << PAGE_SHIFT));
         must(page_run_give(above));
         page_trim(0);
@@ -272,37 +273,6 @@ static void a_threshold_is_worth_any_time(void) {
     must_be_sound();
 }
 
-/* ---- a threshold set by the user ----------------------------------------------------------------- */
-
-static void a_threshold_is_kept_after_every_operation(void) {
-    const size_t thresholds[] = {0, 1, PAGE_BYTES, 300 * KIB, 4 * MIB};
-    uintptr_t runs[64] = {0};
-    for (size_t t = 0; t < COUNT_OF(thresholds); t++) {
-        page_set_trim_threshold(thresholds[t]);
-        must(dirty_bytes() <= thresholds[t]);
-        for (size_t i = 0; i < 400; i++) {
-            size_t slot = i * 37 % COUNT_OF(runs);
-            if (runs[slot])
-                must(page_run_give(runs[slot]));
-            must(dirty_bytes() <= thresholds[t]);
-            runs[slot] = take_dirty(1 + i % 60);
-            must(page_run_pages(runs[slot]) < 10 || page_run_shrink(runs[slot], 5));
-            must(dirty_bytes() <= thresholds[t]);
-        }
-        must_be_sound();
-    }
-}
-
-/* So that the next few frees are cheap; the last block that is purged goes whole. */
-static void purging_leaves_about_three_quarters(void) {
-    page_set_trim_threshold(4 * MIB);
-    uintptr_t run = take_dirty(1024 + 200), wall = take_dirty(1);
-    must(page_run_give(run));
-    must(dirty_bytes() <= 3 * MIB && dirty_bytes() >= 2 * MIB);
-    must(page_run_give(wall));
-    must_be_sound();
-}
-
 static void the_top_keeps_the_pad(void) {
     page_set_top_pad(MIB);
     page_set_trim_threshold(2 * MIB);
@@ -464,8 +434,6 @@ int main(void) {
         body_test(a_debt_ends_the_sweeps),
         body_test(a_debt_ends_a_sweep_that_has_begun),
         body_test(a_threshold_is_worth_any_time),
-        body_test(a_threshold_is_kept_after_every_operation),
-        body_test(purging_leaves_about_three_quarters),
         body_test(the_top_keeps_the_pad),
         body_test(minus_one_keeps_everything),
         body_test(trim_leaves_the_pad_resident),
