@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
  * purge.h: the budget of time that giving memory back by itself may take; shared by the page and the
- * slab layer.  What the user asks for (malloc_trim, M_TRIM_THRESHOLD) is not limited by it.
+ * slab layer.  What the user asks for is not limited by it: malloc_trim, and runs under a trim threshold.
  */
 #ifndef QUARRY_PURGE_H
 #define QUARRY_PURGE_H
