@@ -98,7 +98,7 @@ CORE := $(wildcard src/*.c)
 # Compiled for size, for every process that preloads the library maps its code: what runs once or
 # seldom, or waits for the kernel anyway.
 SELDOM := $(patsubst %,src/%.c,option report info stats figures figures_write sink control ledger limit \
-  objects heaps fork os zone headroom huge meta mapping purge sizeclass cache_repair page_repair slab_repair \
+  objects heaps fork os vdso zone headroom huge meta mapping purge sizeclass cache_repair page_repair slab_repair \
   slab_shard slab_trim cache_runs cache_rules cache_drain hot \
   harden quarantine refusal) preload/deepbind.c
 # Called often, but not in a loop of its own: without padding.

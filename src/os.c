@@ -14,6 +14,8 @@
  */
 #include "os.h"
 
+#include "vdso.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <link.h>
@@ -288,17 +290,27 @@ static uint64_t nanoseconds(const struct timespec *time) {
     return (uint64_t)time->tv_sec * 1000000000u + (uint64_t)time->tv_nsec;
 }
 
-/* Through libc, which needs no system call for this clock, so that it cannot be refused either. */
+static int clock_by_call(clockid_t clock, struct timespec *now) {
+    return (int)call(SYS_clock_gettime, clock, (long)now, 0, 0, 0, 0);
+}
+
 uint64_t os_clock_ns(void) {
+    static vdso_clock *read_clock;
+    vdso_clock *known = LOAD_RELAXED(read_clock);
+    if (UNLIKELY(!known)) {
+        known = vdso_clock_gettime();
+        known = known ? known : clock_by_call;
+        STORE_RELAXED(read_clock, known);
+    }
     struct timespec now = {0, 0};
-    clock_gettime(CLOCK_MONOTONIC_COARSE, &now);
+    known(CLOCK_MONOTONIC_COARSE, &now);
     return nanoseconds(&now);
 }
 
 /* This one may be refused, and free has to leave errno alone. */
 uint64_t os_cpu_ns(void) {
     struct timespec now = {0, 0};
-    call(SYS_clock_gettime, CLOCK_PROCESS_CPUTIME_ID, (long)&now, 0, 0, 0, 0);
+    clock_by_call(CLOCK_PROCESS_CPUTIME_ID, &now);
     return nanoseconds(&now);
 }
 

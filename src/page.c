@@ -310,9 +310,10 @@ struct slab *page_slab_open(uintptr_t address, size_t pages, unsigned class_inde
     struct region *region = pagemap_region(address);
     lock_take(&S.lock);
     struct slab *slab = pagemap_slot_take(region);
-    lock_drop(&S.lock);
-    if (!slab)
+    if (!slab) {
+        lock_drop(&S.lock);
         return NULL;
+    }
     STORE_RELAXED(slab->base, address);
     STORE_RELAXED(slab->shard, (uint8_t)shard);
     slab->clean_pages = zero ? (uint32_t)bit_mask((unsigned)pages) : 0;
@@ -326,6 +327,7 @@ struct slab *page_slab_open(uintptr_t address, size_t pages, unsigned class_inde
     quarry_assert(first + pages <= REGION_PAGES);
     for (size_t i = pages; i-- > 0;) /* the first page last: it is the one that decides */
         pagemap_set_head(region, first + (unsigned)i, head);
+    lock_drop(&S.lock); /* not before: a repair gives back a slot that no head names */
     pagemap_set_class(address, pages, class_index);
     return slab;
 }

@@ -414,6 +414,23 @@ static void trim_leaves_the_pad_resident(void) {
     must_be_sound();
 }
 
+/* A signal handler forks while its thread purges: the child forgets what is held, and goes on purging. */
+static void what_is_held_in_a_repair_is_not_held_twice(void) {
+    uintptr_t run = take_dirty(100), wall = take_dirty(1);
+    must(page_run_give(run));
+    lock_take(&page_state.lock);
+    struct extent extent = {run, run + 100 * PAGE_BYTES};
+    must(purge_hold(extent) == 100 && page_state.held_pages == 100);
+    lock_drop(&page_state.lock);
+    page_repair();
+    lock_take(&page_state.lock);
+    purge_let_go(extent, true);
+    must(page_state.held_pages == 0);
+    lock_drop(&page_state.lock);
+    must(page_live_bytes() == PAGE_BYTES && page_run_give(wall));
+    must_be_sound();
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         body_test(dirty_bytes_stay_below_a_mib_or_an_eighth),
@@ -440,6 +457,7 @@ int main(void) {
         body_test(who_finds_nothing_waits_for_a_purge),
         body_test(trim_returns_what_it_gave_back),
         body_test(neighbours_go_in_one_call),
+        body_test(what_is_held_in_a_repair_is_not_held_twice),
         body_test(refused_pages_stay_dirty_and_the_bound_rests),
         body_test(parts_of_larger_pages_stay_dirty),
     };
