@@ -236,8 +236,7 @@ void purge_let_go(struct extent extent, bool dirty) {
     struct region *region = pagemap_region(extent.start);
     pagemap_set_head(region, pagemap_page(region, extent.start), head_make(HEAD_FREE, 0));
     size_t pages = (extent.end - extent.start) >> PAGE_SHIFT;
-    pages =
-        min_size(pages, S.held_pages); /* less where a handler forked, and the child forgot them */
+    pages = min_size(pages, S.held_pages); /* a child that a handler forked forgot them */
     STORE_RELAXED(S.held_pages, S.held_pages - pages);
     extent_insert(extent, dirty);
 }
