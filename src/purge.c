@@ -22,9 +22,8 @@
  *          wants those pages again at once.  Not where the heap empties: when the slabs of a class that has
  *          fallen to half are searched for holes, no excess is young for YOUTH_NS; nor where runs that grow leave places
  *          that do not serve each other.
- *          An old one goes when pages are freed next, or in a thread's slow operations.
- *          A threshold that was set, of MOMENT_LEAST_BYTES or more, may be exceeded for MOMENT_NS, by no more than
- *          MOMENT_PAGES: else threads with buffers of some 20 kB each fault at every call.
+ *          An old one goes when pages are freed next, or in a thread's slow operations.  A threshold that was set may be
+ *          exceeded for MOMENT_NS, by MOMENT_PAGES: else threads with buffers of 20 kB each fault at every call.
  *
  * TIME     What the default bound makes us do is paid from a credit: CREDIT_FIRST_NS, what growing has
  *          earned (up to BURST_NS), then SHARE_PERCENT of the CPU time that the process uses.  Calls, pages
@@ -388,8 +387,7 @@ void page_note_fall(void) {
     lock_drop(&S.lock);
 }
 
-/* In use, or dirty. */
-static size_t resident_pages(void) {
+static size_t resident_pages(void) { /* in use, or dirty */
     return LOAD_RELAXED(S.zone_pages) - LOAD_RELAXED(S.clean_pages) - LOAD_RELAXED(S.held_pages);
 }
 

@@ -28,15 +28,12 @@ static int tell_time(struct timespec *now) {
 
 static long kernel_call(long number, const long *word) {
 #if defined(__x86_64__)
-    register long fourth __asm__("r10") = word[3];
-    register long fifth __asm__("r8") = word[4];
-    register long sixth __asm__("r9") = word[5];
     long result;
-    __asm__ volatile("syscall"
+    __asm__ volatile("mov %5, %%r10\n\tmov %6, %%r8\n\tmov %7, %%r9\n\tsyscall"
                      : "=a"(result)
-                     : "a"(number), "D"(word[0]), "S"(word[1]), "d"(word[2]), "r"(fourth),
-                       "r"(fifth), "r"(sixth)
-                     : "rcx", "r11", "memory");
+                     : "a"(number), "D"(word[0]), "S"(word[1]), "d"(word[2]), "rm"(word[3]),
+                       "rm"(word[4]), "rm"(word[5])
+                     : "rcx", "r8", "r9", "r10", "r11", "memory");
     return result;
 #elif defined(__aarch64__)
     register long code __asm__("x8") = number;
