@@ -327,8 +327,8 @@ struct slab *page_slab_open(uintptr_t address, size_t pages, unsigned class_inde
     quarry_assert(first + pages <= REGION_PAGES);
     for (size_t i = pages; i-- > 0;) /* the first page last: it is the one that decides */
         pagemap_set_head(region, first + (unsigned)i, head);
-    lock_drop(&S.lock); /* not before: a repair gives back a slot that no head names */
     pagemap_set_class(address, pages, class_index);
+    lock_drop(&S.lock); /* not before: a repair gives back a slot that no head names */
     return slab;
 }
 
