@@ -323,6 +323,10 @@ static SELDOM bool find_aligned(size_t bytes, size_t align, struct extent *place
     return false;
 }
 
+bool extent_find_one(size_t bytes, size_t align, struct extent *place) {
+    return find(bytes, align, FIT_DIRTY, place);
+}
+
 bool extent_find_dirty(size_t bytes, size_t align, struct extent *place) {
     return find(bytes, align, FIT_DIRTY, place) ||
            (run_may_cross(bytes) &&

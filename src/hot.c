@@ -71,7 +71,7 @@ static void merge(unsigned index) {
 /* Merges the oldest while all would be more than the next purge lets stay dirty. */
 static void make_room(size_t pages) {
     size_t most = purge_bound_pages() / 2;
-    while (S.hot_used && S.hot_pages + pages > most)
+    while (S.hot_used && S.hot_pages - last_pages() + pages > most)
         merge(aged(bit_lowest(by_age(S.hot_used))));
 }
 
@@ -91,14 +91,16 @@ void hot_give(struct extent run) {
 }
 
 bool hot_merge_all(void) {
+    bool any = last_merge();
     if (!S.hot_used)
-        return false;
+        return any;
     for (; S.hot_used; merge(bit_lowest(S.hot_used)))
         ;
     return true;
 }
 
 void hot_repair(void) {
+    last_repair();
     for (unsigned i = 0; i < HOT_RUNS; i++) {
         struct extent run = S.hot[i];
         size_t pages = (run.end - run.start) >> PAGE_SHIFT;

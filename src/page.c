@@ -12,7 +12,8 @@
  *
  * LAYOUT   Each region keeps its free pages in two buddy sets, dirty and clean, and as extents by
  *          length.  A run of n pages is cut from the front of the shortest extent that holds it; what
- *          is left goes back at once.  Lengths are never rounded up.
+ *          is left goes back at once.  Lengths are never rounded up.  Runs that came back a moment ago stay
+ *          whole for a while, apart from the sets: short ones in hot.c, the last long one in last.c.
  *
  * STATES   of a page: absent -> free (clean) -> in a run -> free (dirty) -> free (clean) ...
  *          A run's life is told by one word, the head of its first page (INV-MAP-4): HEAD_RUN is
@@ -46,21 +47,30 @@ enum { ROOM_SHARE = 4 }; /* of a run's length that is free at each end of a room
 
 /* ---- runs ---------------------------------------------------------------------------------------- */
 
-/* Stores the head of a run; in later regions of a very long one, first, the words that say so. */
+/* Stores the head of a run; in later regions of a very long one, first, the words that say so.  Free is the other way
+ * round: from the first word on it is no run. */
 void run_set_heads(struct extent run, enum head_kind kind) {
     struct region *region = pagemap_region(run.start);
+    bool taken = kind != HEAD_FREE;
     uint32_t pages = (uint32_t)((run.end - run.start) >> PAGE_SHIFT);
-    uint32_t head = kind == HEAD_RUN ? head_make(HEAD_RUN, pages) : head_make(kind, 0);
-    if (kind != HEAD_RUN)
+    uint32_t head = head_make(kind, taken ? pages : 0);
+    if (!taken)
         pagemap_set_head(region, pagemap_page(region, run.start), head);
     for (uintptr_t at = round_down(run.start, REGION_BYTES) + REGION_BYTES; at < run.end;
          at += REGION_BYTES) {
         uint32_t rest = (uint32_t)((run.end - at) >> PAGE_SHIFT);
         pagemap_set_head(pagemap_region(at), 0,
-                         kind == HEAD_RUN ? head_make(HEAD_CONT, rest) : head_make(kind, 0));
+                         taken ? head_make(HEAD_CONT, rest) : head_make(HEAD_FREE, 0));
     }
-    if (kind == HEAD_RUN)
+    if (taken)
         pagemap_set_head(region, pagemap_page(region, run.start), head);
+}
+
+/* Whether a run may have this length there: short ones lie in one region (a slab has to). */
+static bool may_lie_at(uintptr_t address, size_t pages) {
+    size_t bytes = pages << PAGE_SHIFT;
+    return run_may_cross(bytes) ||
+           round_down(address, REGION_BYTES) == round_down(address + bytes - 1, REGION_BYTES);
 }
 
 static ALWAYS_INLINE bool find_place(size_t pages, size_t align_bytes, struct extent *place) {
@@ -68,6 +78,8 @@ static ALWAYS_INLINE bool find_place(size_t pages, size_t align_bytes, struct ex
     if (UNLIKELY(S.huge_percent) && pages <= HUGE_RUN_PAGES &&
         !extent_find_dirty(bytes, align_bytes, place))
         huge_fill();
+    if (UNLIKELY(S.last.start))
+        last_merge();
     return extent_find(bytes, align_bytes, place) ||
            (hot_merge_all() && extent_find(bytes, align_bytes, place)) ||
            zone_grow(pages, align_bytes, place) || extent_find_any(bytes, align_bytes, place);
@@ -98,10 +110,33 @@ static NOINLINE bool take_kept(size_t pages, size_t align_bytes, struct extent *
     return found;
 }
 
+/* Whether the extent that a place was found in is shorter than the last run. */
+static bool is_shorter_than_last(struct extent place) {
+    struct extent found = extent_holding(place.start);
+    return found.end - found.start < S.last.end - S.last.start;
+}
+
+/* Dirty pages where there is a last run: best fit, as if it was in the sets. */
+static NOINLINE bool take_beside_last(size_t pages, size_t align_bytes, struct extent *place) {
+    bool fits =
+        last_pages() >= pages && S.last.start % align_bytes == 0 && may_lie_at(S.last.start, pages);
+    bool exact = fits && last_pages() == pages;
+    if (!exact && extent_find_one(pages << PAGE_SHIFT, align_bytes, place) &&
+        (!fits || is_shorter_than_last(*place)))
+        claim(*place);
+    else if (fits)
+        *place = last_take(pages);
+    else
+        return false;
+    return true;
+}
+
 /* Hot runs first; where nothing else is found, what they merge to. */
 static bool take_locked(size_t pages, size_t align_bytes, struct extent *place, bool *zero) {
     *zero = false;
     if (pages <= HOT_MAX_PAGES && hot_take(pages, align_bytes, place))
+        return true;
+    if (UNLIKELY(S.last.start) && take_beside_last(pages, align_bytes, place))
         return true;
     if (UNLIKELY(purge_never()))
         return take_kept(pages, align_bytes, place, zero);
@@ -157,13 +192,18 @@ uintptr_t page_run_take_roomy(size_t pages) {
     return found ? place.start : 0;
 }
 
+static void give_long(struct extent run) {
+    if (last_give(run))
+        return;
+    run_set_heads(run, HEAD_FREE);
+    extent_insert(run, true);
+}
+
 static void give_locked(struct extent run) {
-    if (run.end - run.start <= S.hot_most_bytes) {
+    if (run.end - run.start <= S.hot_most_bytes)
         hot_give(run);
-    } else {
-        run_set_heads(run, HEAD_FREE);
-        extent_insert(run, true);
-    }
+    else
+        give_long(run);
 }
 
 /* The pages of a run of which some are clean: bit i tells of page i.  For who wants no fault; else such
@@ -219,13 +259,6 @@ unsigned page_runs_give(size_t pages, void *const *runs, unsigned count) {
     return given;
 }
 
-/* Whether a run may have this length there: short ones lie in one region (a slab has to). */
-static bool may_lie_at(uintptr_t address, size_t pages) {
-    size_t bytes = pages << PAGE_SHIFT;
-    return run_may_cross(bytes) ||
-           round_down(address, REGION_BYTES) == round_down(address + bytes - 1, REGION_BYTES);
-}
-
 /* Both resizes change the run by one store to its head; a run that crosses a region keeps the
  * words in later regions right as well, before it grows and after it shrinks. */
 bool page_run_shrink(uintptr_t address, size_t pages) {
@@ -239,7 +272,7 @@ bool page_run_shrink(uintptr_t address, size_t pages) {
                          head_make(HEAD_RUN, (uint32_t)pages));
         run_set_heads((struct extent){cut, end}, HEAD_FREE);
         run_set_heads((struct extent){address, cut}, HEAD_RUN);
-        extent_insert((struct extent){cut, end}, true);
+        give_long((struct extent){cut, end});
         purge_excess();
     }
     lock_drop(&S.lock);
@@ -257,12 +290,28 @@ static bool better_elsewhere(uintptr_t end, size_t want, size_t pages) {
            extent_find_dirty(pages << PAGE_SHIFT, PAGE_BYTES, &place);
 }
 
+/* The pages behind the run are the last run's. */
+static bool extend_into_last(uintptr_t address, uintptr_t end, size_t more_pages) {
+    if (S.last.start != end || last_pages() < more_pages)
+        return false;
+    struct extent more = last_take(more_pages);
+    run_set_heads((struct extent){address, more.end}, HEAD_RUN);
+    if (more.start % REGION_BYTES != 0) /* else it has a word of the run */
+        run_set_heads((struct extent){more.start, more.start + PAGE_BYTES}, HEAD_FREE);
+    return true;
+}
+
 bool page_run_extend(uintptr_t address, size_t pages) {
     lock_take(&S.lock);
     size_t old = page_run_pages(address);
     uintptr_t end = address + (old << PAGE_SHIFT);
     size_t want = (pages - old) << PAGE_SHIFT;
     bool possible = old != 0 && pages > old && pages <= PAGE_RUN_MAX && may_lie_at(address, pages);
+    if (possible && extend_into_last(address, end, pages - old)) {
+        purge_note_less();
+        lock_drop(&S.lock);
+        return true;
+    }
     if (possible && !better_elsewhere(end, want, pages)) {
         struct extent next = extent_around(end, want, false, false);
         if (next.end - end < want && head_kind(pagemap_head(next.end)) == HEAD_CONT &&

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * page_internal.h: what the files of the page layer share: page.c (runs), extent.c (free pages),
+ * page_internal.h: what the files of the page layer share: page.c (runs), extent.c (free pages), hot.c, last.c,
  * zone.c (where pages come from), headroom.c, purge.c (what goes back), page_repair.c.  Nobody else includes it.  All functions expect the page lock to be held.
  */
 #ifndef QUARRY_PAGE_INTERNAL_H
@@ -41,8 +41,12 @@ struct page_state {
     uint64_t hot_of[HOT_MAX_PAGES + 1]; /* by length: bit i says hot[i]; see page_runs_take */
     uint64_t hot_used;                  /* of any length */
     unsigned hot_next;                  /* the next entry to be written, of all ever */
-    size_t hot_pages;
-    size_t hot_most_bytes; /* longer runs are merged at once: HOT_MAX_PAGES, or 0 */
+    size_t hot_pages;                   /* with those of last */
+    size_t
+        hot_most_bytes; /* longer runs are not kept there: HOT_MAX_PAGES, or 0: none is kept whole */
+
+    /* last.c */
+    struct extent last; /* start 0: none */
 
     /* zone.c */
     uintptr_t break_start, break_top; /* zone 0; equal while it is empty */
@@ -99,6 +103,7 @@ struct extent extent_around(uintptr_t address, size_t want_bytes, bool one_regio
 size_t extent_remove(struct extent extent); /* returns how many of its pages were dirty */
 void extent_insert(struct extent extent, bool dirty);
 bool extent_find(size_t bytes, size_t align, struct extent *place);
+bool extent_find_one(size_t bytes, size_t align, struct extent *place);   /* a dirty one, alone */
 bool extent_find_dirty(size_t bytes, size_t align, struct extent *place); /* where no page faults */
 bool extent_find_clean(size_t bytes, size_t align, struct extent *place);
 bool extent_find_any(size_t bytes, size_t align, struct extent *place); /* looks everywhere */
@@ -109,8 +114,17 @@ void run_set_heads(struct extent run, enum head_kind kind);
 /* hot.c: runs of at most HOT_MAX_PAGES, kept whole. */
 bool hot_take(size_t pages, size_t align_bytes, struct extent *run);
 void hot_give(struct extent run);
-bool hot_merge_all(void); /* false if there were none */
+bool hot_merge_all(void); /* that of last.c too; false if there were none */
 void hot_repair(void);    /* before the sets are rebuilt from the heads */
+
+/* last.c: the run that came back last of those too long for hot.c. */
+static inline size_t last_pages(void) { /* 0: there is none */
+    return page_state.last.start ? (page_state.last.end - page_state.last.start) >> PAGE_SHIFT : 0;
+}
+struct extent last_take(size_t pages); /* from its front; it has so many */
+bool last_give(struct extent run);     /* false where the run is merged as others are */
+bool last_merge(void);
+void last_repair(void); /* before the sets are rebuilt from the heads */
 
 /* zone.c: gets pages from the kernel so that an extent of at least pages at the alignment is free,
  * and says where; false where the kernel refuses. */

@@ -39,6 +39,13 @@ void run_peak(unsigned first);
 void run_moves(unsigned first);
 void run_anything(unsigned first);
 
+/* last_support.c */
+void setup_last(void);
+void warm_last(unsigned first);
+void run_last(unsigned first);
+void setup_last_crossing(void);
+void run_last_crossing(unsigned first);
+
 /* drain_support.c */
 void setup_drain(void);
 void run_drain(unsigned first);

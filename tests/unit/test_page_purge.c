@@ -381,7 +381,7 @@ static void purge_ends(void) {
 static void who_finds_nothing_waits_for_a_purge(void) {
     uintptr_t run = take_dirty(200);
     take_dirty(1);
-    must(page_run_give(run));
+    must(page_run_give(run) && last_merge());
     fake_os.fail_kinds = FAKE_MEMORY;
     fake_os.fail_count = UINT64_MAX;
     bool zero;
@@ -417,7 +417,7 @@ static void trim_leaves_the_pad_resident(void) {
 /* A signal handler forks while its thread purges: the child forgets what is held, and goes on purging. */
 static void what_is_held_in_a_repair_is_not_held_twice(void) {
     uintptr_t run = take_dirty(100), wall = take_dirty(1);
-    must(page_run_give(run));
+    must(page_run_give(run) && last_merge());
     lock_take(&page_state.lock);
     struct extent extent = {run, run + 100 * PAGE_BYTES};
     must(purge_hold(extent) == 100 && page_state.held_pages == 100);

@@ -114,7 +114,7 @@ static void must_break(const char *invariant) {
 static void planted_faults_are_named(void) {
     uintptr_t run = take_dirty(5), given = take_dirty(HOT_MAX_PAGES + 64);
     struct slab *one = open_slab(30), *other = open_slab(30);
-    must(page_run_give(given));
+    must(page_run_give(given) && last_merge());
     must_break("");
     struct region *region = pagemap_region(run);
     uint32_t *head = &region->head[pagemap_page(region, run)];
