@@ -98,13 +98,13 @@ CORE := $(wildcard src/*.c)
 # Compiled for size, for every process that preloads the library maps its code: what runs once or
 # seldom, or waits for the kernel anyway.
 SELDOM := $(patsubst %,src/%.c,option report info stats figures figures_write sink control ledger limit \
-  objects heaps fork os vdso zone headroom huge meta mapping purge sizeclass cache_repair page_repair slab_repair \
-  slab_shard slab_trim cache_runs cache_rules cache_drain hot \
+  objects heaps fork os os_port vdso zone headroom huge meta mapping purge credit sizeclass cache_repair page_repair slab_repair \
+  slab_shard slab_trim cache_runs cache_rules cache_drain hot last \
   harden quarantine refusal) preload/deepbind.c
 # Called often, but not in a loop of its own: without padding.
 DENSE := $(patsubst %,src/%.c,buddy fit extent page pagemap slab heap resize api cache cache_capacity)
 # Never on the way to an abort or to code of the program: debuggers have .debug_frame.
-NO_UNWIND := $(patsubst %,src/%.c,buddy fit extent hot sizeclass pagemap control ledger limit stats \
+NO_UNWIND := $(patsubst %,src/%.c,buddy fit extent hot last sizeclass pagemap control ledger limit stats \
   cache_repair cache_rules cache_drain page_repair slab_repair slab_shard quarantine refusal)
 PRELOAD := preload/malloc.c
 # What makes sense in the shared library only.
@@ -165,7 +165,7 @@ build/$1/libquarry-core.a: $(call objects,$1,$(CORE)) build/$1/flags
 	$$(MUTE)rm -f $$@ && $$(AR) rcsD $$@ $$(filter %.o,$$^)
 
 $(call programs,$1,$(UNIT)): build/$1/%: build/$1/%.o $(call objects,$1,$(UNIT_SUPPORT) \
-  $(filter-out src/os.c,$(CORE)))
+  $(filter-out src/os.c src/os_port.c,$(CORE)))
 	$$(link_test)
 $(call programs,$1,$(API)): build/$1/%: build/$1/%.o $(call objects,$1,$(API_SUPPORT)) \
   $(if $(filter libc,$1),,build/$1/libquarry-core.a)

@@ -20,8 +20,8 @@
  * IDLE     The thread looks at the heap once a second, and at most LOOK_MOST_NS apart while nothing
  *          changes: at counters, without a lock.  If they are what they were at STILL_LOOKS looks in
  *          a row, what lies free goes back, once, until something changes.  M_TRIM_THRESHOLD is obeyed:
- *          -1 gives nothing back; where it is set, runs are within it anyway, and holes go if there
- *          is more than that free in slabs.  M_TOP_PAD stays.
+ *          -1 gives nothing back; where it is set, what exceeds it for longer than a moment goes (purge.c), and
+ *          holes go if there is more than that free in slabs.  M_TOP_PAD stays.
  *
  * THREAD   It has all signals blocked and a stack of its own; it calls no malloc and no stdio, and
  *          uses the heap's locks as any thread does.  Single-thread mode ends.  When the main
@@ -250,10 +250,10 @@ static void reap(void) {
     if (bounded && threshold == SIZE_MAX)
         return;
     stats_read(&stats);
-    if (bounded && stats.free_object_bytes > threshold) {
+    if (bounded && stats.free_object_bytes > threshold)
         slab_trim();
+    if (bounded)
         page_settle();
-    }
     if (bounded || stats.free_object_bytes + stats.page.dirty_bytes < REAP_LEAST_BYTES)
         return;
     heap_trim(is_set("top_pad", &pad) ? pad : 0);

@@ -36,7 +36,7 @@ const struct figure figure_table[] = {
     FIGURE(bound_bytes, FIGURE_BYTES, "free resident memory that is tolerated now"),
     FIGURE(purged_bytes, FIGURE_BYTES_EVER, "given back page by page since the start"),
     FIGURE(trimmed_bytes, FIGURE_BYTES_EVER, "given back by lowering the break since the start"),
-    FIGURE(purge_refused, FIGURE_COUNT, "1: the kernel keeps pages (mlock), the bound is void"),
+    FIGURE(purge_refused, FIGURE_COUNT, "1: the kernel keeps pages (mlockall), the bound is void"),
     FIGURE(resident_live_bytes, FIGURE_BYTES, "resident, held by the program"),
     FIGURE(resident_cached_bytes, FIGURE_BYTES, "resident, objects and runs in threads' caches"),
     FIGURE(resident_free_bytes, FIGURE_BYTES, "resident, free beside what is held on the page"),

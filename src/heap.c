@@ -157,13 +157,16 @@ static void *take_mapping(size_t size, size_t align) {
     return mapping_take(max_size(size - more, 1), align);
 }
 
+/* From here on no run is aligned so without the heap growing by as much, for good. */
+#define ALIGN_MAPPED REGION_BYTES
+
 static void *try_large(size_t size, size_t align, bool *zero) {
-    bool mapping_first = heap_wants_mapping(size);
+    bool mapping_first = heap_wants_mapping(align < ALIGN_MAPPED ? size : max_size(size, align));
     if (!limit_admits(bytes_taken(size)))
         return NULL;
     *zero = true;
     void *block = mapping_first ? take_mapping(size, align) : NULL;
-    if (!block)
+    if (!block && !(mapping_first && align >= ALIGN_MAPPED))
         block = take_run(size, align, zero);
     if (!block && !mapping_first && LOAD_RELAXED(mmap_max) != 0) {
         *zero = true;

@@ -302,10 +302,17 @@ bool option_is_set(unsigned index, long *value) {
     return is_set;
 }
 
+/* Read with the others: later the program may be changing its environment. */
+static bool verbose;
+
 bool option_verbose(void) {
+    return LOAD_RELAXED(verbose);
+}
+
+static void read_verbose(void) {
     bool ready;
     const char *text = os_environment("QUARRY_VERBOSE", &ready);
-    return text && *text && strcmp(text, "0") != 0;
+    STORE_RELAXED(verbose, text && *text && strcmp(text, "0") != 0);
 }
 
 /* Words name the values from 0 on; where there are others as well, both are told. */
@@ -373,6 +380,7 @@ static void read_variables(void) {
     bool ready;
     if (!os_environment_has(beginning_glibc) && !os_environment_has(beginning_own))
         return;
+    read_verbose();
     for (unsigned i = 0; i < option_count; i++) {
         const char *variable = option_table[i].environment;
         const char *text = variable ? os_environment(variable, &ready) : NULL;

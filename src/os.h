@@ -46,8 +46,9 @@ bool os_seal(void *address, size_t bytes);
  * failure. */
 bool os_set_writable(const void *address, size_t bytes, bool writable);
 
-/* Gives the physical pages of a range back.  True if they are gone and read as zero from now on;
- * false (mlocked memory, an exotic kernel) leaves content and residency unknown. */
+/* Gives the physical pages of a range back, also those that are locked where not all of the process is (Linux 5.18).
+ * True if they are gone and read as zero from now on; false (mlockall, an exotic kernel) leaves content and residency
+ * unknown. */
 bool os_purge(void *address, size_t bytes);
 
 /* Tells for each system page of a range whether it is resident: bit 0 of its byte.  False where the
@@ -115,13 +116,14 @@ void os_write_error(const char *text, size_t bytes);
 
 _Noreturn void os_abort(void);
 
-/* ---- for control.c ------------------------------------------------------------------------------- */
-
 /* The number of this process, as it sees itself. */
 unsigned os_process(void);
 
-/* Whether the calling thread is the process's first: in a fork child the one that forked. */
+/* Whether the calling thread is the first of a process that has memory of its own: in a child of fork the one that
+ * forked.  False in a child that shares its parent's memory, and where libc does not know that it was forked. */
 bool os_is_first_thread(void);
+
+/* ---- os_port.c, for control.c ------------------------------------------------------------------------------- */
 
 /* False while the main thread runs; true when it has ended, or where that cannot be told. */
 bool os_main_may_have_ended(void);

@@ -91,7 +91,7 @@ struct page_counts {
     size_t run_blocks;    /* free blocks, both kinds */
     size_t purged_bytes;  /* given back by madvise since start */
     size_t trimmed_bytes; /* given back by lowering the break since start */
-    bool purge_refused;   /* the kernel kept pages (mlock): the bound is suspended */
+    bool purge_refused;   /* the kernel kept pages (mlockall): the bound is suspended */
 };
 
 void page_count(struct page_counts *counts);

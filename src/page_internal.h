@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
  * page_internal.h: what the files of the page layer share: page.c (runs), extent.c (free pages), hot.c, last.c,
- * zone.c (where pages come from), headroom.c, purge.c (what goes back), page_repair.c.  Nobody else includes it.  All functions expect the page lock to be held.
+ * zone.c (where pages come from), headroom.c, purge.c (what goes back), credit.c, page_repair.c.  Nobody else includes it.  All functions expect the page lock to be held.
  */
 #ifndef QUARRY_PAGE_INTERNAL_H
 #define QUARRY_PAGE_INTERNAL_H
@@ -68,13 +68,10 @@ struct page_state {
     size_t bound_least_pages; /* T is never lower */
     bool trim_threshold_set;
     bool purge_refused;
-    size_t budget_pages; /* B: earned by pages that were soon wanted again */
-    int64_t credit_ns;   /* time that may be spent; these three are relaxed, outside the lock */
-    uint64_t credited_cpu_ns;              /* CPU time for which credit was given */
-    uint64_t credit_retry_ns[PURGE_KINDS]; /* no use looking at the CPU time before */
-    uint64_t growth_ns;                    /* earned by growth so far */
-    size_t swept_live_pages;               /* most in use since pages last went */
-    uint64_t excess_ns;                    /* since when R exceeds T; 0: it does not */
+    uint64_t refused_ns;       /* when that was */
+    size_t budget_pages;       /* B: earned by pages that were soon wanted again */
+    size_t swept_live_pages;   /* most in use since pages last went */
+    uint64_t excess_ns;        /* since when R exceeds T; 0: it does not */
     uint64_t fallen_ns;        /* when it was last seen that no excess is young (YOUTH) */
     uint64_t budget_ns;        /* when the budget was last looked at */
     size_t unwanted_pages;     /* dirty ones, least since then */
@@ -83,6 +80,12 @@ struct page_state {
     size_t peak_pages;      /* most in use or dirty, when that was last looked at */
     size_t next_peak_pages; /* when it will be again */
     size_t peak_owed_pages; /* for which holes have not been searched yet */
+
+    /* credit.c; relaxed, outside the lock */
+    int64_t credit_ns;                     /* time that may be spent */
+    uint64_t credited_cpu_ns, credited_ns; /* CPU time, and time, for which credit was given */
+    uint64_t credit_retry_ns[PURGE_KINDS]; /* no use looking at the CPU time before */
+    uint64_t growth_ns;                    /* earned by growth so far; under the lock */
 };
 
 extern struct page_state page_state;
@@ -146,6 +149,10 @@ void huge_retry(void); /* the kernel may not refuse any more */
 /* headroom.c: to be called where more pages may be in use than ever before and purge_never() holds. */
 void headroom_keep(void);
 void headroom_forget(void); /* pages were given back all the same: the peak is counted anew */
+
+/* credit.c: beside what purge.h has. */
+void purge_spend_on_runs(uint64_t ns);
+bool purge_debt_is_bearable(void);
 
 /* purge.c */
 size_t purge_bound_pages(void); /* needs no lock */

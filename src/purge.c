@@ -25,11 +25,9 @@
  *          An old one goes when pages are freed next, or in a thread's slow operations.  A threshold that was set may be
  *          exceeded for MOMENT_NS, by MOMENT_PAGES: else threads with buffers of 20 kB each fault at every call.
  *
- * TIME     What the default bound makes us do is paid from a credit: CREDIT_FIRST_NS, what growing has
- *          earned (up to BURST_NS), then SHARE_PERCENT of the CPU time that the process uses.  Calls, pages
- *          purged, and the faults on pages that are wanted again are charged.  Holes in slabs leave
- *          RUNS_NS.  Where a threshold is set they alone are charged, to SET_SHARE_PERCENT and a debt of BURST_NS.  While there is no credit, R may exceed T; but each time that what is in use has fallen
- *          to half, whole stretches of free pages go (a sweep), up to a debt of BURST_NS.
+ * TIME     What the default bound makes us do is paid from a credit (credit.c), and so are holes in slabs, always.
+ *          While there is none, R may exceed T; but each time that what is in use has fallen to half, whole stretches
+ *          of free pages go (a sweep), as long as the debt is bearable.
  *
  * PEAK     Where more pages are in use or dirty than ever, by a PEAK_SHARE, holes are searched for, a piece at a
  *          time, until as many have gone as came, in slabs of classes of which a quarter is free, for as long as
@@ -42,8 +40,8 @@
  * FORK     While the kernel purges, the lock is not held and the pages count as taken, so a cut
  *          leaks them and no more.
  *
- * FAILURE  mlocked pages cannot be purged.  They stay dirty and the bound is suspended until the
- *          next explicit trim, which tries again.
+ * FAILURE  Where the kernel refuses (mlockall) pages stay dirty, and the bound is suspended for REFUSED_NS, or until
+ *          the next explicit trim, which tries again.
  */
 #include "lock.h"
 #include "os.h"
@@ -57,10 +55,9 @@
 #define MOMENT_NS ((uint64_t)100 * 1000 * 1000)
 #define MOMENT_LEAST_BYTES ((size_t)64 << 10)
 #define LONG_AGO ((uint64_t)1)
+#define REFUSED_NS ((uint64_t)10 * 1000 * 1000 * 1000)
 
 enum {
-    SHARE_PERCENT = 3,
-    SET_SHARE_PERCENT = 10,
     MOMENT_PAGES = 128,     /* half of BOUND_MIN_PAGES */
     SWEEP_LEAST_PAGES = 16, /* dirty ones, that are worth a call */
     SWEEP_MOST_PAGES = 512,
@@ -93,67 +90,6 @@ size_t purge_bound_pages(void) {
         return LOAD_RELAXED(S.trim_threshold_bytes) >> PAGE_SHIFT;
     size_t live_pages = page_live_bytes() >> PAGE_SHIFT;
     return max_size(max_size(BOUND_MIN_PAGES, live_pages / 8), LOAD_RELAXED(S.budget_pages));
-}
-
-void purge_spend(uint64_t ns) {
-    __atomic_fetch_sub(&S.credit_ns, (int64_t)ns, __ATOMIC_RELAXED);
-}
-
-uint64_t purge_calls_ns(size_t calls, size_t pages) {
-    uint64_t call_ns = PURGE_CALL_NS + (lock_single_thread() ? 0 : SHOOTDOWN_NS);
-    return calls * call_ns + pages * PURGE_NS;
-}
-
-void purge_spend_calls(size_t calls, size_t pages) {
-    purge_spend(purge_calls_ns(calls, pages));
-}
-
-/* What has to go whatever it costs is not charged, lest nothing be left for holes. */
-static void spend_on_runs(uint64_t ns) {
-    if (!S.trim_threshold_set)
-        purge_spend(ns);
-}
-
-void purge_spend_faults(size_t pages) {
-    purge_spend(pages * FAULT_NS);
-}
-
-static unsigned share_percent(void) {
-    return LOAD_RELAXED(S.trim_threshold_set) ? SET_SHARE_PERCENT : SHARE_PERCENT;
-}
-
-/* Credits what the process has worked since the last time; nobody has more than a burst. */
-static void earn_credit(void) {
-    uint64_t used = os_cpu_ns(),
-             last = __atomic_exchange_n(&S.credited_cpu_ns, used, __ATOMIC_RELAXED);
-    uint64_t earned = used > last ? (used - last) * share_percent() / 100 : 0;
-    int64_t room = (int64_t)BURST_NS - LOAD_RELAXED(S.credit_ns);
-    if (room > 0)
-        __atomic_fetch_add(&S.credit_ns, (int64_t)min_size(earned, (uint64_t)room),
-                           __ATOMIC_RELAXED);
-}
-
-/* A page that is given back once costs less than the fault that brought it.  So a heap of some hundred
- * megabytes may shrink at once, and a short program with a small one is not made to fault twice. */
-void purge_earn_growth(size_t pages) {
-    uint64_t earned = min_size(pages * GROWTH_NS, BURST_NS - CREDIT_FIRST_NS - S.growth_ns);
-    S.growth_ns += earned;
-    __atomic_fetch_add(&S.credit_ns, (int64_t)earned, __ATOMIC_RELAXED);
-}
-
-bool purge_affordable(enum purge_kind kind) {
-    bool set = LOAD_RELAXED(S.trim_threshold_set);
-    int64_t reserve = set ? -(int64_t)BURST_NS : kind == PURGE_HOLES ? (int64_t)RUNS_NS : 0;
-    if ((kind == PURGE_RUNS && set) || LOAD_RELAXED(S.credit_ns) > reserve)
-        return true;
-    uint64_t now = os_clock_ns();
-    if (now < LOAD_RELAXED(S.credit_retry_ns[kind]))
-        return false;
-    earn_credit();
-    int64_t missing = reserve - LOAD_RELAXED(S.credit_ns);
-    if (missing >= 0) /* the CPU clock is a system call: not before the debt can be paid */
-        STORE_RELAXED(S.credit_retry_ns[kind], now + (uint64_t)missing * 100 / share_percent());
-    return missing < 0;
 }
 
 size_t page_trim_bound(void) {
@@ -190,7 +126,7 @@ static bool budget_is_old(void) {
 void purge_count_retaken(size_t clean_pages) {
     size_t retaken = min_size(clean_pages, S.purged_outstanding);
     S.purged_outstanding -= retaken;
-    spend_on_runs(retaken * FAULT_NS);
+    purge_spend_on_runs(retaken * FAULT_NS);
     age_budget();
     STORE_RELAXED(S.budget_pages, min_size(S.budget_pages + 2 * retaken, S.peak_zone_pages));
     if (!S.excess_ns && purge_dirty_pages() > purge_bound_pages()) /* B has become less */
@@ -244,13 +180,14 @@ void purge_let_go(struct extent extent, bool dirty) {
 static bool purge_extent(struct extent extent) {
     size_t dirty_pages = purge_hold(extent);
     lock_drop(&S.lock);
-    spend_on_runs(purge_calls_ns(1, dirty_pages));
+    purge_spend_on_runs(purge_calls_ns(1, dirty_pages));
     bool gone = os_purge((void *)extent.start, extent.end - extent.start);
     lock_take(&S.lock);
     purge_let_go(extent, !gone);
-    if (!gone)
+    if (!gone) {
         S.purge_refused = true;
-    else {
+        S.refused_ns = os_clock_ns();
+    } else {
         STORE_RELAXED(S.purged_total, S.purged_total + dirty_pages);
         S.purged_outstanding += dirty_pages;
     }
@@ -301,10 +238,6 @@ static struct extent free_from(const struct region *region, unsigned first, size
     return (struct extent){start, start + ((uintptr_t)(page - first) << PAGE_SHIFT)};
 }
 
-static bool debt_is_bearable(void) {
-    return LOAD_RELAXED(S.credit_ns) > -(int64_t)BURST_NS;
-}
-
 /* Purges what is dirty in whole stretches of free pages, over clean ones that lie between: a small part of
  * the calls that it takes to purge runs as they become free. */
 static void sweep(size_t target_pages) {
@@ -315,7 +248,7 @@ static void sweep(size_t target_pages) {
             size_t dirty_pages;
             struct extent stretch = free_from(pagemap_ranked(rank), page, &dirty_pages);
             bool worth_it = dirty_pages >= SWEEP_LEAST_PAGES;
-            if (worth_it && !(debt_is_bearable() && purge_extent(stretch)))
+            if (worth_it && !(purge_debt_is_bearable() && purge_extent(stretch)))
                 return;
             page += (unsigned)max_size((stretch.end - stretch.start) >> PAGE_SHIFT, 1);
         }
@@ -323,7 +256,7 @@ static void sweep(size_t target_pages) {
 
 /* True each time that what is in use has fallen to half since pages last went. */
 static bool has_emptied(size_t live_pages) {
-    if (live_pages > S.swept_live_pages / 2 || !debt_is_bearable())
+    if (live_pages > S.swept_live_pages / 2 || !purge_debt_is_bearable())
         return false;
     S.swept_live_pages = live_pages;
     return true;
@@ -436,8 +369,14 @@ static void purge_some(size_t live_pages) {
     size_t top_dirty_pages, keep = top_to_keep(S.dirty_pages - target, &top_dirty_pages);
     if (top_dirty_pages > bound / 4 && /* less is not worth moving the break */
         zone_trim_top(max_size(keep, S.top_pad_set ? S.top_pad_bytes : 0)))
-        spend_on_runs(purge_calls_ns(1, top_dirty_pages));
+        purge_spend_on_runs(purge_calls_ns(1, top_dirty_pages));
     purge_down_to(target);
+}
+
+static bool was_refused(void) {
+    if (S.purge_refused && os_clock_ns() - S.refused_ns >= REFUSED_NS)
+        S.purge_refused = false;
+    return S.purge_refused;
 }
 
 void purge_down(void) {
@@ -445,8 +384,7 @@ void purge_down(void) {
     S.swept_live_pages = max_size(S.swept_live_pages, live_pages);
     if (budget_is_old())
         age_budget();
-    if (purge_dirty_pages() <= purge_bound_pages() || S.purge_refused ||
-        excess_is_young(live_pages))
+    if (purge_dirty_pages() <= purge_bound_pages() || was_refused() || excess_is_young(live_pages))
         return;
     purge_some(live_pages);
     purge_note_less();

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * purge.h: the budget of time that giving memory back by itself may take; shared by the page and the
+ * purge.h: the budget of time that giving memory back by itself may take (credit.c); shared by the page and the
  * slab layer.  What the user asks for is not limited by it: malloc_trim, and runs under a trim threshold.
  */
 #ifndef QUARRY_PURGE_H

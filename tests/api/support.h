@@ -267,6 +267,12 @@ static inline void read_proc(const char *path, char *buffer, size_t size) {
     close(fd);
 }
 
+static inline size_t virtual_bytes(void) {
+    char text[256];
+    read_proc("/proc/self/statm", text, sizeof text);
+    return strtoul(text, NULL, 10) * PAGE;
+}
+
 /* A field of smaps_rollup, such as "Rss:".  Unlike statm, whose counters are kept per processor and
  * summed only now and then, it is exact. */
 static inline size_t rollup_bytes(const char *field) {

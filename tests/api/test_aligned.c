@@ -41,6 +41,22 @@ static void alignments_up_to_one_gib(void **state) {
     }
 }
 
+#if !UNDER_SANITIZER && !ON_GLIBC /* COMPAT-15 */
+/* What lies beside such a block is not kept for it. */
+static void an_alignment_takes_no_address_space(void **state) {
+    (void)state;
+    t_free(t_memalign(GIB, 100));
+    size_t before = virtual_bytes();
+    void *block[4];
+    for (size_t i = 0; i < COUNT_OF(block); i++)
+        assert_non_null(block[i] = t_memalign(GIB, 100));
+    assert_true(virtual_bytes() < before + MIB);
+    for (size_t i = 0; i < COUNT_OF(block); i++)
+        t_free(block[i]);
+    assert_true(virtual_bytes() <= before + 64 * KIB);
+}
+#endif
+
 /* glibc 2.36 rounds an alignment that is no power of two up to the next one (its manual says
  * EINVAL); aligned_alloc does the same up to 2.37. */
 static void odd_alignments_are_rounded_up(void **state) {
@@ -165,6 +181,9 @@ int main(void) {
         cmocka_unit_test(alignments_up_to_one_gib),
         cmocka_unit_test(odd_alignments_are_rounded_up),
         cmocka_unit_test(alignment_beyond_the_address_space_fails),
+#if !UNDER_SANITIZER && !ON_GLIBC
+        cmocka_unit_test(an_alignment_takes_no_address_space),
+#endif
         cmocka_unit_test(posix_memalign_errors_touch_nothing),
         cmocka_unit_test(pvalloc_rounds_up_to_pages),
         cmocka_unit_test(aligned_blocks_do_not_overlap),

@@ -200,6 +200,57 @@ static void vfork_shares_the_heap(void **state) {
     assert_child_succeeds(run_vforks);
 }
 
+/* A child of fork whose first thread goes by the fast paths alone, while the vfork child of another thread, one that has
+ * never allocated, is the first to come by a slow one.  It is not the thread that forked, though it is the first of its
+ * process: to take over what vanished threads had would be to take what the first thread has. */
+static void *vfork_first(void *unused) {
+    vfork_once();
+    return unused;
+}
+
+static void *fill_and_check(void *argument) {
+    enum { ROUNDS = UNDER_SANITIZER ? 2000 : 50000, AT_ONCE = 24, BYTES = 48 };
+    unsigned char mark = (unsigned char)(uintptr_t)argument, *block[AT_ONCE];
+    for (int round = 0; round < ROUNDS; round++) {
+        for (int i = 0; i < AT_ONCE; i++) {
+            must((block[i] = t_malloc(BYTES)) != NULL);
+            memset(block[i], mark, BYTES);
+        }
+        for (int i = 0; i < AT_ONCE; i++)
+            for (int at = 0; at < BYTES; at++)
+                must(block[i][at] == mark);
+        for (int i = 0; i < AT_ONCE; i++)
+            t_free(block[i]);
+    }
+    return NULL;
+}
+
+static void run_vfork_in_child(void) {
+    enum { THREADS = 2 };
+    pthread_t threads[THREADS];
+    fill_and_check(NULL);
+    join(start(churn_a_little, (void *)(uintptr_t)seed)); /* its stack is there for the next one */
+    pid_t pid = fork();
+    if (pid == 0) {
+        alarm(CHILD_LIMIT_SECONDS);
+        join(start(vfork_first, NULL));
+        for (uintptr_t i = 0; i < THREADS; i++)
+            threads[i] = start(fill_and_check, (void *)(i + 1));
+        fill_and_check((void *)(uintptr_t)(THREADS + 1));
+        for (size_t i = 0; i < THREADS; i++)
+            join(threads[i]);
+        _exit(0);
+    }
+    expect_success(pid);
+    empty_table();
+}
+
+static void vfork_in_a_child_takes_nothing_over(void **state) {
+    (void)state;
+    seed = test_seed();
+    assert_child_succeeds(run_vfork_in_child);
+}
+
 static void run_spawns(void) {
     char *arguments[] = {"true", NULL};
     char *environment[] = {NULL};
@@ -231,6 +282,9 @@ int main(void) {
         cmocka_unit_test(a_child_of_plain_fork_uses_the_heap),
 #endif
         cmocka_unit_test(vfork_shares_the_heap),
+#if !UNDER_TSAN
+        cmocka_unit_test(vfork_in_a_child_takes_nothing_over),
+#endif
         cmocka_unit_test(posix_spawn_leaves_the_heap_alone),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -18,12 +18,6 @@ enum { BLOCKS_MOST = 1 << 21 };
 #if !UNDER_SANITIZER
 #define LIMIT_BYTES (128 * MIB)
 
-static size_t virtual_bytes(void) {
-    char text[256];
-    read_proc("/proc/self/statm", text, sizeof text);
-    return strtoul(text, NULL, 10) * PAGE;
-}
-
 /* Allows the process LIMIT_BYTES more than it has. */
 static void limit_address_space(void) {
     blocks = map_table(BLOCKS_MOST * sizeof *blocks);

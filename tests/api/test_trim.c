@@ -129,6 +129,41 @@ static void locked_memory_is_no_trouble(void **state) {
     assert_int_equal(status, 0);
 }
 
+#if !UNDER_SANITIZER && !ON_GLIBC
+/* Whether this kernel gives locked pages back (5.18). */
+static bool locked_pages_can_go(void) {
+    enum { DONTNEED_LOCKED = 24 };
+    void *page = map_table(PAGE);
+    bool can = mlock(page, PAGE) == 0 && madvise(page, PAGE, DONTNEED_LOCKED) == 0;
+    munmap(page, PAGE);
+    return can;
+}
+
+/* One page that was not unlocked before its block was freed. */
+static void run_locked_page(void) {
+    enum { COUNT = 100, BYTES = 100000 };
+    static char *block[COUNT];
+    size_t before = resident_bytes();
+    for (size_t i = 0; i < COUNT; i++) {
+        must((block[i] = t_malloc(BYTES)) != NULL);
+        memset(block[i], 1, BYTES);
+    }
+    must(mlock(block[COUNT / 2] + PAGE, 1) == 0);
+    for (size_t i = 0; i < COUNT; i++)
+        t_free(block[i]);
+    must(!locked_pages_can_go() || resident_bytes() < before + 3 * MIB);
+    (void)t_malloc_trim(0);
+    must(!locked_pages_can_go() || resident_bytes() < before + MIB / 2);
+    char *again = t_calloc(1, 3 * MIB);
+    must(all_zero(again, 3 * MIB));
+}
+
+static void a_locked_page_does_not_keep_the_others(void **state) {
+    (void)state;
+    assert_child_succeeds(run_locked_page);
+}
+#endif
+
 /* ---- Resident sizes ------------------------------------------------------------------------------ */
 
 #if !UNDER_SANITIZER
@@ -340,6 +375,9 @@ int main(void) {
         cmocka_unit_test(trim_returns_one_only_if_it_released_memory),
         cmocka_unit_test(live_blocks_and_calloc_survive_trimming),
         cmocka_unit_test(locked_memory_is_no_trouble),
+#if !UNDER_SANITIZER && !ON_GLIBC
+        cmocka_unit_test(a_locked_page_does_not_keep_the_others),
+#endif
 #if !UNDER_SANITIZER
         cmocka_unit_test(threshold_minus_one_keeps_everything_until_trim),
         cmocka_unit_test(a_small_threshold_returns_memory_on_free),

@@ -196,6 +196,13 @@ def check_idle():
             program.do("drop")
             time.sleep(8)
             kept[threshold] = figures(program).get("resident_dirty_bytes", 0)
+    with Program(MALLOC_TRIM_THRESHOLD_="64K") as program:
+        program.do(f"fill {BLOCKS // 20}")
+        program.do("drop")
+        time.sleep(0.2)
+        before = figures(program).get("dirty_bytes", 0)
+        tap.check("what exceeds a threshold for a moment goes, too",
+                  comes(lambda: figures(program).get("dirty_bytes") <= 64 * KIB), (before, figures(program)))
     for threshold, least in settings.items():
         tap.check(f"what a threshold of {threshold} allows stays", kept[threshold] >= least, kept)
 

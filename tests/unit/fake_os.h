@@ -55,6 +55,7 @@ struct fake_os {
     const char *file[FAKE_FILES][2];         /* path and content */
     bool environment_missing;                /* it is not there yet */
     unsigned processors;                     /* 4 */
+    uint64_t idle_ns;                        /* of which the process did not work */
     uint64_t clock_ns, clock_step_ns;        /* what the clock shows; each look adds a step */
     void (*on_yield)(void);                  /* what another thread does meanwhile */
     void (*on_barrier)(void);                /* what it has done until the barrier */

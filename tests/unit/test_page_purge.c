@@ -205,35 +205,6 @@ static void stop_time(int64_t credit_ns) {
     page_state.credit_ns = credit_ns;
 }
 
-/* Growing earns time, up to a burst; to shrink and grow again earns nothing. */
-static void growing_earns_time(void) {
-    must(page_state.credit_ns == (int64_t)CREDIT_FIRST_NS);
-    uintptr_t run = take_dirty(1000);
-    page_count(&now);
-    int64_t earned = (int64_t)((now.peak_zone_bytes >> PAGE_SHIFT) * GROWTH_NS);
-    must(page_state.credit_ns == (int64_t)CREDIT_FIRST_NS + earned);
-    must(page_run_give(run));
-    page_trim(0);
-    int64_t credit = page_state.credit_ns;
-    take_dirty(900);
-    must(page_state.credit_ns <= credit);
-    must(page_run_take(60000, PAGE_BYTES, &(bool){false}) != 0);
-    must(page_state.growth_ns == BURST_NS - CREDIT_FIRST_NS);
-    must_be_sound();
-}
-
-static void holes_leave_time_for_runs(void) {
-    stop_time((int64_t)RUNS_NS);
-    must(purge_affordable(PURGE_RUNS) && !purge_affordable(PURGE_HOLES));
-    stop_time((int64_t)RUNS_NS + 1);
-    must(purge_affordable(PURGE_HOLES));
-    stop_time(0);
-    must(!purge_affordable(PURGE_RUNS));
-    page_set_trim_threshold(MIB); /* then runs need none */
-    stop_time(1);
-    must(purge_affordable(PURGE_HOLES));
-}
-
 /* Frees runs of four pages in an order that joins few of them, and tells what stays dirty. */
 static size_t empty_a_heap(int64_t credit_ns) {
     enum { RUNS = 2000 };
@@ -343,7 +314,12 @@ static void refused_pages_stay_dirty_and_the_bound_rests(void) {
     must(page_run_give(run));
     must(fake_os.count[FAKE_PURGE] == purges); /* it is not tried again and again */
     must_be_sound();
-    page_trim(0); /* only when asked to */
+    fake_os.clock_ns += 10 * (uint64_t)1000000000; /* but after a while */
+    must_take(run, 1000, false);
+    must(page_run_give(run) && fake_os.count[FAKE_PURGE] == ++purges);
+    must_take(run, 1000, false);
+    must(page_run_give(run) && fake_os.count[FAKE_PURGE] == purges);
+    page_trim(0); /* and when asked to */
     must(fake_os.count[FAKE_PURGE] == purges + 1 && dirty_bytes() == 1000 * PAGE_BYTES);
     fake_os.fail_kinds = 0;
     must(page_trim(0) >= 1000 * PAGE_BYTES);
@@ -445,8 +421,6 @@ int main(void) {
         body_test(what_is_wanted_in_part_is_lost_in_part),
         body_test(a_budget_is_left_alone_where_it_keeps_nothing),
         body_test(giving_back_takes_a_share_of_the_time),
-        body_test(growing_earns_time),
-        body_test(holes_leave_time_for_runs),
         body_test(a_heap_that_empties_is_swept_on_credit),
         body_test(a_debt_ends_the_sweeps),
         body_test(a_debt_ends_a_sweep_that_has_begun),

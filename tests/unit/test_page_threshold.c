@@ -96,20 +96,6 @@ static void a_heap_that_empties_has_no_moment(void) {
     must_be_sound();
 }
 
-/* They are limited in time where a threshold is set as well, and runs are not charged. */
-static void holes_have_a_tenth_under_a_threshold(void) {
-    fake_os.clock_step_ns = 0;
-    page_set_trim_threshold(MIB);
-    uintptr_t run = take_dirty(1000);
-    page_state.credited_cpu_ns = fake_os.clock_ns;
-    page_state.credit_ns = -(int64_t)BURST_NS;
-    must(purge_affordable(PURGE_RUNS) && !purge_affordable(PURGE_HOLES));
-    must(page_run_give(run) && take_dirty(1000) == run && give_back_calls() > 0);
-    must(page_state.credit_ns == -(int64_t)BURST_NS);
-    fake_os.clock_ns += 1000;
-    must(purge_affordable(PURGE_HOLES) && page_state.credit_ns == 100 - (int64_t)BURST_NS);
-}
-
 /* So that the next few frees are cheap; the last block that is purged goes whole. */
 static void a_lower_threshold_counts_at_once(void) {
     fake_os.clock_step_ns = 0;
@@ -137,7 +123,6 @@ int main(void) {
         body_test(a_threshold_of_64_kib_may_be_exceeded_for_a_moment),
         body_test(above_2_mib_there_is_no_moment),
         body_test(a_heap_that_empties_has_no_moment),
-        body_test(holes_have_a_tenth_under_a_threshold),
         body_test(a_lower_threshold_counts_at_once),
         body_test(purging_leaves_about_three_quarters),
     };
