@@ -23,9 +23,15 @@ static inline void *api_or_enomem(void *block) {
     return block;
 }
 
+static NOINLINE void *api_malloc_uncached(void *wrong, size_t size) {
+    if (UNLIKELY(wrong != NULL))
+        heap_report_inside(wrong);
+    return api_or_enomem(heap_allocate(size));
+}
+
 static NOINLINE void *api_malloc_slow(size_t size) {
     void *run = heap_pop_run(size);
-    return LIKELY(run != NULL) ? run : api_or_enomem(heap_allocate(size));
+    return LIKELY(heap_is_run(run)) ? run : api_malloc_uncached(run, size);
 }
 
 static ALWAYS_INLINE void *api_malloc(size_t size) {

@@ -233,9 +233,19 @@ static void *take_object(unsigned class_index, size_t size, size_t align, bool *
     return block ? block : take_small(class_index);
 }
 
+/* free looks at no pointer that a bin takes.  What is no run's beginning would be a block that overlaps the next one. */
+SELDOM void heap_report_inside(const void *address) {
+    report_bad_pointer("free", address);
+}
+
 /* The run on top of the bin, if it is aligned. */
 static void *pop_run(size_t size, size_t align) {
     void *run = heap_pop_run(size);
+    if (UNLIKELY(!heap_is_run(run))) {
+        if (run)
+            heap_report_inside(run);
+        return NULL;
+    }
     if (LIKELY(((uintptr_t)run & (align - 1)) == 0))
         return run;
     if (!cache_push(sizeclass_for_run(size), run)) /* a signal handler has filled the bin */

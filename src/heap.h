@@ -33,6 +33,14 @@ static ALWAYS_INLINE void *heap_pop_run(size_t size) {
     return sizeclass_has_run(size) ? cache_pop(sizeclass_for_run(size)) : NULL;
 }
 
+/* Whether that is one: not NULL, and not an address inside a run that was freed as if it began there. */
+static ALWAYS_INLINE bool heap_is_run(const void *run) {
+    return run && ((uintptr_t)run & (PAGE_BYTES - 1)) == 0;
+}
+
+/* Reports such an address. */
+void heap_report_inside(const void *address);
+
 void heap_free(void *block, const char *function);
 void *heap_resize(void *block, size_t size); /* block is not NULL, size is not 0 */
 size_t heap_usable(const void *block, const char *function);

@@ -196,6 +196,24 @@ static void inside_freed_run_unaligned(const struct use *use) {
     inside_freed(use, 100000, 50001);
 }
 
+/* Of a size in heavy use: free looks no closer, but the next malloc of that size does. */
+static void inside_cached_run(const struct use *use) {
+    enum { SIZE = 20000, AT_ONCE = 4, ROUNDS = 200 };
+    char *block[AT_ONCE];
+    for (int round = 0; round < ROUNDS; round++) {
+        for (int i = 0; i < AT_ONCE; i++)
+            block[i] = block_of(SIZE);
+        for (int i = 0; i < AT_ONCE; i++)
+            t_free(block[i]);
+    }
+    char *live = block_of(SIZE);
+    expect(use->function, live + 16, "inside a block of %zu bytes that starts at 0x%" PRIxPTR,
+           t_malloc_usable_size(live), (uintptr_t)live);
+    use->call(live + 16);
+    (void)t_malloc(SIZE);
+    (void)t_malloc(SIZE);
+}
+
 static const struct misuse misuses[] = {
     MISUSE(stack_pointer, 100, EVERY_USE),
     MISUSE(static_pointer, 100, EVERY_USE),
@@ -227,6 +245,7 @@ static const struct misuse misuses[] = {
     MISUSE(inside_freed_small, 200, EVERY_USE | SIZE_ANSWERED),
     MISUSE(inside_freed_run, 100000, EVERY_USE),
     MISUSE(inside_freed_run_unaligned, 100000, EVERY_USE),
+    MISUSE(inside_cached_run, 100000, 0),
 };
 
 int main(int argc, char **argv) {
