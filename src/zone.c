@@ -139,6 +139,12 @@ static bool grow_by_break(size_t bytes, size_t align, struct extent *place) {
     return false;
 }
 
+/* Whether it is the place that was refused. */
+static bool can_map(size_t bytes) {
+    void *anywhere = os_map(bytes);
+    return anywhere && os_unmap(anywhere, bytes);
+}
+
 /* Maps bytes at the hint, else further up, else anywhere. */
 static uintptr_t map_zone(size_t bytes) {
     if (!S.zone_hint) {
@@ -155,6 +161,8 @@ static uintptr_t map_zone(size_t bytes) {
             S.zone_hint = hint + bytes;
             return hint;
         }
+        if (i == 0 && !can_map(bytes))
+            return 0;
     }
     return (uintptr_t)os_map(bytes);
 }

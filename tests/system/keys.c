@@ -31,10 +31,23 @@ static void *run(void *argument) {
     return NULL;
 }
 
+/* A program that has not made its key yet uses key 0. */
+static void check_first_key(void) {
+    static pthread_key_t not_made;
+    pthread_key_t made;
+    free(malloc(10));
+    CHECK(pthread_getspecific(not_made) == NULL);
+    CHECK(pthread_setspecific(not_made, &made) == EINVAL);
+    MUST(pthread_key_create(&made, NULL) == 0);
+    CHECK(made == 0);
+    MUST(pthread_key_delete(made) == 0);
+}
+
 int main(void) {
     pthread_key_t key;
     int keys = 0, error;
     static char rubbish[] = "rubbish";
+    check_first_key();
     while ((error = pthread_key_create(&key, NULL)) == 0)
         keys++;
     CHECK(error == EAGAIN);

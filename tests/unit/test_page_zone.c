@@ -202,6 +202,18 @@ static void an_occupied_hint_is_passed_over(void) {
     must_match_the_books();
 }
 
+/* Hints are for places that are taken. */
+static void where_no_memory_is_left_few_calls_are_made(void) {
+    fake_os.break_limit = 0;
+    bool zero;
+    take(100);
+    fake_os.fail_kinds = FAKE_MEMORY;
+    uint64_t calls = fake_os.calls;
+    must(page_run_take(20000, PAGE_BYTES, &zero) == 0);
+    must(fake_os.calls - calls <= 10);
+    must_match_the_books();
+}
+
 static void without_hints_zones_are_anywhere(void) {
     fake_os.break_limit = 0;
     fake_os.fail_kinds = FAKE_BIT(FAKE_MAP_AT);
@@ -345,6 +357,7 @@ int main(void) {
         body_test(without_a_break_zones_are_mapped_at_hints),
         body_test(zones_follow_when_the_break_is_at_its_limit),
         body_test(an_occupied_hint_is_passed_over),
+        body_test(where_no_memory_is_left_few_calls_are_made),
         body_test(without_hints_zones_are_anywhere),
         body_test(aligned_runs_fit_into_mapped_zones),
         body_test(trim_lowers_the_break_to_the_pad),
