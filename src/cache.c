@@ -93,13 +93,9 @@ static __thread uint8_t leave_calls;
 
 /* Key 0 is what a program uses that has not made its key yet: it has to find nothing there. */
 void cache_init(void (*at_thread_end)(void *)) {
-    pthread_key_t first;
     exit_key_made = pthread_key_create(&exit_key, at_thread_end) == 0;
-    if (!exit_key_made || exit_key != 0)
-        return;
-    first = exit_key;
-    if (pthread_key_create(&exit_key, at_thread_end) == 0)
-        pthread_key_delete(first);
+    if (exit_key_made && exit_key == 0 && pthread_key_create(&exit_key, at_thread_end) == 0)
+        pthread_key_delete(0);
 }
 
 /* An unused cache, a warm one if there is one. */

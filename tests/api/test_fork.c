@@ -200,6 +200,7 @@ static void vfork_shares_the_heap(void **state) {
     assert_child_succeeds(run_vforks);
 }
 
+#if !UNDER_TSAN /* there vfork is fork, and a child of threads may have none */
 /* A child of fork whose first thread goes by the fast paths alone, while the vfork child of another thread, one that has
  * never allocated, is the first to come by a slow one.  It is not the thread that forked, though it is the first of its
  * process: to take over what vanished threads had would be to take what the first thread has. */
@@ -250,6 +251,7 @@ static void vfork_in_a_child_takes_nothing_over(void **state) {
     seed = test_seed();
     assert_child_succeeds(run_vfork_in_child);
 }
+#endif
 
 static void run_spawns(void) {
     char *arguments[] = {"true", NULL};
