@@ -318,6 +318,8 @@ def check_meant(path):
         refuses("a command without -o", f"to run it as a command, name the profile to write by -o: {start}", "profile",
                 "--", word, status=2)
     refuses("a longer one", start, "profile", "--", "true", "x", status=2)
+    refuses("a report that --quiet leaves out", "profile: --quiet leaves out the report", "profile", "-q", "--json",
+            "-o", path, "--", "true", status=2)
     refuses("an option of Quarry's with --plain", "--limit, --zero: this is for Quarry, which --plain leaves out",
             "profile", "-o", path, "--plain", "--zero=1", "--limit=1G", "--", "true", status=2)
     refuses("a library that is none", "no shared library", "profile", "-o", path, "--library", SOURCE, "--", "true")

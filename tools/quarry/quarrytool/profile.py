@@ -95,6 +95,10 @@ def main(arguments: argparse.Namespace) -> int:
     """The verb."""
     if arguments.leaks and arguments.allocated:
         raise UsageError("profile: --leaks and --allocated exclude each other")
+    if arguments.quiet and arguments.json:
+        raise UsageError(
+            "profile: --quiet leaves out the report that --json is about; leave out the one or the other"
+        )
     if arguments.output is None:
         _report(_named(arguments), arguments, sys.stdout)
         return 0
