@@ -49,9 +49,8 @@
 #endif
 
 enum {
-    NO_ADVICE = -1, /* of madvise; no kernel knows it */
-    CLOCK_NUMBER_SHIFT =
-        3, /* a thread's clock is its number, inverted, and three bits of the kind */
+    NO_ADVICE = -1,         /* of madvise; no kernel knows it */
+    CLOCK_NUMBER_SHIFT = 3, /* a thread's clock: its number, inverted, and three bits */
 };
 
 /* Emulators (qemu's) say yes to advice that they do not know.  Such a yes counts for nothing; but whether

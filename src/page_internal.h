@@ -42,8 +42,7 @@ struct page_state {
     uint64_t hot_used;                  /* of any length */
     unsigned hot_next;                  /* the next entry to be written, of all ever */
     size_t hot_pages;                   /* with those of last */
-    size_t
-        hot_most_bytes; /* longer runs are not kept there: HOT_MAX_PAGES, or 0: none is kept whole */
+    size_t hot_most_bytes; /* of such a run: HOT_MAX_PAGES; 0: none is kept whole, of any length */
 
     /* last.c */
     struct extent last; /* start 0: none */

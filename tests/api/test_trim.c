@@ -143,6 +143,8 @@ static bool locked_pages_can_go(void) {
 static void run_locked_page(void) {
     enum { COUNT = 100, BYTES = 100000 };
     static char *block[COUNT];
+    if (!locked_pages_can_go())
+        _exit(SKIPPED);
     size_t before = resident_bytes();
     for (size_t i = 0; i < COUNT; i++) {
         must((block[i] = t_malloc(BYTES)) != NULL);
@@ -151,16 +153,19 @@ static void run_locked_page(void) {
     must(mlock(block[COUNT / 2] + PAGE, 1) == 0);
     for (size_t i = 0; i < COUNT; i++)
         t_free(block[i]);
-    must(!locked_pages_can_go() || resident_bytes() < before + 3 * MIB);
+    must(resident_bytes() < before + 3 * MIB);
     (void)t_malloc_trim(0);
-    must(!locked_pages_can_go() || resident_bytes() < before + MIB / 2);
+    must(resident_bytes() < before + MIB / 2);
     char *again = t_calloc(1, 3 * MIB);
     must(all_zero(again, 3 * MIB));
 }
 
 static void a_locked_page_does_not_keep_the_others(void **state) {
     (void)state;
-    assert_child_succeeds(run_locked_page);
+    int status = run_in_child(run_locked_page);
+    if (WIFEXITED(status) && WEXITSTATUS(status) == SKIPPED)
+        skip();
+    assert_int_equal(status, 0);
 }
 #endif
 
