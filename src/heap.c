@@ -253,8 +253,15 @@ static void *pop_run(size_t size, size_t align) {
     return NULL;
 }
 
+/* A run too long for a class, if it is one that the thread takes in turn. */
+static void *take_kept(size_t size, size_t align) {
+    return size < LOAD_RELAXED(mmap_threshold)
+               ? (void *)page_run_take_kept(pages_for(size), align)
+               : NULL;
+}
+
 static void *take_above_small(size_t size, size_t align, bool *zero) {
-    void *run = pop_run(size, align);
+    void *run = sizeclass_has_run(size) ? pop_run(size, align) : take_kept(size, align);
     *zero = false;
     return run ? run : take_large(size, align, zero);
 }

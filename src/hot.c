@@ -92,6 +92,7 @@ void hot_give(struct extent run) {
 
 bool hot_merge_all(void) {
     bool any = last_merge();
+    any |= UNLIKELY(LOAD_RELAXED(keep_any)) && keep_merge();
     if (!S.hot_used)
         return any;
     for (; S.hot_used; merge(bit_lowest(S.hot_used)))

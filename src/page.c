@@ -80,6 +80,8 @@ static ALWAYS_INLINE bool find_place(size_t pages, size_t align_bytes, struct ex
         huge_fill();
     if (UNLIKELY(S.last.start))
         last_merge();
+    if (UNLIKELY(LOAD_RELAXED(keep_any)))
+        keep_merge();
     return extent_find(bytes, align_bytes, place) ||
            (hot_merge_all() && extent_find(bytes, align_bytes, place)) ||
            zone_grow(pages, align_bytes, place) || extent_find_any(bytes, align_bytes, place);
@@ -131,6 +133,14 @@ static NOINLINE bool take_beside_last(size_t pages, size_t align_bytes, struct e
     return true;
 }
 
+/* Dirty pages where there is a kept run, which is merged otherwise. */
+static NOINLINE bool take_beside_kept(size_t pages, size_t align_bytes, struct extent *place) {
+    if (!extent_find_one(pages << PAGE_SHIFT, align_bytes, place))
+        return false;
+    claim(*place);
+    return true;
+}
+
 /* Hot runs first; where nothing else is found, what they merge to. */
 static bool take_locked(size_t pages, size_t align_bytes, struct extent *place, bool *zero) {
     *zero = false;
@@ -138,9 +148,26 @@ static bool take_locked(size_t pages, size_t align_bytes, struct extent *place, 
         return true;
     if (UNLIKELY(S.last.start) && take_beside_last(pages, align_bytes, place))
         return true;
+    if (UNLIKELY(LOAD_RELAXED(keep_any)) && !S.last.start &&
+        take_beside_kept(pages, align_bytes, place))
+        return true;
     if (UNLIKELY(purge_never()))
         return take_kept(pages, align_bytes, place, zero);
     return take_free(pages, align_bytes, place, zero);
+}
+
+static void give_long(struct extent run) {
+    if (last_give(run))
+        return;
+    run_set_heads(run, HEAD_FREE);
+    extent_insert(run, true);
+}
+
+/* What is kept for the calling thread is of another length than what it wants now. */
+static void give_kept(void) {
+    struct extent run = keep_leave();
+    if (run.start)
+        give_long(run);
 }
 
 uintptr_t page_run_take(size_t pages, size_t align_bytes, bool *zero) {
@@ -148,6 +175,8 @@ uintptr_t page_run_take(size_t pages, size_t align_bytes, bool *zero) {
     if (pages > PAGE_RUN_MAX || align_bytes > PAGE_RUN_MAX << PAGE_SHIFT)
         return 0;
     lock_take(&S.lock);
+    if (pages > HOT_MAX_PAGES && UNLIKELY(LOAD_RELAXED(keep_any)))
+        give_kept();
     bool found = take_locked(pages, align_bytes, &place, zero);
     for (int i = 0; UNLIKELY(!found) && S.held_pages > 0 && i < HELD_YIELDS; i++) {
         lock_drop(&S.lock);
@@ -192,13 +221,6 @@ uintptr_t page_run_take_roomy(size_t pages) {
     return found ? place.start : 0;
 }
 
-static void give_long(struct extent run) {
-    if (last_give(run))
-        return;
-    run_set_heads(run, HEAD_FREE);
-    extent_insert(run, true);
-}
-
 static void give_locked(struct extent run) {
     if (run.end - run.start <= S.hot_most_bytes)
         hot_give(run);
@@ -219,6 +241,8 @@ static void give_parts(struct extent run, uint32_t clean) {
 }
 
 bool page_run_give(uintptr_t address) {
+    if (keep_give(address))
+        return true;
     lock_take(&S.lock);
     size_t pages = page_run_pages(address);
     if (pages) {

@@ -16,6 +16,10 @@
  * *zero tells whether all of it is known to read as zero.  0 where the kernel refuses. */
 uintptr_t page_run_take(size_t pages, size_t align_bytes, bool *zero);
 
+/* A long run of so many pages that the calling thread gives and takes in turn, none of which is known to read as zero;
+ * 0 where there is none.  Takes no lock. */
+uintptr_t page_run_take_kept(size_t pages, size_t align_bytes);
+
 /* A run with free pages at both ends: where it and the one before it have room to grow.  0 where there is no
  * such place, and where nothing is given back: dirty pages are worth more then than room. */
 uintptr_t page_run_take_roomy(size_t pages);

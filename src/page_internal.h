@@ -47,6 +47,8 @@ struct page_state {
     /* last.c */
     struct extent last; /* start 0: none */
 
+    uint64_t kept_ns; /* keep.c: when it was last looked for what nobody wants */
+
     /* zone.c */
     uintptr_t break_start, break_top; /* zone 0; equal while it is empty */
     bool break_shared;                /* somebody else moved the break: it never shrinks again */
@@ -116,7 +118,7 @@ void run_set_heads(struct extent run, enum head_kind kind);
 /* hot.c: runs of at most HOT_MAX_PAGES, kept whole. */
 bool hot_take(size_t pages, size_t align_bytes, struct extent *run);
 void hot_give(struct extent run);
-bool hot_merge_all(void); /* that of last.c too; false if there were none */
+bool hot_merge_all(void); /* those of last.c and keep.c too; false if there were none */
 void hot_repair(void);    /* before the sets are rebuilt from the heads */
 
 /* last.c: the run that came back last of those too long for hot.c. */
@@ -127,6 +129,14 @@ struct extent last_take(size_t pages); /* from its front; it has so many */
 bool last_give(struct extent run);     /* false where the run is merged as others are */
 bool last_merge(void);
 void last_repair(void); /* before the sets are rebuilt from the heads */
+
+/* keep.c: a long run for each of some threads, without the lock.  Take: 0, give: false, where it goes the usual way. */
+extern bool keep_any; /* there may be one */
+bool keep_give(uintptr_t address); /* of any run, or of none */
+struct extent keep_leave(void); /* the calling thread's, if there is one, now the caller's; start 0: none */
+bool keep_merge(void);
+bool keep_is_due(void); /* whether to call keep_merge_old; needs no lock */
+bool keep_merge_old(void);
 
 /* zone.c: gets pages from the kernel so that an extent of at least pages at the alignment is free,
  * and says where; false where the kernel refuses. */

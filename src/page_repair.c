@@ -14,6 +14,7 @@
 
 void page_count(struct page_counts *counts) {
     lock_take(&S.lock);
+    keep_merge();
     size_t blocks = 0;
     for (uint32_t rank = 0; rank < pagemap_region_count; rank++)
         blocks +=

@@ -74,6 +74,7 @@ void page_set_trim_threshold(size_t bytes) {
         S.provided_pages = 0;
     STORE_RELAXED(S.trim_threshold_bytes, bytes);
     STORE_RELAXED(S.trim_threshold_set, true);
+    keep_merge();
     S.bound_least_pages = bytes >> PAGE_SHIFT;
     S.hot_most_bytes = bytes == SIZE_MAX ? 0 : HOT_MAX_PAGES * PAGE_BYTES;
     if (purge_never())
@@ -289,6 +290,8 @@ bool purge_is_due(void) {
 
 static void settle(void) {
     lock_take(&S.lock);
+    if (keep_is_due())
+        keep_merge_old();
     purge_excess();
     lock_drop(&S.lock);
 }
@@ -299,7 +302,7 @@ void page_settle(void) {
 }
 
 void page_settle_old(void) {
-    if (purge_is_due())
+    if (purge_is_due() || keep_is_due())
         settle();
 }
 

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * The long run that came back last: taken whole, cut, joined on both sides, extended into, replaced and merged.
+ * The long run that came back last: taken whole, cut, joined on both sides, extended into, replaced and merged; and the one
+ * that is kept for a thread.
  */
 #include "scenario_support.h"
 
@@ -50,4 +51,34 @@ void run_last_crossing(unsigned first) {
     ledger_give(first);
     ledger_take_many(first, 3, 10 * MIB);
     ledger_give_many(first, 3, 1);
+}
+
+void setup_kept(void) {
+    quarry_mallopt(M_MMAP_MAX, 0);
+    ledger_take_many(LEDGER_SETUP, 20, 20000);
+    ledger_give_many(LEDGER_SETUP, 10, 2);
+}
+
+static void take_in_turn(unsigned slot, unsigned times, size_t size) {
+    for (unsigned i = 0; i < times; i++) {
+        ledger_take(slot, size);
+        ledger_give(slot);
+    }
+}
+
+/* The slot above is for a run that others lie behind. */
+void warm_kept(unsigned first) {
+    take_in_turn(first, 16, 400000);
+    ledger_take(first + 1, 300000);
+}
+
+/* Kept, taken, extended into, given up for a shorter one, and merged. */
+void run_kept(unsigned first) {
+    take_in_turn(first, 3, 400000);
+    ledger_resize(first + 1, 320000);
+    take_in_turn(first, 2, 400000);
+    ledger_take(first + 2, 300000);
+    ledger_give(first + 2);
+    take_in_turn(first, 18, 400000);
+    quarry_malloc_trim(0);
 }

@@ -441,6 +441,8 @@ const struct scenario scenarios[] = {
      KEPT + 2 * MIB},
     {"so is one that crosses regions", setup_last_crossing, warm_cache, run_last_crossing, false, 0,
      51 * MIB},
+    {"a long run is kept for its thread", setup_kept, warm_kept, run_kept, false, 400000,
+     KEPT + 720000},
     {"a run is extended and cut", setup_runs_only, warm_runs, run_resize, false, 60000,
      KEPT + 300000},
     {"runs cross regions", setup_two_regions, warm_cache, run_two_regions, false, 0, 160 * MIB},

@@ -45,6 +45,9 @@ void warm_last(unsigned first);
 void run_last(unsigned first);
 void setup_last_crossing(void);
 void run_last_crossing(unsigned first);
+void setup_kept(void);
+void warm_kept(unsigned first);
+void run_kept(unsigned first);
 
 /* drain_support.c */
 void setup_drain(void);

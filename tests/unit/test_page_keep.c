@@ -1,0 +1,240 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * test_page_keep.c: the long run that a thread takes and gives in turn, which is kept for it.
+ */
+#include "run_support.h"
+
+#include "page_internal.h"
+
+enum { EARNED = 16, SECOND_NS = 1000000000 };
+
+/* Gives a run and takes it again until its length is kept; it is the caller's then. */
+static uintptr_t earn(size_t pages) {
+    uintptr_t run = take_dirty(pages);
+    for (int i = 0; i < EARNED; i++) {
+        must(page_run_give(run) && !keep_any);
+        must_take(run, pages, false);
+    }
+    return run;
+}
+
+static uintptr_t keep(size_t pages) {
+    uintptr_t run = earn(pages);
+    must(page_run_give(run) && keep_any);
+    return run;
+}
+
+static void must_be_kept(uintptr_t run, size_t pages) {
+    must(pagemap_head(run) == head_make(HEAD_CONT, (uint32_t)pages));
+    must(page_run_pages(run) == 0 && page_live_bytes() >= pages * PAGE_BYTES);
+}
+
+static void must_not_be_kept(size_t pages) {
+    must(page_run_take_kept(pages, PAGE_BYTES) == 0 && keep_leave().start == 0);
+    must_be_sound();
+}
+
+/* As what the thread of another number does. */
+static void as_thread(uint64_t number) {
+    lock_serial = number * 2;
+}
+
+static void a_length_given_often_is_kept(void) {
+    uintptr_t run = keep(200);
+    for (int i = 0; i < 3; i++) {
+        must_be_kept(run, 200);
+        must(!page_run_give(run)); /* it is nobody's */
+        must(page_run_take_kept(201, PAGE_BYTES) == 0);
+        must(page_run_take_kept(200, PAGE_BYTES) == run && page_run_pages(run) == 200);
+        must(page_run_take_kept(200, PAGE_BYTES) == 0);
+        must(page_run_give(run));
+    }
+    must_be_sound();
+}
+
+static void another_length_has_to_earn_it(void) {
+    uintptr_t run = earn(200), other = take_dirty(300);
+    must(page_run_give(other) && page_run_give(run));
+    must_not_be_kept(200);
+    for (int i = 1; i < EARNED; i++) {
+        must_take(run, 200, false);
+        must(page_run_give(run) && !keep_any);
+    }
+    must_take(run, 200, false);
+    must(page_run_give(run));
+    must_be_kept(run, 200);
+}
+
+static void short_runs_and_very_long_ones_are_not_kept(void) {
+    static const size_t lengths[] = {1, HOT_MAX_PAGES, 4097, 5000};
+    fake_os.clock_step_ns = 0;
+    for (size_t i = 0; i < COUNT_OF(lengths); i++) {
+        bool zero;
+        for (int times = 0; times < EARNED + 3; times++) {
+            uintptr_t run = page_run_take(lengths[i], PAGE_BYTES, &zero);
+            must(run != 0 && page_run_give(run));
+        }
+        must(!keep_any);
+        must_not_be_kept(lengths[i]);
+    }
+}
+
+static void the_shortest_and_the_longest_are_kept(void) {
+    static const size_t lengths[] = {HOT_MAX_PAGES + 1, 4096};
+    for (size_t i = 0; i < COUNT_OF(lengths); i++) {
+        uintptr_t run = 0;
+        bool zero;
+        for (int times = 0; times <= EARNED; times++) {
+            run = page_run_take(lengths[i], PAGE_BYTES, &zero);
+            must(run != 0 && page_run_give(run));
+        }
+        must_be_kept(run, lengths[i]);
+        must(page_run_take_kept(lengths[i], PAGE_BYTES) == run);
+        must(page_run_pages(run) == lengths[i]);
+        must_be_sound();
+    }
+}
+
+static void an_alignment_that_it_has_not_is_not_served(void) {
+    bool zero;
+    uintptr_t first = page_run_take(256, 256 * PAGE_BYTES, &zero);
+    must(page_run_shrink(first, 1));
+    uintptr_t run = keep(200);
+    must(run % (256 * PAGE_BYTES) != 0);
+    must(page_run_take_kept(200, 256 * PAGE_BYTES) == 0);
+    must(page_run_take_kept(200, PAGE_BYTES) == run);
+}
+
+static void threads_have_their_own(void) {
+    as_thread(1);
+    uintptr_t run = earn(200);
+    as_thread(2);
+    uintptr_t other = keep(200);
+    as_thread(1);
+    must_not_be_kept(200);
+    must(page_run_give(run));
+    must_be_kept(run, 200);
+    must_be_kept(other, 200);
+    must(page_run_take_kept(200, PAGE_BYTES) == run);
+    as_thread(10); /* the second one's slot */
+    must(page_run_take_kept(200, PAGE_BYTES) == other);
+    must_be_sound();
+}
+
+static void a_slot_in_use_takes_no_second_one(void) {
+    uintptr_t run = earn(200), other = take_dirty(200);
+    must(page_run_give(run));
+    must(page_run_give(other) && pagemap_head(other) != 0);
+    must(page_run_take_kept(200, PAGE_BYTES) == run);
+    must_not_be_kept(200);
+    must_take(other, 200, false);
+}
+
+static void it_is_merged_before_clean_pages_are_taken(void) {
+    uintptr_t run = keep(200);
+    must_take(run, 30, false); /* nothing else is dirty */
+    must(!keep_any);
+    must_not_be_kept(200);
+}
+
+static void other_dirty_pages_come_first(void) {
+    uintptr_t hole = take_dirty(80);
+    take_dirty(1);
+    uintptr_t run = keep(200);
+    must(page_run_give(hole));
+    must(last_merge());
+    must_take(hole, 40, false);
+    must_be_kept(run, 200);
+}
+
+static void what_the_thread_wants_in_its_place_is_cut_from_it(void) {
+    uintptr_t run = keep(200);
+    must_take(run, 150, false);
+    must_not_be_kept(200);
+    must(last_pages() == 50);
+}
+
+static void a_run_extends_into_it(void) {
+    uintptr_t run = take_dirty(300);
+    take_all_free();
+    page_set_trim_threshold(64 * MIB);
+    must(page_run_shrink(run, 100));
+    page_state.trim_threshold_set = false; /* as if it had never been set */
+    uintptr_t next = keep(200);
+    must(next == run + 100 * PAGE_BYTES);
+    must(page_run_extend(run, 250) && page_run_pages(run) == 250);
+    must_not_be_kept(200);
+}
+
+static void figures_have_it_among_what_is_dirty(void) {
+    keep(200);
+    must(page_live_bytes() == 200 * PAGE_BYTES && dirty_bytes() == 200 * PAGE_BYTES);
+    must(page_live_bytes() == 0);
+    must_not_be_kept(200);
+}
+
+static void a_trim_gives_it_back(void) {
+    keep(200);
+    must(page_trim(0) >= 200 * PAGE_BYTES && page_live_bytes() == 0 && dirty_bytes() == 0);
+    must(page_run_give(take_dirty(200)) && page_live_bytes() == 200 * PAGE_BYTES);
+    page_purge(PAGE_BYTES);
+    must(dirty_bytes() == 199 * PAGE_BYTES && page_live_bytes() == 0);
+    must_not_be_kept(200);
+}
+
+static void none_is_kept_under_a_threshold(void) {
+    uintptr_t run = keep(200);
+    page_set_trim_threshold(64 * MIB);
+    must(page_live_bytes() == 0 && dirty_bytes() == 200 * PAGE_BYTES);
+    for (int i = 0; i < EARNED + 3; i++) {
+        must_take(run, 200, false);
+        must(page_run_give(run));
+    }
+    must_not_be_kept(200);
+}
+
+static void what_is_not_wanted_for_a_second_is_merged(void) {
+    uintptr_t run = keep(200);
+    fake_os.clock_ns += SECOND_NS;
+    must(page_run_take_kept(200, PAGE_BYTES) == run && page_run_give(run));
+    page_settle_old(); /* it was taken before this look, */
+    must_be_kept(run, 200);
+    fake_os.clock_ns += SECOND_NS / 2;
+    page_settle_old();
+    must_be_kept(run, 200);
+    fake_os.clock_ns += SECOND_NS / 2;
+    page_settle_old(); /* and not since */
+    must(page_live_bytes() == 0);
+    must_not_be_kept(200);
+}
+
+static void it_stays_when_the_page_layer_is_repaired(void) {
+    uintptr_t run = keep(200);
+    page_state.lock.word = 0x1000; /* nobody's */
+    page_repair();
+    must_be_kept(run, 200);
+    must(page_run_take_kept(200, PAGE_BYTES) == run);
+    must_be_sound();
+}
+
+int main(void) {
+    static const struct CMUnitTest tests[] = {
+        body_test(a_length_given_often_is_kept),
+        body_test(another_length_has_to_earn_it),
+        body_test(short_runs_and_very_long_ones_are_not_kept),
+        body_test(the_shortest_and_the_longest_are_kept),
+        body_test(an_alignment_that_it_has_not_is_not_served),
+        body_test(threads_have_their_own),
+        body_test(a_slot_in_use_takes_no_second_one),
+        body_test(it_is_merged_before_clean_pages_are_taken),
+        body_test(other_dirty_pages_come_first),
+        body_test(what_the_thread_wants_in_its_place_is_cut_from_it),
+        body_test(a_run_extends_into_it),
+        body_test(figures_have_it_among_what_is_dirty),
+        body_test(a_trim_gives_it_back),
+        body_test(none_is_kept_under_a_threshold),
+        body_test(what_is_not_wanted_for_a_second_is_merged),
+        body_test(it_stays_when_the_page_layer_is_repaired),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
