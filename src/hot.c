@@ -101,7 +101,7 @@ bool hot_merge_all(void) {
 }
 
 void hot_repair(void) {
-    last_repair();
+    S.last.start = 0;
     for (unsigned i = 0; i < HOT_RUNS; i++) {
         struct extent run = S.hot[i];
         size_t pages = (run.end - run.start) >> PAGE_SHIFT;

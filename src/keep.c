@@ -10,8 +10,8 @@
  *
  * STATES   of a run: allocated (HEAD_RUN n) -> kept (HEAD_CONT n: taken, yet no block) -> allocated, or merged
  *
- * RULE     A length is kept where the slot's thread gave it KEEP_EARNED times without giving another: what a program does
- *          once or twice goes the usual way.  Kept pages count as live until they are merged, which they are before clean pages
+ * RULE     A run is kept where the slot's thread has taken and given its length in turn KEEP_EARNED times before, and no other
+ *          long run: what a program does once or twice goes the usual way.  Kept pages count as live until they are merged, which they are before clean pages
  *          are taken, the heap grows or is looked at, before anything is purged, and where nobody has wanted them for a second.
  *          Where the user has set how much may stay dirty none is kept.
  *
@@ -32,8 +32,10 @@ enum { KEEP_SLOTS = 8, KEEP_EARNED = 16, KEEP_MAX_PAGES = PAGE_BYTES };
 
 struct keep_slot {
     uintptr_t run;
-    uint32_t pages, times; /* the length given last, and how often in a row */
-    uint32_t taken, seen;  /* how often a run was taken from here; when that was last looked at */
+    uint32_t pages;       /* the length taken last */
+    uint32_t open;        /* nothing was given since */
+    uint32_t times;       /* how often that length was taken, then given, and nothing else */
+    uint32_t taken, seen; /* how often a run was taken from here; when that was last looked at */
 } __attribute__((aligned(64)));
 
 static struct keep_slot slots[KEEP_SLOTS];
@@ -45,11 +47,8 @@ static struct keep_slot *own_slot(void) {
 
 /* Atomic for signal handlers too.  While there is one thread the bus need not know. */
 #if defined(__x86_64__) && !defined(QUARRY_DEBUG)
-#define SWAP(instruction, word, from, to)                       \
-    __asm__ volatile(instruction " %2, %1"                      \
-                     : "+a"(from), "+m"(*(word))                \
-                     : "r"(to)                                  \
-                     : "cc", "memory")
+#define SWAP(instruction, word, from, to) \
+    __asm__ volatile(instruction " %2, %1" : "+a"(from), "+m"(*(word)) : "r"(to) : "cc", "memory")
 #endif
 
 static bool swap_word(uintptr_t *word, uintptr_t from, uintptr_t to) {
@@ -93,36 +92,44 @@ uintptr_t page_run_take_kept(size_t pages, size_t align_bytes) {
         !swap_word(&slot->run, word, 0))
         return 0;
     struct region *region = pagemap_region(address);
-    STORE_RELAXED(slot->taken, slot->taken + 1);
+    STORE_RELAXED(slot->open, true);
+    STORE_RELAXED(slot->taken, LOAD_RELAXED(slot->taken) + 1);
     pagemap_set_head(region, pagemap_page(region, address), head_make(HEAD_RUN, (uint32_t)pages));
     return address;
 }
 
-static bool has_earned(struct keep_slot *slot, uint32_t pages) {
-    bool same = LOAD_RELAXED(slot->pages) == pages;
-    uint32_t times = LOAD_RELAXED(slot->times);
-    if (LIKELY(same && times == KEEP_EARNED))
-        return true;
-    STORE_RELAXED(slot->pages, pages);
-    STORE_RELAXED(slot->times, same ? times + 1 : 1);
-    return false;
+void keep_note_taken(size_t pages) {
+    struct keep_slot *slot = own_slot();
+    if (LOAD_RELAXED(slot->pages) != pages || LOAD_RELAXED(slot->open))
+        STORE_RELAXED(slot->times, 0);
+    STORE_RELAXED(slot->pages, (uint32_t)pages);
+    STORE_RELAXED(slot->open, true);
+}
+
+void keep_note_given(size_t pages) {
+    struct keep_slot *slot = own_slot();
+    bool in_turn = LOAD_RELAXED(slot->pages) == pages && LOAD_RELAXED(slot->open);
+    uint32_t times = (uint32_t)min_size(LOAD_RELAXED(slot->times) + 1u, KEEP_EARNED);
+    STORE_RELAXED(slot->open, false);
+    STORE_RELAXED(slot->times, in_turn ? times : 0);
 }
 
 bool keep_give(uintptr_t address) {
+    struct keep_slot *slot = own_slot();
+    if (LIKELY(LOAD_RELAXED(slot->times) < KEEP_EARNED) || !LOAD_RELAXED(slot->open) ||
+        LOAD_RELAXED(S.trim_threshold_set))
+        return false;
     struct region *region = pagemap_region(address);
     uint32_t *head = region ? &region->head[pagemap_page(region, address)] : NULL;
-    uint32_t is_run = head ? LOAD_RELAXED(*head) : 0, pages = head_argument(is_run);
-    if (head_kind(is_run) != HEAD_RUN || pages <= HOT_MAX_PAGES || pages > KEEP_MAX_PAGES)
+    uint32_t pages = LOAD_RELAXED(slot->pages), is_run = head_make(HEAD_RUN, pages);
+    if (!head || pages > KEEP_MAX_PAGES || !swap_head(head, is_run, head_make(HEAD_CONT, pages)))
         return false;
-    struct keep_slot *slot = own_slot();
-    if (!has_earned(slot, pages) || LOAD_RELAXED(slot->run) || LOAD_RELAXED(S.trim_threshold_set) ||
-        !swap_head(head, is_run, head_make(HEAD_CONT, pages)))
-        return false;
+    STORE_RELAXED(slot->open, false);
     if (!LOAD_RELAXED(keep_any))
         STORE_RELAXED(keep_any, true);
     if (swap_word(&slot->run, 0, word_of(address, pages)))
         return true;
-    STORE_RELEASE(*head, is_run);
+    STORE_RELEASE(*head, is_run); /* there is one already */
     return false;
 }
 

@@ -9,15 +9,14 @@
  *
  *            [ last, 9 pages    ]   take 5:  [RRRRR][ last  ]   give them back:  [ last, 9 pages    ]
  *
- * STATES   of its pages: in a run -> last (HEAD_CONT n at the first: taken, yet no block) -> in a run, or free
+ * STATES   of its pages: in a run -> last (free by their head words, in no set) -> in a run, or free
  *
  * RULE     Best fit, as if it was in the sets: it is taken from where no shorter dirty extent holds the pages.  They are
  *          hot pages (purge.c counts them).  It is merged before clean pages are taken, the heap grows or anything is purged.
  *
  * LOCKING  The page lock.
  *
- * FORK     Where the page lock is broken, S.last says what is free.  A run that joins it is free by its own head word
- *          before S.last says so, and one that is cut from it is taken by its own before S.last no longer does.
+ * FORK     Where the page lock is broken, the head words say all; it is forgotten.
  */
 #include "page_internal.h"
 
@@ -29,10 +28,7 @@ static size_t pages_of(struct extent extent) {
 
 struct extent last_take(size_t pages) {
     struct extent run = {S.last.start, S.last.start + (pages << PAGE_SHIFT)};
-    run_set_heads(run, HEAD_CONT);
-    STORE_RELEASE(S.last.start, run.end < S.last.end ? run.end : 0);
-    if (S.last.start)
-        run_set_heads(S.last, HEAD_CONT);
+    S.last.start = run.end < S.last.end ? run.end : 0;
     STORE_RELAXED(S.hot_pages, S.hot_pages - pages);
     return run;
 }
@@ -41,8 +37,7 @@ bool last_merge(void) {
     struct extent run = S.last;
     if (!run.start)
         return false;
-    run_set_heads(run, HEAD_FREE);
-    STORE_RELEASE(S.last.start, 0);
+    S.last.start = 0;
     STORE_RELAXED(S.hot_pages, S.hot_pages - pages_of(run));
     extent_insert(run, true);
     return true;
@@ -50,15 +45,14 @@ bool last_merge(void) {
 
 /* A run that lies beside it joins it, however short. */
 static bool join(struct extent run) {
-    bool before = run.end == S.last.start, behind = run.start == S.last.end;
-    if (!S.last.start || !(before || behind))
+    if (!S.last.start)
         return false;
-    run_set_heads(run, HEAD_FREE);
-    run_set_heads(S.last, HEAD_FREE);
-    if (before)
-        STORE_RELEASE(S.last.start, run.start);
+    if (run.end == S.last.start)
+        S.last.start = run.start;
+    else if (run.start == S.last.end)
+        S.last.end = run.end;
     else
-        STORE_RELEASE(S.last.end, run.end);
+        return false;
     return true;
 }
 
@@ -66,22 +60,13 @@ static bool replace(struct extent run) {
     if (pages_of(run) <= HOT_MAX_PAGES)
         return false;
     last_merge();
-    run_set_heads(run, HEAD_FREE);
-    STORE_RELEASE(S.last.end, run.end);
-    STORE_RELEASE(S.last.start, run.start);
+    S.last = run;
     return true;
 }
 
 bool last_give(struct extent run) {
     if (S.hot_most_bytes == 0 || (!join(run) && !replace(run)))
         return false;
-    run_set_heads(S.last, HEAD_CONT);
     STORE_RELAXED(S.hot_pages, S.hot_pages + pages_of(run));
     return true;
-}
-
-void last_repair(void) {
-    if (S.last.start && S.last.start < S.last.end)
-        run_set_heads(S.last, HEAD_FREE);
-    S.last.start = 0;
 }

@@ -157,10 +157,9 @@ static bool take_locked(size_t pages, size_t align_bytes, struct extent *place, 
 }
 
 static void give_long(struct extent run) {
-    if (last_give(run))
-        return;
     run_set_heads(run, HEAD_FREE);
-    extent_insert(run, true);
+    if (!last_give(run))
+        extent_insert(run, true);
 }
 
 /* What is kept for the calling thread is of another length than what it wants now. */
@@ -186,6 +185,8 @@ uintptr_t page_run_take(size_t pages, size_t align_bytes, bool *zero) {
     }
     if (found)
         run_set_heads(place, HEAD_RUN);
+    if (pages > HOT_MAX_PAGES)
+        keep_note_taken(pages);
     purge_note_less();
     lock_drop(&S.lock);
     return found ? place.start : 0;
@@ -245,6 +246,8 @@ bool page_run_give(uintptr_t address) {
         return true;
     lock_take(&S.lock);
     size_t pages = page_run_pages(address);
+    if (pages > HOT_MAX_PAGES)
+        keep_note_given(pages);
     if (pages) {
         give_locked((struct extent){address, address + (pages << PAGE_SHIFT)});
         purge_excess();
@@ -318,10 +321,7 @@ static bool better_elsewhere(uintptr_t end, size_t want, size_t pages) {
 static bool extend_into_last(uintptr_t address, uintptr_t end, size_t more_pages) {
     if (S.last.start != end || last_pages() < more_pages)
         return false;
-    struct extent more = last_take(more_pages);
-    run_set_heads((struct extent){address, more.end}, HEAD_RUN);
-    if (more.start % REGION_BYTES != 0) /* else it has a word of the run */
-        run_set_heads((struct extent){more.start, more.start + PAGE_BYTES}, HEAD_FREE);
+    run_set_heads((struct extent){address, last_take(more_pages).end}, HEAD_RUN);
     return true;
 }
 
@@ -338,8 +338,8 @@ bool page_run_extend(uintptr_t address, size_t pages) {
     }
     if (possible && !better_elsewhere(end, want, pages)) {
         struct extent next = extent_around(end, want, false, false);
-        if (next.end - end < want && head_kind(pagemap_head(next.end)) == HEAD_CONT &&
-            hot_merge_all()) /* what stands in the way may be a hot run */
+        bool hot = next.end == S.last.start || head_kind(pagemap_head(next.end)) == HEAD_CONT;
+        if (next.end - end < want && hot && hot_merge_all()) /* or kept */
             next = extent_around(end, want, false, false);
         possible = next.end - end >= want ||
                    (next.end == S.break_top && S.break_top != S.break_start &&

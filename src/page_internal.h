@@ -126,14 +126,16 @@ static inline size_t last_pages(void) { /* 0: there is none */
     return page_state.last.start ? (page_state.last.end - page_state.last.start) >> PAGE_SHIFT : 0;
 }
 struct extent last_take(size_t pages); /* from its front; it has so many */
-bool last_give(struct extent run);     /* false where the run is merged as others are */
+bool last_give(struct extent run); /* free by its heads; false where it is merged as others are */
 bool last_merge(void);
-void last_repair(void); /* before the sets are rebuilt from the heads */
 
 /* keep.c: a long run for each of some threads, without the lock.  Take: 0, give: false, where it goes the usual way. */
-extern bool keep_any; /* there may be one */
+extern bool keep_any;               /* there may be one */
+void keep_note_taken(size_t pages); /* a long run, by the calling thread, the usual way */
+void keep_note_given(size_t pages);
 bool keep_give(uintptr_t address); /* of any run, or of none */
-struct extent keep_leave(void); /* the calling thread's, if there is one, now the caller's; start 0: none */
+struct extent
+keep_leave(void); /* the calling thread's, if there is one, now the caller's; start 0: none */
 bool keep_merge(void);
 bool keep_is_due(void); /* whether to call keep_merge_old; needs no lock */
 bool keep_merge_old(void);

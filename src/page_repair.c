@@ -104,7 +104,7 @@ static bool is_page_of_slab(struct region *region, unsigned page) {
            (page == first || region->head[page - 1] == head);
 }
 
-/* Every page is free by its head word exactly if one buddy set holds it. */
+/* Every page is free by its head word exactly if one buddy set holds it, or it is the last run's. */
 static const char *verify_region(struct region *region) {
     unsigned run_end = 0;
     for (unsigned page = 0; page < REGION_PAGES; page++) {
@@ -112,10 +112,11 @@ static const char *verify_region(struct region *region) {
         enum head_kind kind = head_kind(head);
         if (page >= run_end && (kind == HEAD_RUN || kind == HEAD_CONT))
             run_end = page + (unsigned)min_size(head_argument(head), REGION_PAGES - page);
-        int held = buddy_has(&region->dirty, page) + buddy_has(&region->clean, page);
+        uintptr_t address = region->base + ((uintptr_t)page << PAGE_SHIFT);
+        bool is_last = S.last.start && address >= S.last.start && address < S.last.end;
+        int held = buddy_has(&region->dirty, page) + buddy_has(&region->clean, page) + is_last;
         if (held != (kind == HEAD_FREE && page >= run_end))
             return "INV-MAP-2";
-        uintptr_t address = region->base + ((uintptr_t)page << PAGE_SHIFT);
         bool in_slab = kind == HEAD_SLAB && page >= run_end;
         unsigned expected = in_slab ? pagemap_slab(region, head)->class_index : 0;
         size_t index = (address - pagemap_window.base) >> PAGE_SHIFT;

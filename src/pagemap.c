@@ -25,7 +25,7 @@
  * INVARIANTS
  *   INV-MAP-1  class_map[page] is the class of the page's slab if its head is HEAD_SLAB; where a run of
  *                a length with a class begins, that class or 0; else 0.
- *   INV-MAP-2  A page is in exactly one buddy set if and only if it is free.
+ *   INV-MAP-2  A page is in exactly one buddy set if and only if it is free, and not the last run's (last.c).
  *   INV-MAP-3  All pages of a slab have the same head word.
  *   INV-MAP-4  Head words change kind by one aligned store; for a run that store is to its first
  *              page.  So a fork child that finds the image cut anywhere sees each run in one state.

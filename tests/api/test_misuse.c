@@ -214,6 +214,26 @@ static void inside_cached_run(const struct use *use) {
     (void)t_malloc(SIZE);
 }
 
+/* A long block that is taken and freed in turn is kept for the next such request. */
+static char *take_in_turn(size_t size) {
+    char *block = NULL;
+    for (int i = 0; i < 40; i++)
+        t_free(block = block_of(size));
+    return block;
+}
+
+static void freed_long(const struct use *use) {
+    char *block = take_in_turn(500000);
+    expect(use->function, block, FREED);
+    use->call(block);
+}
+
+static void inside_freed_long(const struct use *use) {
+    char *block = take_in_turn(500000);
+    expect_either(use->function, block + 8192, NEVER, FREED);
+    use->call(block + 8192);
+}
+
 static const struct misuse misuses[] = {
     MISUSE(stack_pointer, 100, EVERY_USE),
     MISUSE(static_pointer, 100, EVERY_USE),
@@ -246,6 +266,8 @@ static const struct misuse misuses[] = {
     MISUSE(inside_freed_run, 100000, EVERY_USE),
     MISUSE(inside_freed_run_unaligned, 100000, EVERY_USE),
     MISUSE(inside_cached_run, 100000, 0),
+    MISUSE(freed_long, 500000, EVERY_USE),
+    MISUSE(inside_freed_long, 500000, EVERY_USE),
 };
 
 int main(int argc, char **argv) {

@@ -263,6 +263,46 @@ static void an_idle_thread_costs_next_to_nothing(void **state) {
     assert_child_succeeds(run_idle_threads);
 }
 
+/* ---- Long buffers that come and go --------------------------------------------------------------- */
+
+enum { BUFFER_THREADS = 12, BUFFER_ROUNDS = 2000, BUFFER_BYTES = 400000, BUFFER_STEP = 50 };
+
+/* What a buffer holds at its begin and its end says whose it is.  Now and then its length changes. */
+static void *take_buffers_in_turn(void *argument) {
+    uintptr_t self = (uintptr_t)argument;
+    for (size_t round = 0; round < BUFFER_ROUNDS; round++) {
+        size_t size = BUFFER_BYTES + round / BUFFER_STEP % 2 * 100000;
+        uintptr_t *block = t_malloc(size), *last;
+        must(block != NULL);
+        last = block + size / sizeof *block - 1;
+        *block = *last = self;
+        if (round % 16 == 0)
+            sched_yield();
+        must(*block == self && *last == self);
+        t_free(block);
+    }
+    return NULL;
+}
+
+static void run_buffers(void) {
+    pthread_t threads[BUFFER_THREADS];
+    for (size_t i = 0; i < BUFFER_THREADS; i++)
+        threads[i] = start(take_buffers_in_turn, (void *)i);
+    for (int i = 0; i < 50; i++) {
+        t_malloc_trim(0);
+        sched_yield();
+    }
+    for (size_t i = 0; i < BUFFER_THREADS; i++)
+        join(threads[i]);
+    t_malloc_trim(0);
+    must(UNDER_SANITIZER || resident_bytes() < 8 * MIB);
+}
+
+static void threads_take_long_buffers_in_turn(void **state) {
+    (void)state;
+    assert_child_succeeds(run_buffers);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(thousands_of_threads_alive_hold_blocks),
@@ -270,6 +310,7 @@ int main(void) {
         cmocka_unit_test(waves_of_threads_do_not_grow_the_heap),
         cmocka_unit_test(blocks_outlive_the_thread_that_made_them),
         cmocka_unit_test(an_idle_thread_costs_next_to_nothing),
+        cmocka_unit_test(threads_take_long_buffers_in_turn),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -45,6 +45,7 @@ static void a_length_given_often_is_kept(void) {
         must_be_kept(run, 200);
         must(!page_run_give(run)); /* it is nobody's */
         must(page_run_take_kept(201, PAGE_BYTES) == 0);
+        must(page_run_take_kept(199, PAGE_BYTES) == 0);
         must(page_run_take_kept(200, PAGE_BYTES) == run && page_run_pages(run) == 200);
         must(page_run_take_kept(200, PAGE_BYTES) == 0);
         must(page_run_give(run));
@@ -52,17 +53,47 @@ static void a_length_given_often_is_kept(void) {
     must_be_sound();
 }
 
-static void another_length_has_to_earn_it(void) {
-    uintptr_t run = earn(200), other = take_dirty(300);
-    must(page_run_give(other) && page_run_give(run));
+/* Whatever came between, it is earned from the start again. */
+static void must_earn_again(uintptr_t run) {
+    must(page_run_give(run));
     must_not_be_kept(200);
-    for (int i = 1; i < EARNED; i++) {
+    for (int i = 0; i < EARNED; i++) {
         must_take(run, 200, false);
         must(page_run_give(run) && !keep_any);
     }
     must_take(run, 200, false);
     must(page_run_give(run));
     must_be_kept(run, 200);
+}
+
+static void another_length_in_between_ends_it(void) {
+    uintptr_t run = earn(200), other = take_dirty(300);
+    must(page_run_give(other));
+    must_earn_again(run);
+}
+
+static void a_second_one_ends_it(void) {
+    uintptr_t run = earn(200), other = take_dirty(200);
+    take_dirty(1);
+    must(page_run_give(other));
+    must_earn_again(run);
+}
+
+static void lengths_in_turn_are_not_kept(void) {
+    uintptr_t wall = take_dirty(600);
+    must(page_run_give(wall));
+    for (int i = 0; i < 2 * EARNED + 2; i++) {
+        must_take(wall, 200 + (size_t)i % 2, false);
+        must(page_run_give(wall) && !keep_any);
+    }
+}
+
+static void those_freed_one_after_the_other_are_not_kept(void) {
+    uintptr_t run[EARNED + 4];
+    for (size_t i = 0; i < COUNT_OF(run); i++)
+        run[i] = take_dirty(100);
+    for (size_t i = 0; i < COUNT_OF(run); i++)
+        must(page_run_give(run[i]) && !keep_any);
 }
 
 static void short_runs_and_very_long_ones_are_not_kept(void) {
@@ -121,11 +152,15 @@ static void threads_have_their_own(void) {
     must_be_sound();
 }
 
+/* By another thread that has the same slot, say. */
 static void a_slot_in_use_takes_no_second_one(void) {
-    uintptr_t run = earn(200), other = take_dirty(200);
+    uintptr_t other = take_dirty(200), run = keep(200);
+    must_take(run, 200, false);
     must(page_run_give(run));
-    must(page_run_give(other) && pagemap_head(other) != 0);
-    must(page_run_take_kept(200, PAGE_BYTES) == run);
+    keep_note_taken(200);
+    must(page_run_give(other));
+    must_be_kept(run, 200);
+    must(last_pages() == 200 && page_run_take_kept(200, PAGE_BYTES) == run);
     must_not_be_kept(200);
     must_take(other, 200, false);
 }
@@ -220,7 +255,10 @@ static void it_stays_when_the_page_layer_is_repaired(void) {
 int main(void) {
     static const struct CMUnitTest tests[] = {
         body_test(a_length_given_often_is_kept),
-        body_test(another_length_has_to_earn_it),
+        body_test(another_length_in_between_ends_it),
+        body_test(a_second_one_ends_it),
+        body_test(lengths_in_turn_are_not_kept),
+        body_test(those_freed_one_after_the_other_are_not_kept),
         body_test(short_runs_and_very_long_ones_are_not_kept),
         body_test(the_shortest_and_the_longest_are_kept),
         body_test(an_alignment_that_it_has_not_is_not_served),

@@ -10,7 +10,7 @@
 
 static void must_be_last(uintptr_t start, size_t pages) {
     must(LAST.start == start && last_pages() == pages);
-    must(pagemap_head(start) == head_make(HEAD_CONT, (uint32_t)pages));
+    must(head_kind(pagemap_head(start)) == HEAD_FREE);
     must(page_state.hot_pages == pages && page_run_pages(start) == 0);
     must_be_sound();
 }
