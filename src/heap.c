@@ -255,8 +255,7 @@ static void *pop_run(size_t size, size_t align) {
 
 /* A run too long for a class, if it is one that the thread takes in turn. */
 static void *take_kept(size_t size, size_t align) {
-    return heap_wants_mapping(size) ? NULL
-                                    : (void *)page_run_take_kept(pages_for(size), align);
+    return heap_wants_mapping(size) ? NULL : (void *)page_run_take_kept(pages_for(size), align);
 }
 
 static void *take_above_small(size_t size, size_t align, bool *zero) {

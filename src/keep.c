@@ -160,6 +160,8 @@ bool keep_merge(void) {
     STORE_RELAXED(keep_any, false);
     for (unsigned i = 0; i < KEEP_SLOTS; i++)
         merged |= merge(&slots[i]);
+    if (merged)
+        purge_note_more();
     return merged;
 }
 

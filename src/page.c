@@ -148,11 +148,11 @@ static bool take_locked(size_t pages, size_t align_bytes, struct extent *place, 
         return true;
     if (UNLIKELY(S.last.start) && take_beside_last(pages, align_bytes, place))
         return true;
+    if (UNLIKELY(purge_never()))
+        return take_kept(pages, align_bytes, place, zero);
     if (UNLIKELY(LOAD_RELAXED(keep_any)) && !S.last.start &&
         take_beside_kept(pages, align_bytes, place))
         return true;
-    if (UNLIKELY(purge_never()))
-        return take_kept(pages, align_bytes, place, zero);
     return take_free(pages, align_bytes, place, zero);
 }
 
@@ -165,8 +165,10 @@ static void give_long(struct extent run) {
 /* What is kept for the calling thread is of another length than what it wants now. */
 static void give_kept(void) {
     struct extent run = keep_leave();
-    if (run.start)
-        give_long(run);
+    if (!run.start)
+        return;
+    give_long(run);
+    purge_note_more();
 }
 
 uintptr_t page_run_take(size_t pages, size_t align_bytes, bool *zero) {
@@ -185,7 +187,7 @@ uintptr_t page_run_take(size_t pages, size_t align_bytes, bool *zero) {
     }
     if (found)
         run_set_heads(place, HEAD_RUN);
-    if (pages > HOT_MAX_PAGES)
+    if (found && pages > HOT_MAX_PAGES)
         keep_note_taken(pages);
     purge_note_less();
     lock_drop(&S.lock);

@@ -168,6 +168,8 @@ bool purge_debt_is_bearable(void);
 /* purge.c */
 size_t purge_bound_pages(void); /* needs no lock */
 void purge_count_retaken(size_t clean_pages);
+void purge_note_more(
+    void); /* R may have risen above T where nothing can be given back: that is due later */
 void purge_down(void); /* drops and retakes the lock around each system call */
 void purge_look_at_less(void);
 bool purge_is_due(void);    /* page_settle_old; needs no lock */

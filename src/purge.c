@@ -130,7 +130,11 @@ void purge_count_retaken(size_t clean_pages) {
     purge_spend_on_runs(retaken * FAULT_NS);
     age_budget();
     STORE_RELAXED(S.budget_pages, min_size(S.budget_pages + 2 * retaken, S.peak_zone_pages));
-    if (!S.excess_ns && purge_dirty_pages() > purge_bound_pages()) /* B has become less */
+    purge_note_more(); /* B has become less */
+}
+
+void purge_note_more(void) {
+    if (!S.excess_ns && purge_dirty_pages() > purge_bound_pages())
         STORE_RELAXED(S.excess_ns, os_clock_ns());
 }
 

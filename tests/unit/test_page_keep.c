@@ -24,6 +24,19 @@ static uintptr_t keep(size_t pages) {
     return run;
 }
 
+/* However often it takes, for the heap changes meanwhile. */
+static void keep_again(size_t pages) {
+    bool zero;
+    for (int i = 0; i <= EARNED + 1; i++)
+        must(page_run_give(page_run_take(pages, PAGE_BYTES, &zero)));
+    must(keep_any);
+}
+
+static void must_take_any(size_t pages) {
+    bool zero;
+    must(page_run_take(pages, PAGE_BYTES, &zero) != 0);
+}
+
 static void must_be_kept(uintptr_t run, size_t pages) {
     must(pagemap_head(run) == head_make(HEAD_CONT, (uint32_t)pages));
     must(page_run_pages(run) == 0 && page_live_bytes() >= pages * PAGE_BYTES);
@@ -243,6 +256,21 @@ static void what_is_not_wanted_for_a_second_is_merged(void) {
     must_not_be_kept(200);
 }
 
+/* By what takes pages, where nothing is purged: in its time that is made up for. */
+static void what_was_merged_does_not_stay_for_good(void) {
+    for (int i = 0; i < 2; i++) {
+        keep_again(1000);
+        page_state.budget_pages = 0; /* what it earned on the way */
+        must_take_any(i == 0 ? 1 : 100);
+        must(dirty_bytes() > page_trim_bound());
+        page_settle_old();
+        must(dirty_bytes() > page_trim_bound());
+        fake_os.clock_ns += SECOND_NS;
+        page_settle_old();
+        must(dirty_bytes() <= page_trim_bound() && page_trim_bound() < 2 * MIB);
+    }
+}
+
 static void it_stays_when_the_page_layer_is_repaired(void) {
     uintptr_t run = keep(200);
     page_state.lock.word = 0x1000; /* nobody's */
@@ -272,6 +300,7 @@ int main(void) {
         body_test(a_trim_gives_it_back),
         body_test(none_is_kept_under_a_threshold),
         body_test(what_is_not_wanted_for_a_second_is_merged),
+        body_test(what_was_merged_does_not_stay_for_good),
         body_test(it_stays_when_the_page_layer_is_repaired),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
