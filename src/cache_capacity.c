@@ -10,7 +10,8 @@
  *          One that only fills or only drains does not grow.  While the capacities of all threads exceed the budget of max(4 MiB,
  *          live/32), or 1 MiB for each thread while that is less than live/2, each step by use costs
  *          EARN_HARD, and there is none by regret.  Of runs the budget is max(8 MiB for each thread, live/32):
- *          what no bin holds of them is dirty in the page layer instead.  See cache_runs.c.
+ *          what no bin holds of them is dirty in the page layer instead; but by regret no more than max(16 MiB, live/4) is
+ *          earned, however many threads there are.  See cache_runs.c.
  *          The basic capacity is not refused for what others hold: without any, a block of a size that is taken and
  *          freed in turn opens a slab and closes it.
  *
@@ -42,6 +43,7 @@ enum {
     BUDGET_MIN = 4 * 1024 * 1024,
     BUDGET_PER_THREAD = 1024 * 1024,
     BUDGET_RUNS_PER_THREAD = 8 * 1024 * 1024,
+    BUDGET_RUNS_BY_REGRET = 16 * 1024 * 1024, /* or live/4 */
 };
 
 static size_t slot_bytes(unsigned capacity) {
@@ -79,11 +81,16 @@ void cache_give_stack(struct cache *cache, unsigned class_index, void **top) {
         meta_give(slots, slot_bytes(capacity));
 }
 
-static bool budget_exceeded(unsigned class_index) {
+static size_t run_budget(size_t live, size_t threads, bool by_regret) {
+    size_t budget = threads * BUDGET_RUNS_PER_THREAD;
+    return by_regret ? min_size(budget, max_size(BUDGET_RUNS_BY_REGRET, live / 4)) : budget;
+}
+
+static bool budget_exceeded(unsigned class_index, bool by_regret) {
     size_t live = page_live_bytes(), threads = LOAD_RELAXED(G.in_use);
     size_t budget = max_size(live / 32, min_size(live / 2, threads * BUDGET_PER_THREAD));
     bool runs = sizeclass_is_run(class_index);
-    budget = max_size(budget, runs ? threads * BUDGET_RUNS_PER_THREAD : BUDGET_MIN);
+    budget = max_size(budget, runs ? run_budget(live, threads, by_regret) : BUDGET_MIN);
     return LOAD_RELAXED(G.capacity_bytes[runs]) > budget;
 }
 
@@ -120,7 +127,7 @@ void cache_earn_by_use(struct cache *cache, unsigned class_index) {
         state->slow_ops = 0;
         return;
     }
-    bool dear = budget_exceeded(class_index), run = sizeclass_is_run(class_index);
+    bool dear = budget_exceeded(class_index, false), run = sizeclass_is_run(class_index);
     unsigned basic = basic_capacity(class_index);
     if (!dear || state->slow_ops >= EARN_HARD)
         grow_bin(cache, class_index, dear && run ? basic : limit);
@@ -135,7 +142,7 @@ void cache_earn_by_regret(struct cache *cache, unsigned class_index, unsigned co
     state->regret = (uint16_t)min_size(state->regret + missed, UINT16_MAX);
     if (!state->capacity || size_classes[class_index].size > LOAD_RELAXED(cache_rules.deep_max))
         return;
-    if (state->regret >= EARN_REGRET * state->capacity && !budget_exceeded(class_index))
+    if (state->regret >= EARN_REGRET * state->capacity && !budget_exceeded(class_index, true))
         grow_bin(cache, class_index,
                  cache_capacity_limit(class_index, CAPACITY_MAX, CAPACITY_MAX_BYTES));
 }

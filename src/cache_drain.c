@@ -206,13 +206,13 @@ void cache_drain_idle(const struct cache *own) {
     if (os_clock_ns() < LOAD_RELAXED(G.look_ns) + LOOK_NS || !lock_take_free(&G.lock))
         return;
     uint64_t now = os_clock_ns(), elapsed = now - G.look_ns;
-    STORE_RELAXED(G.look_ns, now);
+    size_t looks = min_size(elapsed / LOOK_NS, LOOKS_MOST);
     bool long_enough = false;
-    for (size_t looks = min_size(elapsed / LOOK_NS, LOOKS_MOST); looks > 0 && !long_enough;
-         looks--) {
+    for (; looks > 0 && !long_enough; looks--) {
         struct cache *cache = next_to_look_at();
         long_enough = cache != own && is_drainable(cache) && look(cache, now);
     }
+    STORE_RELAXED(G.look_ns, now - looks * LOOK_NS); /* what is left of them comes with the next slow operations */
     lock_drop(&G.lock);
 }
 

@@ -36,7 +36,7 @@ void purge_spend_calls(size_t calls, size_t pages) {
 
 /* What has to go whatever it costs is not charged, lest nothing be left for holes. */
 void purge_spend_on_runs(uint64_t ns) {
-    if (!S.trim_threshold_set)
+    if (!LOAD_RELAXED(S.trim_threshold_set))
         purge_spend(ns);
 }
 

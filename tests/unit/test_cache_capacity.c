@@ -4,6 +4,7 @@
  */
 #include "bin_support.h"
 
+#include "cache_internal.h"
 #include "heap.h"
 
 #include <pthread.h>
@@ -192,6 +193,47 @@ static void each_thread_brings_a_budget_for_runs(void) {
     end_hoard(thread);
 }
 
+enum { HOARDERS = 5 };
+
+static void *hoard_runs(void *unused) {
+    deepen_runs();
+    sem_post(&spent);
+    sem_wait(&finish);
+    return unused;
+}
+
+/* What the caches of several threads may hold of runs together when each has deepened its bins. */
+static size_t capacity_of_many(void) {
+    pthread_t threads[HOARDERS];
+    sem_init(&spent, 0, 0);
+    sem_init(&finish, 0, 0);
+    for (size_t i = 0; i < HOARDERS; i++) {
+        must(pthread_create(&threads[i], NULL, hoard_runs, NULL) == 0);
+        sem_wait(&spent);
+    }
+    size_t capacity = cache_shared.capacity_bytes[1];
+    for (size_t i = 0; i < HOARDERS; i++)
+        sem_post(&finish);
+    for (size_t i = 0; i < HOARDERS; i++)
+        must(pthread_join(threads[i], NULL) == 0);
+    return capacity;
+}
+
+/* 16 MiB by regret; and what each earns by use, 128 KiB or a run of each length. */
+static void many_threads_do_not_bring_as_many_budgets(void) {
+    size_t capacity = capacity_of_many();
+    must(capacity > 16 * MIB && capacity < 17 * MIB + HOARDERS * 5 * MIB / 2);
+}
+
+static void they_do_beside_what_is_live(void) {
+    heap_set_mmap_max(0);
+    void *live = api_malloc(400 * MIB); /* a quarter of it is no limit */
+    must(live != NULL);
+    size_t capacity = capacity_of_many();
+    must(capacity > (HOARDERS - 1) * 8 * MIB);
+    api_free(live);
+}
+
 int main(void) {
     static const struct CMUnitTest tests[] = {
         body_test(what_rests_loses_all),
@@ -203,6 +245,8 @@ int main(void) {
         body_test(sizes_in_turn_are_served_beyond_the_budget),
         body_test(runs_have_a_budget_of_their_own),
         body_test(each_thread_brings_a_budget_for_runs),
+        body_test(many_threads_do_not_bring_as_many_budgets),
+        body_test(they_do_beside_what_is_live),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

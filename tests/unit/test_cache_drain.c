@@ -277,6 +277,29 @@ static void who_sleeps_is_drained_by_others_work(void) {
     end(thread);
 }
 
+/* One cache at a time, so that no call takes long; but what a visit leaves for want of time is not forgotten. */
+static void many_sleepers_are_drained_at_the_next_operations(void) {
+    enum { SLEEPERS = 6 };
+    pthread_t threads[SLEEPERS];
+    struct cache *caches[SLEEPERS];
+    for (size_t i = 0; i < SLEEPERS; i++) {
+        threads[i] = begin(MUCH);
+        caches[i] = other;
+    }
+    fake_os.clock_ns += LATER;
+    work(0); /* now it is known where their tops stand */
+    fake_os.clock_ns += 10 * LATER;
+    work(0);
+    size_t left = 0;
+    for (size_t i = 0; i < SLEEPERS; i++)
+        left += depth_of(caches[i], CLASS) > 1;
+    must(left == 0);
+    for (size_t i = 0; i < SLEEPERS; i++)
+        sem_post(&finish);
+    for (size_t i = 0; i < SLEEPERS; i++)
+        must(pthread_join(threads[i], NULL) == 0);
+}
+
 static void who_has_little_is_not(void) {
     pthread_t thread = begin(CACHED);
     work(LATER);
@@ -356,6 +379,7 @@ int main(void) {
         body_test(without_a_barrier_nothing_is_taken),
         body_test(where_the_second_barrier_fails_all_is_put_back),
         body_test(who_sleeps_is_drained_by_others_work),
+        body_test(many_sleepers_are_drained_at_the_next_operations),
         body_test(who_has_little_is_not),
         body_test(nobody_is_where_nothing_is_given_back),
         body_test(users_say_when),
