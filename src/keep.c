@@ -2,23 +2,28 @@
  *
  * keep: a long run that a thread takes and gives in turn, kept for it without a lock.
  *
- * PURPOSE  A program that takes a buffer of a megabyte for each thing it does, and frees it, wants the same one again.  Then
- *          neither side needs the page lock: the run is exchanged with one word.
+ * PURPOSE  A program that takes a buffer of a megabyte for each thing it does, and frees it, wants the same pages again.  Then
+ *          neither side needs the page lock: the stretch is exchanged with one word.
  *
- * LAYOUT   KEEP_SLOTS words, each in a line of its own: 0, or the address of a run and, in the bits below a page's, its length less one.
+ * LAYOUT   KEEP_SLOTS words, each in a line of its own: 0, or the address of a stretch of dirty pages and, in the bits below a
+ *          page's, its length less one.  A run is cut from its front, and joins it again:
+ *
+ *            [ kept, 300 pages ]   take 200:  [RRR...R][kept]   give them:  [ kept, 300 pages ]
+ *
  *          A thread's slot is told by its number; threads that share one get in each other's way, and no more.
  *
- * STATES   of a run: allocated (HEAD_RUN n) -> kept (HEAD_CONT n: taken, yet no block) -> allocated, or merged
+ * STATES   of its pages: in a run (HEAD_RUN n) -> kept (HEAD_CONT n at the first: taken, yet no block) -> in a run, or merged
  *
- * RULE     A run is kept where the slot's thread has taken and given its length in turn KEEP_EARNED times before, and no other
- *          long run: what a program does once or twice goes the usual way.  Kept pages count as live until they are merged, which they are before clean pages
- *          are taken, the heap grows or is looked at, before anything is purged, and where nobody has wanted them for a second.
- *          Where the user has set how much may stay dirty none is kept.
+ * RULE     What a thread gives is kept where it has taken and given long runs in turn KEEP_EARNED times before, never two at
+ *          once: what a program does once or twice goes the usual way.  A longer one than is kept takes its place.  Kept pages
+ *          count as live until they are merged, which they are before clean pages are taken, the heap grows or is looked at,
+ *          before anything is purged, and where for a second nobody has wanted them, or half of them.
+ *          Where the user has set how much may stay dirty none are kept.
  *
- * LOCKING  None: who changes a run's head, and the slot's word, by compare and exchange has the run.  The page lock's holder
- *          merges in the same way.
+ * LOCKING  None: who takes the word out of a slot, by compare and exchange, has the pages, and who changes a run's head so has
+ *          the run.  The page lock's holder merges in the same way.
  *
- * FORK     A slot is as good in a child as it was.  Cut between head and slot, the run leaks.
+ * FORK     A slot is as good in a child as it was.  What a thread had in hand leaks.
  */
 #include "lock.h"
 #include "os.h"
@@ -31,11 +36,11 @@
 enum { KEEP_SLOTS = 8, KEEP_EARNED = 16, KEEP_MAX_PAGES = PAGE_BYTES };
 
 struct keep_slot {
-    uintptr_t run;
-    uint32_t pages;       /* the length taken last */
-    uint32_t open;        /* nothing was given since */
-    uint32_t times;       /* how often that length was taken, then given, and nothing else */
-    uint32_t taken, seen; /* how often a run was taken from here; when that was last looked at */
+    uintptr_t kept;
+    uint32_t pages;   /* the length taken last */
+    uint32_t open;    /* nothing was given since */
+    uint32_t times;   /* how often one was taken, then given */
+    uint32_t longest; /* taken from here since that was last looked at */
 } __attribute__((aligned(64)));
 
 static struct keep_slot slots[KEEP_SLOTS];
@@ -59,7 +64,7 @@ static bool swap_word(uintptr_t *word, uintptr_t from, uintptr_t to) {
         return found == from;
     }
 #endif
-    return __atomic_compare_exchange_n(word, &from, to, false, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED);
+    return __atomic_compare_exchange_n(word, &from, to, false, __ATOMIC_SEQ_CST, __ATOMIC_RELAXED);
 }
 
 static bool swap_head(uint32_t *word, uint32_t from, uint32_t to) {
@@ -70,37 +75,81 @@ static bool swap_head(uint32_t *word, uint32_t from, uint32_t to) {
         return found == from;
     }
 #endif
-    return __atomic_compare_exchange_n(word, &from, to, false, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED);
+    return __atomic_compare_exchange_n(word, &from, to, false, __ATOMIC_SEQ_CST, __ATOMIC_RELAXED);
 }
 
-static uintptr_t word_of(uintptr_t address, size_t pages) {
-    return address | (pages - 1);
+static uintptr_t word_of(struct extent extent) {
+    return extent.start | ((extent.end - extent.start) / PAGE_BYTES - 1);
 }
 
 static size_t pages_of(uintptr_t word) {
     return word % PAGE_BYTES + 1;
 }
 
-static uintptr_t address_of(uintptr_t word) {
-    return round_down(word, PAGE_BYTES);
+static struct extent extent_of(uintptr_t word) {
+    uintptr_t start = round_down(word, PAGE_BYTES);
+    return (struct extent){start, start + (pages_of(word) << PAGE_SHIFT)};
+}
+
+/* Empties a slot; false where another thread came by. */
+static bool leave(struct keep_slot *slot, uintptr_t word) {
+    return swap_word(&slot->kept, word, 0);
+}
+
+/* Whoever merges stores the flag first and looks then: one of the two sees the other. */
+static ALWAYS_INLINE bool enter(struct keep_slot *slot, struct extent extent) {
+    if (!swap_word(&slot->kept, 0, word_of(extent)))
+        return false;
+    if (UNLIKELY(!__atomic_load_n(&keep_any, __ATOMIC_SEQ_CST)))
+        __atomic_store_n(&keep_any, true, __ATOMIC_SEQ_CST);
+    return true;
+}
+
+/* What is left when a run was cut from it; that of the last one of two threads goes the usual way. */
+static void put_rest(struct keep_slot *slot, struct extent rest) {
+    run_set_heads(rest, HEAD_CONT);
+    if (enter(slot, rest))
+        return;
+    lock_take(&S.lock);
+    run_set_heads(rest, HEAD_FREE);
+    extent_insert(rest, true);
+    purge_note_more();
+    lock_drop(&S.lock);
+}
+
+static ALWAYS_INLINE void note_taken_here(struct keep_slot *slot, size_t pages) {
+    STORE_RELAXED(slot->pages, (uint32_t)pages);
+    STORE_RELAXED(slot->open, true);
+    if (pages > LOAD_RELAXED(slot->longest))
+        STORE_RELAXED(slot->longest, (uint32_t)pages);
+}
+
+/* The head of what is left is there before that of the run no longer covers it. */
+static NOINLINE void cut(struct keep_slot *slot, struct extent kept, uintptr_t at) {
+    put_rest(slot, (struct extent){at, kept.end});
+    run_set_heads((struct extent){kept.start, at}, HEAD_RUN);
 }
 
 uintptr_t page_run_take_kept(size_t pages, size_t align_bytes) {
     struct keep_slot *slot = own_slot();
-    uintptr_t word = LOAD_RELAXED(slot->run), address = address_of(word);
-    if (word == 0 || pages_of(word) != pages || (address & (align_bytes - 1)) != 0 ||
-        !swap_word(&slot->run, word, 0))
+    uintptr_t word = LOAD_RELAXED(slot->kept), start = round_down(word, PAGE_BYTES);
+    bool whole = pages_of(word) == pages;
+    if (word == 0 || LOAD_RELAXED(slot->times) < KEEP_EARNED || pages_of(word) < pages ||
+        (start & (align_bytes - 1)) != 0 || (!whole && !run_may_lie_at(start, pages)) ||
+        !leave(slot, word))
         return 0;
-    struct region *region = pagemap_region(address);
-    STORE_RELAXED(slot->open, true);
-    STORE_RELAXED(slot->taken, LOAD_RELAXED(slot->taken) + 1);
-    pagemap_set_head(region, pagemap_page(region, address), head_make(HEAD_RUN, (uint32_t)pages));
-    return address;
+    note_taken_here(slot, pages);
+    struct region *region = pagemap_region(start);
+    if (LIKELY(whole)) /* in later regions the same words are right */
+        pagemap_set_head(region, pagemap_page(region, start), head_make(HEAD_RUN, (uint32_t)pages));
+    else
+        cut(slot, extent_of(word), start + (pages << PAGE_SHIFT));
+    return start;
 }
 
 void keep_note_taken(size_t pages) {
     struct keep_slot *slot = own_slot();
-    if (LOAD_RELAXED(slot->pages) != pages || LOAD_RELAXED(slot->open))
+    if (LOAD_RELAXED(slot->open)) /* two at once */
         STORE_RELAXED(slot->times, 0);
     STORE_RELAXED(slot->pages, (uint32_t)pages);
     STORE_RELAXED(slot->open, true);
@@ -114,6 +163,19 @@ void keep_note_given(size_t pages) {
     STORE_RELAXED(slot->times, in_turn ? times : 0);
 }
 
+/* What is kept joins the run before it, which is in hand; false where it lies elsewhere. */
+static NOINLINE bool join(struct keep_slot *slot, uintptr_t word, struct extent *run) {
+    struct extent kept = extent_of(word);
+    if (kept.start != run->end || kept.end - run->start > KEEP_MAX_PAGES * PAGE_BYTES ||
+        !leave(slot, word))
+        return false;
+    run->end = kept.end;
+    run_set_heads(*run, HEAD_CONT);
+    if (kept.start % REGION_BYTES != 0) /* else it has a word of the stretch */
+        run_set_heads((struct extent){kept.start, kept.start + PAGE_BYTES}, HEAD_FREE);
+    return true;
+}
+
 bool keep_give(uintptr_t address) {
     struct keep_slot *slot = own_slot();
     if (LIKELY(LOAD_RELAXED(slot->times) < KEEP_EARNED) || !LOAD_RELAXED(slot->open) ||
@@ -124,40 +186,34 @@ bool keep_give(uintptr_t address) {
     uint32_t pages = LOAD_RELAXED(slot->pages), is_run = head_make(HEAD_RUN, pages);
     if (!head || pages > KEEP_MAX_PAGES || !swap_head(head, is_run, head_make(HEAD_CONT, pages)))
         return false;
+    struct extent run = {address, address + ((size_t)pages << PAGE_SHIFT)};
+    uintptr_t word = LOAD_RELAXED(slot->kept);
     STORE_RELAXED(slot->open, false);
-    if (!LOAD_RELAXED(keep_any))
-        STORE_RELAXED(keep_any, true);
-    if (swap_word(&slot->run, 0, word_of(address, pages)))
+    if ((word == 0 || join(slot, word, &run)) && enter(slot, run))
         return true;
-    STORE_RELEASE(*head, is_run); /* there is one already */
+    run_set_heads(run, HEAD_RUN);
     return false;
 }
 
-/* Takes what a slot keeps out of it; start 0 where that is nothing. */
-static struct extent leave(struct keep_slot *slot) {
-    uintptr_t word = LOAD_RELAXED(slot->run), address = address_of(word);
-    if (word == 0 || !swap_word(&slot->run, word, 0))
-        return (struct extent){0, 0};
-    return (struct extent){address, address + (pages_of(word) << PAGE_SHIFT)};
+bool keep_leave(struct extent *kept) {
+    struct keep_slot *slot = own_slot();
+    uintptr_t word = LOAD_RELAXED(slot->kept);
+    *kept = extent_of(word);
+    return word != 0 && leave(slot, word);
 }
 
 static bool merge(struct keep_slot *slot) {
-    struct extent run = leave(slot);
-    if (!run.start)
+    uintptr_t word = __atomic_load_n(&slot->kept, __ATOMIC_SEQ_CST);
+    if (word == 0 || !leave(slot, word))
         return false;
-    run_set_heads(run, HEAD_FREE);
-    extent_insert(run, true);
+    run_set_heads(extent_of(word), HEAD_FREE);
+    extent_insert(extent_of(word), true);
     return true;
 }
 
-struct extent keep_leave(void) {
-    return leave(own_slot());
-}
-
-/* First the word: a run that enters meanwhile sets it again. */
 bool keep_merge(void) {
     bool merged = false;
-    STORE_RELAXED(keep_any, false);
+    __atomic_store_n(&keep_any, false, __ATOMIC_SEQ_CST);
     for (unsigned i = 0; i < KEEP_SLOTS; i++)
         merged |= merge(&slots[i]);
     if (merged)
@@ -170,15 +226,16 @@ bool keep_is_due(void) {
            os_clock_ns() - LOAD_RELAXED(S.kept_ns) >= UNWANTED_NS;
 }
 
-/* What was not taken since the last look. */
+/* What was not wanted since the last look, or not half of it. */
 bool keep_merge_old(void) {
     bool merged = false;
     STORE_RELAXED(S.kept_ns, os_clock_ns());
     for (unsigned i = 0; i < KEEP_SLOTS; i++) {
-        uint32_t taken = LOAD_RELAXED(slots[i].taken);
-        if (taken == slots[i].seen)
-            merged |= merge(&slots[i]);
-        slots[i].seen = taken;
+        struct keep_slot *slot = &slots[i];
+        size_t kept_pages = pages_of(LOAD_RELAXED(slot->kept));
+        if (LOAD_RELAXED(slot->longest) < kept_pages / 2)
+            merged |= merge(slot);
+        STORE_RELAXED(slot->longest, 0);
     }
     return merged;
 }

@@ -66,8 +66,7 @@ void run_set_heads(struct extent run, enum head_kind kind) {
         pagemap_set_head(region, pagemap_page(region, run.start), head);
 }
 
-/* Whether a run may have this length there: short ones lie in one region (a slab has to). */
-static bool may_lie_at(uintptr_t address, size_t pages) {
+bool run_may_lie_at(uintptr_t address, size_t pages) {
     size_t bytes = pages << PAGE_SHIFT;
     return run_may_cross(bytes) ||
            round_down(address, REGION_BYTES) == round_down(address + bytes - 1, REGION_BYTES);
@@ -120,8 +119,8 @@ static bool is_shorter_than_last(struct extent place) {
 
 /* Dirty pages where there is a last run: best fit, as if it was in the sets. */
 static NOINLINE bool take_beside_last(size_t pages, size_t align_bytes, struct extent *place) {
-    bool fits =
-        last_pages() >= pages && S.last.start % align_bytes == 0 && may_lie_at(S.last.start, pages);
+    bool fits = last_pages() >= pages && S.last.start % align_bytes == 0 &&
+                run_may_lie_at(S.last.start, pages);
     bool exact = fits && last_pages() == pages;
     if (!exact && extent_find_one(pages << PAGE_SHIFT, align_bytes, place) &&
         (!fits || is_shorter_than_last(*place)))
@@ -162,12 +161,12 @@ static void give_long(struct extent run) {
         extent_insert(run, true);
 }
 
-/* What is kept for the calling thread is of another length than what it wants now. */
+/* What is kept for the calling thread does not serve it now. */
 static void give_kept(void) {
-    struct extent run = keep_leave();
-    if (!run.start)
+    struct extent kept;
+    if (!keep_leave(&kept))
         return;
-    give_long(run);
+    give_long(kept);
     purge_note_more();
 }
 
@@ -294,7 +293,7 @@ bool page_run_shrink(uintptr_t address, size_t pages) {
     lock_take(&S.lock);
     size_t old = page_run_pages(address);
     uintptr_t cut = address + (pages << PAGE_SHIFT), end = address + (old << PAGE_SHIFT);
-    bool possible = pages != 0 && pages < old && may_lie_at(address, pages);
+    bool possible = pages != 0 && pages < old && run_may_lie_at(address, pages);
     if (possible) {
         struct region *region = pagemap_region(address);
         pagemap_set_head(region, pagemap_page(region, address),
@@ -332,7 +331,8 @@ bool page_run_extend(uintptr_t address, size_t pages) {
     size_t old = page_run_pages(address);
     uintptr_t end = address + (old << PAGE_SHIFT);
     size_t want = (pages - old) << PAGE_SHIFT;
-    bool possible = old != 0 && pages > old && pages <= PAGE_RUN_MAX && may_lie_at(address, pages);
+    bool possible =
+        old != 0 && pages > old && pages <= PAGE_RUN_MAX && run_may_lie_at(address, pages);
     if (possible && extend_into_last(address, end, pages - old)) {
         purge_note_less();
         lock_drop(&S.lock);

@@ -16,7 +16,7 @@
  * *zero tells whether all of it is known to read as zero.  0 where the kernel refuses. */
 uintptr_t page_run_take(size_t pages, size_t align_bytes, bool *zero);
 
-/* A long run of so many pages that the calling thread gives and takes in turn, none of which is known to read as zero;
+/* A long run of so many pages from what the calling thread gives and takes in turn, none of which is known to read as zero;
  * 0 where there is none.  Takes no lock. */
 uintptr_t page_run_take_kept(size_t pages, size_t align_bytes);
 

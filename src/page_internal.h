@@ -115,6 +115,9 @@ bool extent_find_any(size_t bytes, size_t align, struct extent *place); /* looks
 /* page.c: stores the words that say what an extent is, in the order that a fork child needs. */
 void run_set_heads(struct extent run, enum head_kind kind);
 
+/* Whether a run may have this length there: short ones lie in one region (a slab has to). */
+bool run_may_lie_at(uintptr_t address, size_t pages);
+
 /* hot.c: runs of at most HOT_MAX_PAGES, kept whole. */
 bool hot_take(size_t pages, size_t align_bytes, struct extent *run);
 void hot_give(struct extent run);
@@ -129,13 +132,13 @@ struct extent last_take(size_t pages); /* from its front; it has so many */
 bool last_give(struct extent run); /* free by its heads; false where it is merged as others are */
 bool last_merge(void);
 
-/* keep.c: a long run for each of some threads, without the lock.  Take: 0, give: false, where it goes the usual way. */
+/* keep.c: pages of long runs for each of some threads, without the lock.  Take: 0, give: false, where it goes the usual way. */
 extern bool keep_any;               /* there may be one */
 void keep_note_taken(size_t pages); /* a long run, by the calling thread, the usual way */
 void keep_note_given(size_t pages);
 bool keep_give(uintptr_t address); /* of any run, or of none */
-struct extent
-keep_leave(void); /* the calling thread's, if there is one, now the caller's; start 0: none */
+bool keep_leave(
+    struct extent *kept); /* the calling thread's is the caller's now; false where there is none */
 bool keep_merge(void);
 bool keep_is_due(void); /* whether to call keep_merge_old; needs no lock */
 bool keep_merge_old(void);

@@ -265,13 +265,14 @@ static void an_idle_thread_costs_next_to_nothing(void **state) {
 
 /* ---- Long buffers that come and go --------------------------------------------------------------- */
 
-enum { BUFFER_THREADS = 12, BUFFER_ROUNDS = 2000, BUFFER_BYTES = 400000, BUFFER_STEP = 50 };
+enum { BUFFER_THREADS = 12, BUFFER_ROUNDS = 4000, BUFFER_BYTES = 300000, BUFFER_STEP = 100 };
 
-/* What a buffer holds at its begin and its end says whose it is.  Now and then its length changes. */
+/* What a buffer holds at its begin and its end says whose it is.  Its length is the same for a while, then another each time. */
 static void *take_buffers_in_turn(void *argument) {
     uintptr_t self = (uintptr_t)argument;
     for (size_t round = 0; round < BUFFER_ROUNDS; round++) {
-        size_t size = BUFFER_BYTES + round / BUFFER_STEP % 2 * 100000;
+        bool varied = round / BUFFER_STEP % 2;
+        size_t size = BUFFER_BYTES + (varied ? round : round / BUFFER_STEP) * 7919 % 600000;
         uintptr_t *block = t_malloc(size), *last;
         must(block != NULL);
         last = block + size / sizeof *block - 1;

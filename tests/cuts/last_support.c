@@ -72,9 +72,10 @@ void warm_kept(unsigned first) {
     ledger_take(first + 1, 300000);
 }
 
-/* Kept, taken, extended into, given up for a shorter one, and merged. */
+/* Kept, taken, cut, joined, extended into, given up for another, and merged. */
 void run_kept(unsigned first) {
     take_in_turn(first, 3, 400000);
+    take_in_turn(first, 2, 280000); /* cut from it, and joined */
     ledger_resize(first + 1, 320000);
     take_in_turn(first, 2, 400000);
     ledger_take(first + 2, 300000);

@@ -282,8 +282,11 @@ static void many_sleepers_are_drained_at_the_next_operations(void) {
     enum { SLEEPERS = 6 };
     pthread_t threads[SLEEPERS];
     struct cache *caches[SLEEPERS];
+    sem_init(&warm, 0, 0);
+    sem_init(&finish, 0, 0);
     for (size_t i = 0; i < SLEEPERS; i++) {
-        threads[i] = begin(MUCH);
+        must(pthread_create(&threads[i], NULL, wait_with_a_cache, (void *)MUCH) == 0);
+        sem_wait(&warm);
         caches[i] = other;
     }
     fake_os.clock_ns += LATER;

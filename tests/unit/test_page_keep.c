@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * test_page_keep.c: the long run that a thread takes and gives in turn, which is kept for it.
+ * test_page_keep.c: what a thread takes and gives in turn of long runs, which is kept for it.
  */
 #include "run_support.h"
 
@@ -24,6 +24,11 @@ static uintptr_t keep(size_t pages) {
     return run;
 }
 
+static void must_take_exactly(uintptr_t expected, size_t pages) {
+    bool zero;
+    must(page_run_take(pages, PAGE_BYTES, &zero) == expected);
+}
+
 /* However often it takes, for the heap changes meanwhile. */
 static void keep_again(size_t pages) {
     bool zero;
@@ -43,7 +48,8 @@ static void must_be_kept(uintptr_t run, size_t pages) {
 }
 
 static void must_not_be_kept(size_t pages) {
-    must(page_run_take_kept(pages, PAGE_BYTES) == 0 && keep_leave().start == 0);
+    struct extent kept;
+    must(page_run_take_kept(pages, PAGE_BYTES) == 0 && !keep_leave(&kept));
     must_be_sound();
 }
 
@@ -58,7 +64,6 @@ static void a_length_given_often_is_kept(void) {
         must_be_kept(run, 200);
         must(!page_run_give(run)); /* it is nobody's */
         must(page_run_take_kept(201, PAGE_BYTES) == 0);
-        must(page_run_take_kept(199, PAGE_BYTES) == 0);
         must(page_run_take_kept(200, PAGE_BYTES) == run && page_run_pages(run) == 200);
         must(page_run_take_kept(200, PAGE_BYTES) == 0);
         must(page_run_give(run));
@@ -79,7 +84,7 @@ static void must_earn_again(uintptr_t run) {
     must_be_kept(run, 200);
 }
 
-static void another_length_in_between_ends_it(void) {
+static void another_one_in_between_ends_it(void) {
     uintptr_t run = earn(200), other = take_dirty(300);
     must(page_run_give(other));
     must_earn_again(run);
@@ -92,13 +97,124 @@ static void a_second_one_ends_it(void) {
     must_earn_again(run);
 }
 
-static void lengths_in_turn_are_not_kept(void) {
-    uintptr_t wall = take_dirty(600);
-    must(page_run_give(wall));
-    for (int i = 0; i < 2 * EARNED + 2; i++) {
-        must_take(wall, 200 + (size_t)i % 2, false);
-        must(page_run_give(wall) && !keep_any);
+static void one_that_changed_its_length_ends_it(void) {
+    uintptr_t run = earn(200);
+    must(page_run_shrink(run, 150) && page_run_give(run) && !keep_any);
+    must_not_be_kept(100);
+    must_take(run, 200, false);
+    must(page_run_give(run) && !keep_any);
+}
+
+static void whatever_their_lengths(void) {
+    uintptr_t run = take_dirty(600);
+    must(page_run_give(run));
+    for (size_t i = 1; i < EARNED; i++) { /* that was the first */
+        must_take(run, 200 + 20 * i, false);
+        must(page_run_give(run) && !keep_any);
     }
+    must_take(run, 500, false);
+    must(page_run_give(run));
+    must_be_kept(run, 500);
+}
+
+static uintptr_t take_kept(size_t pages) {
+    uintptr_t run = page_run_take_kept(pages, PAGE_BYTES);
+    must(run != 0 && page_run_pages(run) == pages);
+    return run;
+}
+
+static void shorter_ones_are_cut_from_it_and_join_it(void) {
+    uintptr_t run = keep(250), end = run + 250 * PAGE_BYTES;
+    static const size_t lengths[] = {249, 100, 65, 250, 66};
+    for (size_t i = 0; i < COUNT_OF(lengths); i++) {
+        must(take_kept(lengths[i]) == run);
+        if (lengths[i] != 250)
+            must_be_kept(run + lengths[i] * PAGE_BYTES, 250 - lengths[i]);
+        must_be_sound();
+        must(page_run_give(run));
+        must_be_kept(run, 250);
+        must(head_kind(pagemap_head(run + 65 * PAGE_BYTES)) == HEAD_FREE);
+        must_be_sound();
+    }
+    must(take_kept(70) == run && take_kept(80) == run + 70 * PAGE_BYTES);
+    must_be_kept(end - 100 * PAGE_BYTES, 100);
+    must(page_run_take_kept(101, PAGE_BYTES) == 0);
+}
+
+/* It goes back behind a run that is live. */
+static void one_that_does_not_lie_beside_it_goes_the_usual_way(void) {
+    uintptr_t run = keep(250);
+    must(take_kept(70) == run && take_kept(80) == run + 70 * PAGE_BYTES);
+    must(page_run_shrink(run + 70 * PAGE_BYTES, 79)); /* so that a page lies between */
+    keep_note_taken(79);
+    must(page_run_give(run + 70 * PAGE_BYTES) && page_run_pages(run + 70 * PAGE_BYTES) == 0);
+    must_be_sound();
+    must(page_run_give(run));
+    must_be_sound();
+}
+
+/* A program that wants less from now on does not keep what it wanted before. */
+static void what_is_more_than_twice_as_long_is_merged(void) {
+    uintptr_t run = keep(300);
+    for (int i = 0; i < 3; i++) {
+        must(take_kept(i < 2 ? 160 : 140) == run && page_run_give(run));
+        must(take_kept(100) == run && page_run_give(run));
+        must_be_kept(run, 300);
+        fake_os.clock_ns += SECOND_NS;
+        page_settle_old();
+    }
+    must_not_be_kept(140);
+}
+
+static void it_may_cross_regions(void) {
+    bool zero;
+    uintptr_t first = page_run_take(2 * REGION_PAGES, REGION_BYTES, &zero);
+    uintptr_t border = first + REGION_BYTES, wall = page_run_take(1, PAGE_BYTES, &zero);
+    page_state.budget_pages = page_state.peak_zone_pages; /* so that nothing is purged */
+    must(wall != 0 && page_run_shrink(first, REGION_PAGES - 300));
+    uintptr_t run = border - 300 * PAGE_BYTES;
+    must(run_may_lie_at(run, 1000));
+    for (int i = 0; i <= EARNED; i++) {
+        must_take_exactly(run, 1000);
+        must(page_run_give(run));
+    }
+    must_be_kept(run, 1000);
+    must(pagemap_head(border) == head_make(HEAD_CONT, 700));
+    static const size_t lengths[] = {300, 301, 290, 700, 100};
+    for (size_t i = 0; i < COUNT_OF(lengths); i++) {
+        must(take_kept(lengths[i]) == run);
+        uint32_t there = lengths[i] > 300 ? (uint32_t)lengths[i] - 300 : 700;
+        must(pagemap_head(border) == head_make(HEAD_CONT, there));
+        must_be_sound();
+        must(page_run_give(run));
+        must_be_kept(run, 1000);
+        must(pagemap_head(border) == head_make(HEAD_CONT, 700));
+        must_be_sound();
+    }
+    must(take_kept(200) == run);
+    must(page_run_take_kept(110, PAGE_BYTES) == 0); /* too short to cross */
+    must(take_kept(100) == border - 100 * PAGE_BYTES);
+    must(take_kept(110) == border);
+}
+
+static void the_longest_is_cut_as_well(void) {
+    page_state.budget_pages = 3 * REGION_PAGES;
+    keep_again(4096);
+    uintptr_t run = take_kept(4096);
+    must(page_run_give(run) && take_kept(100) == run && page_run_give(run));
+    must_be_kept(run, 4096);
+    must_be_sound();
+}
+
+static void it_grows_no_longer(void) {
+    page_state.budget_pages = 3 * REGION_PAGES;
+    uintptr_t before = take_dirty(200), run = before + 200 * PAGE_BYTES;
+    keep_again(4096);
+    must_be_kept(run, 4096);
+    keep_note_taken(200);
+    must(page_run_give(before) && last_pages() == 200);
+    must_be_kept(run, 4096);
+    must_be_sound();
 }
 
 static void those_freed_one_after_the_other_are_not_kept(void) {
@@ -167,15 +283,18 @@ static void threads_have_their_own(void) {
 
 /* By another thread that has the same slot, say. */
 static void a_slot_in_use_takes_no_second_one(void) {
-    uintptr_t other = take_dirty(200), run = keep(200);
+    uintptr_t other = take_dirty(200);
+    take_dirty(1);
+    uintptr_t run = keep(200);
     must_take(run, 200, false);
     must(page_run_give(run));
     keep_note_taken(200);
     must(page_run_give(other));
     must_be_kept(run, 200);
-    must(last_pages() == 200 && page_run_take_kept(200, PAGE_BYTES) == run);
+    must(last_pages() == 200 && page_run_take_kept(200, PAGE_BYTES) == 0);
+    must_take_exactly(run, 200);
     must_not_be_kept(200);
-    must_take(other, 200, false);
+    must_take_exactly(other, 200);
 }
 
 static void it_is_merged_before_clean_pages_are_taken(void) {
@@ -283,9 +402,16 @@ static void it_stays_when_the_page_layer_is_repaired(void) {
 int main(void) {
     static const struct CMUnitTest tests[] = {
         body_test(a_length_given_often_is_kept),
-        body_test(another_length_in_between_ends_it),
+        body_test(another_one_in_between_ends_it),
         body_test(a_second_one_ends_it),
-        body_test(lengths_in_turn_are_not_kept),
+        body_test(one_that_changed_its_length_ends_it),
+        body_test(whatever_their_lengths),
+        body_test(shorter_ones_are_cut_from_it_and_join_it),
+        body_test(one_that_does_not_lie_beside_it_goes_the_usual_way),
+        body_test(what_is_more_than_twice_as_long_is_merged),
+        body_test(it_may_cross_regions),
+        body_test(the_longest_is_cut_as_well),
+        body_test(it_grows_no_longer),
         body_test(those_freed_one_after_the_other_are_not_kept),
         body_test(short_runs_and_very_long_ones_are_not_kept),
         body_test(the_shortest_and_the_longest_are_kept),

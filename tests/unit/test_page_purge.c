@@ -166,10 +166,10 @@ static void what_is_wanted_in_part_is_lost_in_part(void) {
 
 static void a_budget_is_left_alone_where_it_keeps_nothing(void) {
     size_t bound = earn_the_whole_heap();
-    uintptr_t run = take_dirty(4096 - 256);
+    uintptr_t run = take_dirty(2048), other = take_dirty(2048 - 256); /* two at once are not kept */
     fake_os.clock_ns += 2 * (uint64_t)SECOND_NS;
     must(dirty_bytes() == MIB && !purge_is_due());
-    must(page_run_give(run));
+    must(page_run_give(run) && page_run_give(other));
     must(page_trim_bound() ==
          bound - MIB / 4 * 3); /* when R > 1 MiB again: of what was dirty all the while */
     page_set_trim_threshold(32 * MIB);
