@@ -105,9 +105,8 @@ static ALWAYS_INLINE bool enter(struct keep_slot *slot, struct extent extent) {
     return true;
 }
 
-/* What is left when a run was cut from it; that of the last one of two threads goes the usual way. */
+/* What was left, unless another thread has come by. */
 static void put_rest(struct keep_slot *slot, struct extent rest) {
-    run_set_heads(rest, HEAD_CONT);
     if (enter(slot, rest))
         return;
     lock_take(&S.lock);
@@ -124,10 +123,12 @@ static ALWAYS_INLINE void note_taken_here(struct keep_slot *slot, size_t pages) 
         STORE_RELAXED(slot->longest, (uint32_t)pages);
 }
 
-/* The head of what is left is there before that of the run no longer covers it. */
+/* The head of what is left is there before that of the run no longer covers it, and both before others may have it. */
 static NOINLINE void cut(struct keep_slot *slot, struct extent kept, uintptr_t at) {
-    put_rest(slot, (struct extent){at, kept.end});
+    struct extent rest = {at, kept.end};
+    run_set_heads(rest, HEAD_CONT);
     run_set_heads((struct extent){kept.start, at}, HEAD_RUN);
+    put_rest(slot, rest);
 }
 
 uintptr_t page_run_take_kept(size_t pages, size_t align_bytes) {
