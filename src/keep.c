@@ -228,15 +228,13 @@ bool keep_is_due(void) {
 }
 
 /* What was not wanted since the last look, or not half of it. */
-bool keep_merge_old(void) {
-    bool merged = false;
+void keep_merge_old(void) {
     STORE_RELAXED(S.kept_ns, os_clock_ns());
     for (unsigned i = 0; i < KEEP_SLOTS; i++) {
         struct keep_slot *slot = &slots[i];
         size_t kept_pages = pages_of(LOAD_RELAXED(slot->kept));
         if (LOAD_RELAXED(slot->longest) < kept_pages / 2)
-            merged |= merge(slot);
+            merge(slot);
         STORE_RELAXED(slot->longest, 0);
     }
-    return merged;
 }

@@ -136,12 +136,11 @@ bool last_merge(void);
 extern bool keep_any;               /* there may be one */
 void keep_note_taken(size_t pages); /* a long run, by the calling thread, the usual way */
 void keep_note_given(size_t pages);
-bool keep_give(uintptr_t address); /* of any run, or of none */
-bool keep_leave(
-    struct extent *kept); /* the calling thread's is the caller's now; false where there is none */
+bool keep_give(uintptr_t address);    /* of any run, or of none */
+bool keep_leave(struct extent *kept); /* the calling thread's is ours now; false: it has none */
 bool keep_merge(void);
 bool keep_is_due(void); /* whether to call keep_merge_old; needs no lock */
-bool keep_merge_old(void);
+void keep_merge_old(void);
 
 /* zone.c: gets pages from the kernel so that an extent of at least pages at the alignment is free,
  * and says where; false where the kernel refuses. */
@@ -171,9 +170,8 @@ bool purge_debt_is_bearable(void);
 /* purge.c */
 size_t purge_bound_pages(void); /* needs no lock */
 void purge_count_retaken(size_t clean_pages);
-void purge_note_more(
-    void); /* R may have risen above T where nothing can be given back: that is due later */
-void purge_down(void); /* drops and retakes the lock around each system call */
+void purge_note_more(void); /* R may be above T, and nothing is to be given back now */
+void purge_down(void);      /* drops and retakes the lock around each system call */
 void purge_look_at_less(void);
 bool purge_is_due(void);    /* page_settle_old; needs no lock */
 void purge_end_youth(void); /* no excess is young for a while; gives one back now */
