@@ -212,9 +212,8 @@ void cache_drain_idle(const struct cache *own) {
         struct cache *cache = next_to_look_at();
         long_enough = cache != own && is_drainable(cache) && look(cache, now);
     }
-    STORE_RELAXED(G.look_ns,
-                  now - looks *
-                            LOOK_NS); /* what is left of them comes with the next slow operations */
+    /* Those that are left come with the next slow operations. */
+    STORE_RELAXED(G.look_ns, now - looks * LOOK_NS);
     lock_drop(&G.lock);
 }
 

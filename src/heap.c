@@ -6,7 +6,8 @@
  *
  * ROUTES   up to SMALL_MAX                an object of a slab, through the thread's cache; a mapping
  *                                         where the threshold says so
- *          above, below the threshold     a run of pages; up to RUN_MAX through the thread's cache
+ *          above, below the threshold     a run of pages; up to RUN_MAX through the thread's cache, longer
+ *                                         ones that it takes and gives in turn from its slot (keep.c)
  *          from the mmap threshold on     a mapping of its own; a run where that fails or the
  *                                         number of mappings is at its limit
  *          A route that fails tries the other, and all are tried again after a trim: memory freed

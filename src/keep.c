@@ -50,33 +50,30 @@ static struct keep_slot *own_slot(void) {
     return &slots[lock_self() / 2 % KEEP_SLOTS];
 }
 
-/* Atomic for signal handlers too.  While there is one thread the bus need not know. */
+/* Exchanges a word that holds one value for another; false, and nothing done, where it does not.  Atomic for signal
+ * handlers too, and while there is one thread the bus need not know. */
 #if defined(__x86_64__) && !defined(QUARRY_DEBUG)
-#define SWAP(instruction, word, from, to) \
-    __asm__ volatile(instruction " %2, %1" : "+a"(from), "+m"(*(word)) : "r"(to) : "cc", "memory")
-#endif
-
-static bool swap_word(uintptr_t *word, uintptr_t from, uintptr_t to) {
-#ifdef SWAP
-    uintptr_t found = from;
-    if (lock_single_thread()) {
-        SWAP("cmpxchgq", word, found, to);
-        return found == from;
+#define SWAP_ALONE(word, from, to)                    \
+    if (lock_single_thread()) {                       \
+        __typeof__(from) found = from;                \
+        __asm__ volatile("cmpxchg %2, %1"             \
+                         : "+a"(found), "+m"(*(word)) \
+                         : "r"(to)                    \
+                         : "cc", "memory");           \
+        return found == (from);                       \
     }
+#else
+#define SWAP_ALONE(word, from, to)
 #endif
-    return __atomic_compare_exchange_n(word, &from, to, false, __ATOMIC_SEQ_CST, __ATOMIC_RELAXED);
-}
-
-static bool swap_head(uint32_t *word, uint32_t from, uint32_t to) {
-#ifdef SWAP
-    uint32_t found = from;
-    if (lock_single_thread()) {
-        SWAP("cmpxchgl", word, found, to);
-        return found == from;
+#define DEFINE_SWAP(name, type)                                                      \
+    static bool name(type *word, type from, type to) {                               \
+        SWAP_ALONE(word, from, to)                                                   \
+        return __atomic_compare_exchange_n(word, &from, to, false, __ATOMIC_SEQ_CST, \
+                                           __ATOMIC_RELAXED);                        \
     }
-#endif
-    return __atomic_compare_exchange_n(word, &from, to, false, __ATOMIC_SEQ_CST, __ATOMIC_RELAXED);
-}
+
+DEFINE_SWAP(swap_word, uintptr_t)
+DEFINE_SWAP(swap_head, uint32_t)
 
 static uintptr_t word_of(struct extent extent) {
     return extent.start | ((extent.end - extent.start) / PAGE_BYTES - 1);

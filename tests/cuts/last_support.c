@@ -66,7 +66,7 @@ static void take_in_turn(unsigned slot, unsigned times, size_t size) {
     }
 }
 
-/* The slot above is for a run that others lie behind. */
+/* Behind the live run lies what is kept, or was. */
 void warm_kept(unsigned first) {
     take_in_turn(first, 16, 400000);
     ledger_take(first + 1, 300000);
