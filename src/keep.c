@@ -10,14 +10,16 @@
  *
  *            [ kept, 300 pages ]   take 200:  [RRR...R][kept]   give them:  [ kept, 300 pages ]
  *
+ *          Where realloc changes the run's length the border between the two moves.
+ *
  *          A thread's slot is told by its number; threads that share one get in each other's way, and no more.
  *
  * STATES   of its pages: in a run (HEAD_RUN n) -> kept (HEAD_CONT n at the first: taken, yet no block) -> in a run, or merged
  *
  * RULE     What a thread gives is kept where it has taken and given long runs in turn KEEP_EARNED times before, never two at
- *          once: what a program does once or twice goes the usual way.  A longer one than is kept takes its place.  Kept pages
- *          count as live until they are merged, which they are before clean pages are taken, the heap grows or is looked at,
- *          before anything is purged, and where for a second nobody has wanted them, or half of them.
+ *          once, whatever their lengths: what a program does once or twice goes the usual way.  A longer one than is kept
+ *          takes its place.  Kept pages count as live until they are merged, which they are before clean pages are taken, the
+ *          heap grows or is looked at, before anything is purged, and where for a second nobody has wanted them, or half of them.
  *          Where the user has set how much may stay dirty none are kept.
  *
  * LOCKING  None: who takes the word out of a slot, by compare and exchange, has the pages, and who changes a run's head so has
@@ -65,11 +67,11 @@ static struct keep_slot *own_slot(void) {
 #else
 #define SWAP_ALONE(word, from, to)
 #endif
-#define DEFINE_SWAP(name, type)                                                      \
-    static bool name(type *word, type from, type to) {                               \
-        SWAP_ALONE(word, from, to)                                                   \
-        return __atomic_compare_exchange_n(word, &from, to, false, __ATOMIC_SEQ_CST, \
-                                           __ATOMIC_RELAXED);                        \
+#define DEFINE_SWAP(name, type)                                                            \
+    static bool name(__typeof__(type) *word, __typeof__(type) from, __typeof__(type) to) { \
+        SWAP_ALONE(word, from, to)                                                         \
+        return __atomic_compare_exchange_n(word, &from, to, false, __ATOMIC_SEQ_CST,       \
+                                           __ATOMIC_RELAXED);                              \
     }
 
 DEFINE_SWAP(swap_word, uintptr_t)
@@ -174,23 +176,59 @@ static NOINLINE bool join(struct keep_slot *slot, uintptr_t word, struct extent 
     return true;
 }
 
+/* Whether the run that the thread has open is one that is kept when it is given. */
+static ALWAYS_INLINE bool has_earned(const struct keep_slot *slot) {
+    return UNLIKELY(LOAD_RELAXED(slot->times) >= KEEP_EARNED) && LOAD_RELAXED(slot->open) &&
+           LOAD_RELAXED(slot->pages) <= KEEP_MAX_PAGES && !LOAD_RELAXED(S.trim_threshold_set);
+}
+
+/* Makes a run that is as long as the one that is open nobody's: it is in hand then. */
+static ALWAYS_INLINE bool claim(const struct keep_slot *slot, uintptr_t address,
+                                struct extent *run) {
+    struct region *region = pagemap_region(address);
+    uint32_t pages = LOAD_RELAXED(slot->pages);
+    *run = (struct extent){address, address + ((size_t)pages << PAGE_SHIFT)};
+    return region && swap_head(&region->head[pagemap_page(region, address)],
+                               head_make(HEAD_RUN, pages), head_make(HEAD_CONT, pages));
+}
+
 bool keep_give(uintptr_t address) {
     struct keep_slot *slot = own_slot();
-    if (LIKELY(LOAD_RELAXED(slot->times) < KEEP_EARNED) || !LOAD_RELAXED(slot->open) ||
-        LOAD_RELAXED(S.trim_threshold_set))
+    struct extent run;
+    if (!has_earned(slot) || !claim(slot, address, &run))
         return false;
-    struct region *region = pagemap_region(address);
-    uint32_t *head = region ? &region->head[pagemap_page(region, address)] : NULL;
-    uint32_t pages = LOAD_RELAXED(slot->pages), is_run = head_make(HEAD_RUN, pages);
-    if (!head || pages > KEEP_MAX_PAGES || !swap_head(head, is_run, head_make(HEAD_CONT, pages)))
-        return false;
-    struct extent run = {address, address + ((size_t)pages << PAGE_SHIFT)};
     uintptr_t word = LOAD_RELAXED(slot->kept);
     STORE_RELAXED(slot->open, false);
     if ((word == 0 || join(slot, word, &run)) && enter(slot, run))
         return true;
     run_set_heads(run, HEAD_RUN);
     return false;
+}
+
+void keep_note_resized(size_t old_pages, size_t pages) {
+    struct keep_slot *slot = own_slot();
+    if (LOAD_RELAXED(slot->pages) == old_pages)
+        STORE_RELAXED(slot->pages, (uint32_t)pages);
+}
+
+bool keep_resize_long(uintptr_t address, size_t pages) {
+    struct keep_slot *slot = own_slot();
+    uintptr_t word = LOAD_RELAXED(slot->kept), end = address + (pages << PAGE_SHIFT);
+    bool grows = pages > LOAD_RELAXED(slot->pages);
+    struct extent run;
+    if (!has_earned(slot) || !run_may_lie_at(address, pages) ||
+        (grows && extent_of(word).end < end) || !claim(slot, address, &run))
+        return false;
+    if (word != 0 && !join(slot, word, &run)) {
+        run_set_heads(run, HEAD_RUN);
+        return false;
+    }
+    if (run.end > end)
+        cut(slot, run, end);
+    else
+        run_set_heads(run, HEAD_RUN);
+    note_taken_here(slot, pages);
+    return true;
 }
 
 bool keep_leave(struct extent *kept) {

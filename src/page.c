@@ -193,11 +193,6 @@ uintptr_t page_run_take(size_t pages, size_t align_bytes, bool *zero) {
     return found ? place.start : 0;
 }
 
-size_t page_run_pages(uintptr_t address) {
-    uint32_t head = pagemap_head(address);
-    return address % PAGE_BYTES == 0 && head_kind(head) == HEAD_RUN ? head_argument(head) : 0;
-}
-
 /* The free pages at each end of a roomy run.  Where it may not cross regions, the whole place may not. */
 static size_t room_beside(size_t pages) {
     size_t room = pages / ROOM_SHARE, most = (RUN_CROSS_BYTES >> PAGE_SHIFT) - 1;
@@ -223,8 +218,9 @@ uintptr_t page_run_take_roomy(size_t pages) {
     return found ? place.start : 0;
 }
 
+/* A short run that lies before the last one was cut from it, as likely as not. */
 static void give_locked(struct extent run) {
-    if (run.end - run.start <= S.hot_most_bytes)
+    if (run.end - run.start <= S.hot_most_bytes && run.end != S.last.start)
         hot_give(run);
     else
         give_long(run);
@@ -290,6 +286,8 @@ unsigned page_runs_give(size_t pages, void *const *runs, unsigned count) {
 /* Both resizes change the run by one store to its head; a run that crosses a region keeps the
  * words in later regions right as well, before it grows and after it shrinks. */
 bool page_run_shrink(uintptr_t address, size_t pages) {
+    if (keep_resize(address, pages))
+        return true;
     lock_take(&S.lock);
     size_t old = page_run_pages(address);
     uintptr_t cut = address + (pages << PAGE_SHIFT), end = address + (old << PAGE_SHIFT);
@@ -301,6 +299,7 @@ bool page_run_shrink(uintptr_t address, size_t pages) {
         run_set_heads((struct extent){cut, end}, HEAD_FREE);
         run_set_heads((struct extent){address, cut}, HEAD_RUN);
         give_long((struct extent){cut, end});
+        keep_note_resized(old, pages);
         purge_excess();
     }
     lock_drop(&S.lock);
@@ -326,42 +325,48 @@ static bool extend_into_last(uintptr_t address, uintptr_t end, size_t more_pages
     return true;
 }
 
+/* Makes the pages there free, if they can be. */
+static bool make_room_at(uintptr_t end, size_t want) {
+    struct extent next = extent_around(end, want, false, false);
+    bool hot = next.end == S.last.start || head_kind(pagemap_head(next.end)) == HEAD_CONT;
+    if (next.end - end < want && hot && hot_merge_all()) /* or kept */
+        next = extent_around(end, want, false, false);
+    return next.end - end >= want ||
+           (next.end == S.break_top && S.break_top != S.break_start &&
+            zone_grow_break(want - (next.end - end), true) &&
+            /* what came need not lie there: others may have moved the break */
+            room_at(end, want, false));
+}
+
+static bool extend(uintptr_t address, size_t old_pages, size_t pages) {
+    struct extent more = {address + (old_pages << PAGE_SHIFT), address + (pages << PAGE_SHIFT)};
+    size_t want = more.end - more.start;
+    if (extend_into_last(address, more.start, pages - old_pages))
+        return true;
+    if (better_elsewhere(more.start, want, pages) || !make_room_at(more.start, want))
+        return false;
+    size_t dirty_pages = extent_remove(more);
+    purge_note_taken((want >> PAGE_SHIFT) - dirty_pages);
+    run_set_heads((struct extent){address, more.end}, HEAD_RUN);
+    if (purge_never())
+        headroom_keep();
+    return true;
+}
+
 bool page_run_extend(uintptr_t address, size_t pages) {
+    if (UNLIKELY(LOAD_RELAXED(keep_any)) && keep_resize(address, pages))
+        return true;
     lock_take(&S.lock);
     size_t old = page_run_pages(address);
-    uintptr_t end = address + (old << PAGE_SHIFT);
-    size_t want = (pages - old) << PAGE_SHIFT;
     bool possible =
         old != 0 && pages > old && pages <= PAGE_RUN_MAX && run_may_lie_at(address, pages);
-    if (possible && extend_into_last(address, end, pages - old)) {
+    bool done = possible && extend(address, old, pages);
+    if (done && pages > HOT_MAX_PAGES)
+        keep_note_resized(old, pages);
+    if (done)
         purge_note_less();
-        lock_drop(&S.lock);
-        return true;
-    }
-    if (possible && !better_elsewhere(end, want, pages)) {
-        struct extent next = extent_around(end, want, false, false);
-        bool hot = next.end == S.last.start || head_kind(pagemap_head(next.end)) == HEAD_CONT;
-        if (next.end - end < want && hot && hot_merge_all()) /* or kept */
-            next = extent_around(end, want, false, false);
-        possible = next.end - end >= want ||
-                   (next.end == S.break_top && S.break_top != S.break_start &&
-                    zone_grow_break(want - (next.end - end), true) &&
-                    /* what came need not lie there: others may have moved the break */
-                    room_at(end, want, false));
-    } else {
-        possible = false;
-    }
-    if (possible) {
-        struct extent taken = {end, end + want};
-        size_t dirty_pages = extent_remove(taken);
-        purge_note_taken((want >> PAGE_SHIFT) - dirty_pages);
-        run_set_heads((struct extent){address, taken.end}, HEAD_RUN);
-        purge_note_less();
-        if (purge_never())
-            headroom_keep();
-    }
     lock_drop(&S.lock);
-    return possible;
+    return done;
 }
 
 uintptr_t page_run_around(uintptr_t address, size_t *pages) {

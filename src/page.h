@@ -25,7 +25,10 @@ uintptr_t page_run_take_kept(size_t pages, size_t align_bytes);
 uintptr_t page_run_take_roomy(size_t pages);
 
 /* The length of the allocated run that starts at an address; 0 if none starts there. */
-size_t page_run_pages(uintptr_t address);
+static inline size_t page_run_pages(uintptr_t address) {
+    uint32_t head = pagemap_head(address);
+    return address % PAGE_BYTES == 0 && head_kind(head) == HEAD_RUN ? head_argument(head) : 0;
+}
 
 /* Gives a run back, and to the kernel what exceeds the bound.  False, and nothing done, if no
  * allocated run starts at the address. */

@@ -227,13 +227,6 @@ static NOINLINE void *resize(void *block, size_t size) {
     return class_index ? resize_object(class_index, block, size) : resize_large(block, pages, size);
 }
 
-/* The bytes of the run that begins there; 0 if none does. */
-static ALWAYS_INLINE size_t run_bytes(const void *block) {
-    uint32_t head = pagemap_head((uintptr_t)block);
-    bool is_run = head_kind(head) == HEAD_RUN && (uintptr_t)block % PAGE_BYTES == 0;
-    return is_run ? (size_t)head_argument(head) << PAGE_SHIFT : 0;
-}
-
 /* Whether resize would leave the block where it is, told with little: most that grow do so by little.  Where a pointer is
  * wrong the answer is no. */
 static ALWAYS_INLINE bool stays(const void *block, size_t size) {
@@ -241,7 +234,8 @@ static ALWAYS_INLINE bool stays(const void *block, size_t size) {
     if (LIKELY(class_index && !sizeclass_is_run(class_index)))
         return size_fits(size, size_classes[class_index].size, class_index) &&
                slab_is_taken((uintptr_t)block);
-    size_t spare = run_bytes(block) - size; /* very much where it is too short */
+    size_t spare = (page_run_pages((uintptr_t)block) << PAGE_SHIFT) -
+                   size; /* very much where it is too short */
     bool fits = spare < PAGE_BYTES ||
                 (class_index && sizeclass_has_run(size) && sizeclass_for_run(size) == class_index);
     return fits && !(class_index && cache_holds_run(class_index, block));

@@ -283,6 +283,10 @@ static void *take_buffers_in_turn(void *argument) {
         if (round % 16 == 0)
             sched_yield();
         must(*block == self && *last == self);
+        if (round % 8 < 4) {
+            block = t_realloc(block, round % 8 < 2 ? size / 2 + 100000 : size + 100000);
+            must(block != NULL && *block == self);
+        }
         t_free(block);
     }
     return NULL;

@@ -72,9 +72,13 @@ void warm_kept(unsigned first) {
     ledger_take(first + 1, 300000);
 }
 
-/* Kept, taken, cut, joined, extended into, given up for another, and merged. */
+/* Kept, taken, cut, joined, cut and extended in place, extended into, given up for another, and merged. */
 void run_kept(unsigned first) {
     take_in_turn(first, 3, 400000);
+    ledger_take(first, 390000);
+    ledger_resize(first, 300000);
+    ledger_resize(first, 350000);
+    ledger_give(first);
     take_in_turn(first, 2, 280000); /* cut from it, and joined */
     ledger_resize(first + 1, 320000);
     take_in_turn(first, 2, 400000);

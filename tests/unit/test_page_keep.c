@@ -2,61 +2,7 @@
  *
  * test_page_keep.c: what a thread takes and gives in turn of long runs, which is kept for it.
  */
-#include "run_support.h"
-
-#include "page_internal.h"
-
-enum { EARNED = 16, SECOND_NS = 1000000000 };
-
-/* Gives a run and takes it again until its length is kept; it is the caller's then. */
-static uintptr_t earn(size_t pages) {
-    uintptr_t run = take_dirty(pages);
-    for (int i = 0; i < EARNED; i++) {
-        must(page_run_give(run) && !keep_any);
-        must_take(run, pages, false);
-    }
-    return run;
-}
-
-static uintptr_t keep(size_t pages) {
-    uintptr_t run = earn(pages);
-    must(page_run_give(run) && keep_any);
-    return run;
-}
-
-static void must_take_exactly(uintptr_t expected, size_t pages) {
-    bool zero;
-    must(page_run_take(pages, PAGE_BYTES, &zero) == expected);
-}
-
-/* However often it takes, for the heap changes meanwhile. */
-static void keep_again(size_t pages) {
-    bool zero;
-    for (int i = 0; i <= EARNED + 1; i++)
-        must(page_run_give(page_run_take(pages, PAGE_BYTES, &zero)));
-    must(keep_any);
-}
-
-static void must_take_any(size_t pages) {
-    bool zero;
-    must(page_run_take(pages, PAGE_BYTES, &zero) != 0);
-}
-
-static void must_be_kept(uintptr_t run, size_t pages) {
-    must(pagemap_head(run) == head_make(HEAD_CONT, (uint32_t)pages));
-    must(page_run_pages(run) == 0 && page_live_bytes() >= pages * PAGE_BYTES);
-}
-
-static void must_not_be_kept(size_t pages) {
-    struct extent kept;
-    must(page_run_take_kept(pages, PAGE_BYTES) == 0 && !keep_leave(&kept));
-    must_be_sound();
-}
-
-/* As what the thread of another number does. */
-static void as_thread(uint64_t number) {
-    lock_serial = number * 2;
-}
+#include "keep_support.h"
 
 static void a_length_given_often_is_kept(void) {
     uintptr_t run = keep(200);
@@ -97,14 +43,6 @@ static void a_second_one_ends_it(void) {
     must_earn_again(run);
 }
 
-static void one_that_changed_its_length_ends_it(void) {
-    uintptr_t run = earn(200);
-    must(page_run_shrink(run, 150) && page_run_give(run) && !keep_any);
-    must_not_be_kept(100);
-    must_take(run, 200, false);
-    must(page_run_give(run) && !keep_any);
-}
-
 static void whatever_their_lengths(void) {
     uintptr_t run = take_dirty(600);
     must(page_run_give(run));
@@ -115,12 +53,6 @@ static void whatever_their_lengths(void) {
     must_take(run, 500, false);
     must(page_run_give(run));
     must_be_kept(run, 500);
-}
-
-static uintptr_t take_kept(size_t pages) {
-    uintptr_t run = page_run_take_kept(pages, PAGE_BYTES);
-    must(run != 0 && page_run_pages(run) == pages);
-    return run;
 }
 
 static void shorter_ones_are_cut_from_it_and_join_it(void) {
@@ -167,19 +99,7 @@ static void what_is_more_than_twice_as_long_is_merged(void) {
 }
 
 static void it_may_cross_regions(void) {
-    bool zero;
-    uintptr_t first = page_run_take(2 * REGION_PAGES, REGION_BYTES, &zero);
-    uintptr_t border = first + REGION_BYTES, wall = page_run_take(1, PAGE_BYTES, &zero);
-    page_state.budget_pages = page_state.peak_zone_pages; /* so that nothing is purged */
-    must(wall != 0 && page_run_shrink(first, REGION_PAGES - 300));
-    uintptr_t run = border - 300 * PAGE_BYTES;
-    must(run_may_lie_at(run, 1000));
-    for (int i = 0; i <= EARNED; i++) {
-        must_take_exactly(run, 1000);
-        must(page_run_give(run));
-    }
-    must_be_kept(run, 1000);
-    must(pagemap_head(border) == head_make(HEAD_CONT, 700));
+    uintptr_t run = keep_crossing(), border = run + 300 * PAGE_BYTES;
     static const size_t lengths[] = {300, 301, 290, 700, 100};
     for (size_t i = 0; i < COUNT_OF(lengths); i++) {
         must(take_kept(lengths[i]) == run);
@@ -358,6 +278,8 @@ static void none_is_kept_under_a_threshold(void) {
         must(page_run_give(run));
     }
     must_not_be_kept(200);
+    must_take(run, 200, false);
+    must(page_run_shrink(run, 100) && !keep_any && page_live_bytes() == 100 * PAGE_BYTES);
 }
 
 static void what_is_not_wanted_for_a_second_is_merged(void) {
@@ -404,7 +326,6 @@ int main(void) {
         body_test(a_length_given_often_is_kept),
         body_test(another_one_in_between_ends_it),
         body_test(a_second_one_ends_it),
-        body_test(one_that_changed_its_length_ends_it),
         body_test(whatever_their_lengths),
         body_test(shorter_ones_are_cut_from_it_and_join_it),
         body_test(one_that_does_not_lie_beside_it_goes_the_usual_way),

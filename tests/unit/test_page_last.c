@@ -40,6 +40,19 @@ static void a_short_run_is_not_kept_here(void) {
     must_take(run, HOT_MAX_PAGES, false);
 }
 
+static void a_short_one_joins_what_it_was_cut_from(void) {
+    uintptr_t run = take_dirty(200), other = take_dirty(20);
+    take_dirty(1);
+    must(page_run_shrink(run, 22));
+    must_be_last(at(run, 22), 178);
+    must(page_run_give(other)); /* behind it */
+    must(page_state.hot_pages == 198 && page_run_give(run));
+    must(LAST.start == run && last_pages() == 200 && page_state.hot_pages == 220);
+    must_be_sound();
+    must_take(run, 200, false);
+    must_take(other, 20, false);
+}
+
 static void runs_are_cut_from_its_front_and_join_it(void) {
     uintptr_t run = take_dirty(250);
     take_dirty(1);
@@ -179,6 +192,7 @@ int main(void) {
     static const struct CMUnitTest tests[] = {
         body_test(a_long_run_is_taken_whole),
         body_test(a_short_run_is_not_kept_here),
+        body_test(a_short_one_joins_what_it_was_cut_from),
         body_test(runs_are_cut_from_its_front_and_join_it),
         body_test(the_shorter_one_of_two_serves),
         body_test(another_alignment_is_found_elsewhere),
