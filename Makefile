@@ -99,13 +99,13 @@ CORE := $(wildcard src/*.c)
 # seldom, or waits for the kernel anyway.
 SELDOM := $(patsubst %,src/%.c,option report info stats figures figures_write sink control ledger limit \
   objects heaps fork os os_port vdso zone headroom huge meta mapping purge credit sizeclass cache_repair page_repair slab_repair \
-  slab_shard slab_trim cache_runs cache_rules cache_drain hot last \
+  slab_shard slab_trim cache_runs cache_rules cache_drain cache_watch hot last \
   harden quarantine refusal) preload/deepbind.c
 # Called often, but not in a loop of its own: without padding.
 DENSE := $(patsubst %,src/%.c,buddy fit extent page keep pagemap slab heap resize api cache cache_capacity)
 # Never on the way to an abort or to code of the program: debuggers have .debug_frame.
 NO_UNWIND := $(patsubst %,src/%.c,buddy fit extent hot last keep sizeclass pagemap control ledger limit stats \
-  cache_repair cache_rules cache_drain page_repair slab_repair slab_shard quarantine refusal)
+  cache_repair cache_rules cache_drain cache_watch page_repair slab_repair slab_shard quarantine refusal)
 PRELOAD := preload/malloc.c
 # What makes sense in the shared library only.
 SHARED := $(filter-out $(PRELOAD),$(wildcard preload/*.c))

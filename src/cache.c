@@ -17,7 +17,7 @@
  *          of a cache: in use by one thread <-> unused, for the next thread.  The last KEPT_WARM that
  *          were left keep their capacities (not their objects): threads replace one another.
  *          of a thread: on the fast path <-> busy, in the slow one, where no drain (cache_drain.c) goes on
- *          of cache_tls: COLD_CACHE (none yet, or left) <-> own cache; left for the third time for good
+ *          of cache_tls: COLD_CACHE (none yet, or left) <-> own cache <-> COLD_CACHE (watched); left for the third time for good
  *
  * INVARIANTS
  *   INV-CACHE-1  Slots from top down to the first NULL (the sentinel, or a drain's) hold distinct objects of the
@@ -70,15 +70,7 @@ void *cache_no_slots[1];
 
 _Static_assert(BIN_COUNT == 8 * 8 + 2 * 8 + 4 + 1, "COLD_BINS has one entry per class");
 
-/* Of the cache that a thread begins with nothing but the bins is looked at, so there is no more of it. */
-static struct {
-    void **top[BIN_COUNT], **end[BIN_COUNT];
-} cold_bins = {.top = COLD_BINS, .end = COLD_BINS};
-
-_Static_assert(offsetof(struct cache, top) == 0, "as in cold_bins");
-_Static_assert(offsetof(struct cache, end) == sizeof cold_bins.top, "as in cold_bins");
-#define COLD_CACHE ((struct cache *)(void *)&cold_bins)
-
+struct cache_cold cache_cold = {.top = COLD_BINS, .end = COLD_BINS};
 __thread struct cache *cache_tls = COLD_CACHE;
 
 struct cache *cache_registry;
@@ -128,8 +120,8 @@ static SELDOM struct cache *make_cache(void) {
     } else {
         cache = meta_take(sizeof *cache);
         if (cache) {
-            memcpy(cache->top, cold_bins.top, sizeof cache->top);
-            memcpy(cache->end, cold_bins.end, sizeof cache->end);
+            memcpy(cache->top, cache_cold.top, sizeof cache->top);
+            memcpy(cache->end, cache_cold.end, sizeof cache->end);
             cache->epoch = LOAD_RELAXED(G.epoch);
             cache->in_use = 1;
             cache->next = cache_registry;
@@ -152,7 +144,7 @@ static SELDOM struct cache *make_cache(void) {
 /* The calling thread's cache, if it has one. */
 static struct cache *present_cache(void) {
     struct cache *cache = cache_tls;
-    if (UNLIKELY(cache == COLD_CACHE))
+    if (UNLIKELY(cache == COLD_CACHE) && !(cache = cache_watched))
         return NULL;
     if (UNLIKELY(cache->epoch != LOAD_RELAXED(G.epoch)))
         cache_adopt_orphans(cache);
@@ -299,6 +291,7 @@ static SELDOM void look_around(struct cache *cache) {
         slab_trim_at_peak(due);
     cache_drain_idle(cache);
     drop_resting(cache);
+    cache_watch(cache);
 }
 
 /* Frees earn nothing where a bin holds runs: it would fill with what its thread never takes. */
@@ -313,7 +306,7 @@ static void count_slow_op(struct cache *cache, unsigned class_index, bool earns)
         cache_earn_by_use(cache, class_index);
     uint32_t ticks = cache->ticks + 1;
     STORE_RELAXED(cache->ticks, ticks);
-    if (ticks % LOOK_TICKS == 0)
+    if (ticks % LOOK_TICKS == 0 || cache_watch_is_due(cache))
         look_around(cache);
 }
 
@@ -333,7 +326,14 @@ static void *take_slowly(struct cache *cache, unsigned class_index) {
         STORE_RELEASE(cache->top[class_index], top + count);
         cache_earn_by_regret(cache, class_index, count);
     }
-    return cache_pop(class_index);
+    return bin_pop(cache, class_index);
+}
+
+/* Where a thread is watched its bin may well hold something. */
+static SELDOM void *take_watched(struct cache *cache, unsigned class_index) {
+    if (cache_watch_trips(cache))
+        look_around(cache);
+    return bin_pop(cache, class_index);
 }
 
 void *cache_take(unsigned class_index) {
@@ -342,7 +342,10 @@ void *cache_take(unsigned class_index) {
     if (!cache)
         return slab_take(class_index, &object, 1) ? object : NULL;
     uint32_t busy = cache_begin_slow(cache);
-    object = take_slowly(cache, class_index);
+    if (cache_is_watched())
+        object = take_watched(cache, class_index);
+    if (!object)
+        object = take_slowly(cache, class_index);
     cache_end_slow(cache, busy);
     return object;
 }
@@ -354,8 +357,11 @@ void *cache_take_run(unsigned class_index, size_t pages, size_t align, bool *zer
     void *used = NULL;
     if (cache) {
         uint32_t busy = cache_begin_slow(cache);
-        count_slow_op(cache, class_index, true);
-        if (align <= PAGE_BYTES)
+        if (cache_is_watched() && align <= PAGE_BYTES)
+            used = cache_sound_run(take_watched(cache, class_index));
+        if (!used)
+            count_slow_op(cache, class_index, true);
+        if (!used && align <= PAGE_BYTES)
             used = cache_refill_runs(cache, class_index);
         cache_end_slow(cache, busy);
     }
@@ -369,16 +375,24 @@ void *cache_take_run(unsigned class_index, size_t pages, size_t align, bool *zer
     return (void *)run;
 }
 
+static SELDOM bool give_watched(struct cache *cache, unsigned class_index, void *object) {
+    if (cache_watch_trips(cache))
+        look_around(cache);
+    return bin_push(cache, class_index, object);
+}
+
 static enum slab_status give_slowly(struct cache *cache, unsigned class_index, void *object) {
     unsigned wrong;
+    if (cache_is_watched() && give_watched(cache, class_index, object))
+        return SLAB_OK;
     count_slow_op(cache, class_index, !sizeclass_is_run(class_index));
     if (!cache->state[class_index].capacity)
         return cache_return(class_index, &object, 1, &wrong);
-    if (!cache_push(class_index, object)) {
+    if (!bin_push(cache, class_index, object)) {
         unsigned count = spill(cache, class_index);
         struct bin_state *state = &cache->state[class_index];
         state->spilled = (uint16_t)min_size(state->spilled + count, UINT16_MAX);
-        cache_push(class_index, object);
+        bin_push(cache, class_index, object);
     }
     return SLAB_OK;
 }
@@ -427,6 +441,7 @@ void cache_leave(void) {
     if (!cache)
         return;
     cache_tls = COLD_CACHE;
+    cache_watched = NULL;
     leave_calls++;
     retire(cache);
 }

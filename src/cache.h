@@ -43,9 +43,12 @@ struct cache {
     uintptr_t seen;     /* guarded by it: what a look for idle threads saw, */
     uint64_t seen_ns;   /* since when */
     uint64_t look_ns;   /* when its thread last looked for bins that rest */
+    uint64_t watch_ns;  /* when a watch began, looked or ended: cache_watch.c */
+    size_t watch_live;  /* most that was in use since one began */
+    uint32_t trips;     /* that are left of it */
 };
 
-/* Initially a static cache without capacity, so that no path tests for NULL. */
+/* Initially a static cache without capacity, so that no path tests for NULL; so is a watched thread's (cache_watch.c). */
 extern __thread struct cache *cache_tls
     __attribute__((tls_model("initial-exec"), visibility("hidden")));
 
@@ -60,8 +63,7 @@ static ALWAYS_INLINE void bin_move_top(struct cache *cache, size_t class_index, 
 }
 
 /* An object of the class, or NULL where the bin is empty. */
-static ALWAYS_INLINE void *cache_pop(size_t class_index) {
-    struct cache *cache = cache_tls;
+static ALWAYS_INLINE void *bin_pop(struct cache *cache, size_t class_index) {
 #if defined(__x86_64__)
     /* What is needed before the object is known stays out of the register that returns it. */
     __asm__("" : "+d"(cache), "+c"(class_index));
@@ -77,8 +79,7 @@ static ALWAYS_INLINE void *cache_pop(size_t class_index) {
  * Nothing is written into a free object, so nothing has brought its first line into the processor's
  * cache either when the program writes there again, which is soon: what was freed last is taken first.
  * Hence the prefetch.  It waits for nothing, faults nowhere and copies no page after a fork. */
-static ALWAYS_INLINE bool cache_push(size_t class_index, void *object) {
-    struct cache *cache = cache_tls;
+static ALWAYS_INLINE bool bin_push(struct cache *cache, size_t class_index, void *object) {
     void **top = cache->top[class_index];
     if (UNLIKELY(top == cache->end[class_index]))
         return false;
@@ -86,6 +87,14 @@ static ALWAYS_INLINE bool cache_push(size_t class_index, void *object) {
     __builtin_prefetch(object, 1);
     bin_move_top(cache, class_index, 1);
     return true;
+}
+
+static ALWAYS_INLINE void *cache_pop(size_t class_index) {
+    return bin_pop(cache_tls, class_index);
+}
+
+static ALWAYS_INLINE bool cache_push(size_t class_index, void *object) {
+    return bin_push(cache_tls, class_index, object);
 }
 
 extern struct cache *cache_registry; /* the list of all caches, newest first */

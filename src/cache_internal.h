@@ -100,6 +100,9 @@ enum slab_status cache_return(unsigned class_index, void *const *objects, unsign
 /* Takes runs into a bin that is empty; returns one of them, NULL where none were given back lately. */
 void *cache_refill_runs(struct cache *cache, unsigned class_index);
 
+/* A run that came from a bin, or NULL.  What is no run's beginning is reported: it was freed as if it were one. */
+void *cache_sound_run(void *run);
+
 /* How many objects move between a bin and the slabs at once: as many as a cut may lose (of a drain: a cache). */
 size_t cache_batch_limit(unsigned class_index);
 
@@ -132,6 +135,36 @@ static inline uint32_t cache_begin_slow(struct cache *cache) {
 static inline void cache_end_slow(struct cache *cache, uint32_t busy) {
     STORE_RELEASE(cache->busy, busy);
 }
+
+/* ---- watches (cache_watch.c) ------------------------------------------------------------------------ */
+
+/* Of the cache that a thread begins with, or has while it is watched, nothing but the bins is looked at, so there is no
+ * more of it. */
+struct cache_cold {
+    void **top[BIN_COUNT], **end[BIN_COUNT];
+};
+extern struct cache_cold cache_cold;
+
+_Static_assert(offsetof(struct cache, top) == 0, "as in cache_cold");
+_Static_assert(offsetof(struct cache, end) == sizeof cache_cold.top, "as in cache_cold");
+#define COLD_CACHE ((struct cache *)(void *)&cache_cold)
+
+/* The calling thread's cache while it is watched: cache_tls is COLD_CACHE then. */
+extern __thread struct cache *cache_watched
+    __attribute__((tls_model("initial-exec"), visibility("hidden")));
+
+static inline bool cache_is_watched(void) {
+    return UNLIKELY(cache_watched != NULL);
+}
+
+/* At a slow operation: whether it is time to look around because something waits. */
+bool cache_watch_is_due(const struct cache *cache);
+
+/* To be called in slow operations now and then: begins a watch where memory waits to be given back. */
+void cache_watch(struct cache *cache);
+
+/* A call of a watched thread's: true where it is time to look around. */
+bool cache_watch_trips(struct cache *cache);
 
 /* ---- fork (cache_repair.c) ------------------------------------------------------------------------- */
 

@@ -19,6 +19,7 @@
  */
 #include "cache_internal.h"
 #include "page.h"
+#include "report.h"
 
 enum slab_status cache_return(unsigned class_index, void *const *objects, unsigned count,
                               unsigned *culprit) {
@@ -37,13 +38,22 @@ void *cache_refill_runs(struct cache *cache, unsigned class_index) {
         STORE_RELEASE(cache->top[class_index], top + count);
     }
     cache_earn_by_regret(cache, class_index, count ? count : 1);
-    return cache_pop(class_index);
+    return bin_pop(cache, class_index);
+}
+
+/* free looks at no pointer that a bin takes. */
+void *cache_sound_run(void *run) {
+    if (LIKELY((uintptr_t)run % PAGE_BYTES == 0))
+        return run;
+    report_bad_pointer("free", run);
+    return NULL;
 }
 
 bool cache_holds_run(unsigned class_index, const void *run) {
     if (!sizeclass_is_run(class_index))
         return false;
-    for (void **slot = cache_tls->top[class_index]; *slot; slot--)
+    const struct cache *cache = cache_is_watched() ? cache_watched : cache_tls;
+    for (void **slot = cache->top[class_index]; *slot; slot--)
         if (*slot == run)
             return true;
     return false;

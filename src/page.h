@@ -63,6 +63,9 @@ void page_settle(void);
  * is to fall.  To be called now and then; else it takes no lock. */
 void page_settle_old(void);
 
+/* Whether page_settle_old may have much to do, now or later. */
+bool page_waits(void);
+
 /* The objects of a class have fallen to half: the heap empties, and an excess goes at once. */
 void page_note_fall(void);
 

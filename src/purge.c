@@ -58,7 +58,8 @@
 #define REFUSED_NS ((uint64_t)10 * 1000 * 1000 * 1000)
 
 enum {
-    MOMENT_PAGES = 128,     /* half of BOUND_MIN_PAGES */
+    MOMENT_PAGES = 128, /* half of BOUND_MIN_PAGES */
+    WAIT_LEAST_PAGES = 512,
     SWEEP_LEAST_PAGES = 16, /* dirty ones, that are worth a call */
     SWEEP_MOST_PAGES = 512,
     PEAK_SHARE = 32,
@@ -116,11 +117,15 @@ static void age_budget(void) {
     S.unwanted_pages = purge_dirty_pages();
 }
 
-/* Only where it keeps pages dirty; else it may be of any age. */
-static bool budget_is_old(void) {
+/* Whether it may be what keeps pages dirty. */
+static bool budget_matters(void) {
     return UNLIKELY(LOAD_RELAXED(S.budget_pages) != 0) && !LOAD_RELAXED(S.trim_threshold_set) &&
-           purge_dirty_pages() > BOUND_MIN_PAGES &&
-           os_clock_ns() - LOAD_RELAXED(S.budget_ns) >= BUDGET_HALF_LIFE_NS;
+           purge_dirty_pages() > BOUND_MIN_PAGES;
+}
+
+/* Else it may be of any age. */
+static bool budget_is_old(void) {
+    return budget_matters() && os_clock_ns() - LOAD_RELAXED(S.budget_ns) >= BUDGET_HALF_LIFE_NS;
 }
 
 /* They are wanted again, and the budget grows. */
@@ -290,6 +295,11 @@ bool purge_is_due(void) {
     uint64_t since = LOAD_RELAXED(S.excess_ns);
     uint64_t youth_ns = LOAD_RELAXED(S.trim_threshold_set) ? MOMENT_NS : YOUTH_NS;
     return (UNLIKELY(since) && os_clock_ns() - since >= youth_ns) || budget_is_old();
+}
+
+bool page_waits(void) {
+    return UNLIKELY(purge_dirty_pages() >= WAIT_LEAST_PAGES) &&
+           (LOAD_RELAXED(S.excess_ns) != 0 || budget_matters());
 }
 
 static void settle(void) {

@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: MIT
  *
- * test_drain.c: malloc_trim takes what threads that sleep have cached, and loses nothing of threads that work.
+ * test_drain.c: malloc_trim takes what threads that sleep have cached, and loses nothing of threads that work;
+ * what is free goes though a program hardly calls any more.
  */
 #include "thread_support.h"
 
 #include <semaphore.h>
 #include <stdatomic.h>
+#include <unistd.h>
 
 enum {
     SLEEPERS = 16,
@@ -127,10 +129,61 @@ static void trimming_takes_nothing_that_is_in_use(void **state) {
     assert_child_succeeds(run_workers);
 }
 
+/* ---- A program that does little ------------------------------------------------------------------- */
+
+#if !UNDER_SANITIZER && !ON_GLIBC
+enum { LITTLE_ROUNDS = 4, LITTLE_BLOCKS = 400, LITTLE_MS = 40000 };
+
+/* Rounds of 24 MB, after which a program keeps what it will want again. */
+static void breathe(void) {
+    static void *blocks[LITTLE_BLOCKS];
+    struct rng rng = {7};
+    for (int round = 0; round < LITTLE_ROUNDS; round++) {
+        for (size_t i = 0; i < LITTLE_BLOCKS; i++) {
+            size_t size = 20000 + rng_below(&rng, 80000);
+            must((blocks[i] = t_malloc(size)) != NULL);
+            memset(blocks[i], 1, size);
+        }
+        for (size_t i = 0; i < LITTLE_BLOCKS; i++)
+            t_free(blocks[i]);
+    }
+}
+
+static void do_little(size_t pairs) {
+    for (size_t i = 0; i < pairs; i++) {
+        void *first = t_malloc(40), *second = t_malloc(100);
+        t_free(first);
+        t_free(second);
+    }
+}
+
+/* What it calls for is in its cache, so that no other way leads to what it has freed. */
+static void run_little(void) {
+    do_little(3000);
+    size_t before = resident_bytes(), after;
+    breathe();
+    must((after = resident_bytes()) > before + 16 * MIB);
+    int ms = 0;
+    for (; resident_bytes() > before + 8 * MIB && ms < LITTLE_MS; ms += 5) {
+        do_little(20);
+        usleep(5000);
+    }
+    printf("# %zu KiB after %d rounds, %zu after %d ms\n", after / KIB, LITTLE_ROUNDS,
+           resident_bytes() / KIB, ms);
+    must(ms < LITTLE_MS);
+}
+
+static void what_is_free_goes_while_a_program_does_little(void **state) {
+    (void)state;
+    assert_child_succeeds(run_little);
+}
+#endif
+
 int main(void) {
     const struct CMUnitTest tests[] = {
 #if !UNDER_SANITIZER && !ON_GLIBC
         cmocka_unit_test(what_sleepers_have_cached_is_returned),
+        cmocka_unit_test(what_is_free_goes_while_a_program_does_little),
 #endif
         cmocka_unit_test(trimming_takes_nothing_that_is_in_use),
     };

@@ -8,15 +8,19 @@
 #include "unit_support.h"
 
 #include "api.h"
-#include "cache.h"
+#include "cache_internal.h"
+
+static inline struct cache *own_bins(void) {
+    return cache_is_watched() ? cache_watched : cache_tls;
+}
 
 static inline unsigned capacity_of(unsigned class_index) {
-    return cache_registry ? cache_tls->state[class_index].capacity : 0; /* no cache, no state */
+    return cache_registry ? own_bins()->state[class_index].capacity : 0; /* no cache, no state */
 }
 
 static inline size_t depth_of(unsigned class_index) {
     size_t depth = 0;
-    for (void **slot = cache_tls->top[class_index]; *slot; slot--)
+    for (void **slot = own_bins()->top[class_index]; *slot; slot--)
         depth++;
     return depth;
 }
