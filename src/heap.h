@@ -28,6 +28,14 @@ void *heap_allocate(size_t size);
 void *heap_allocate_zero(size_t size);
 void *heap_allocate_aligned(size_t align, size_t size); /* align: a power of two */
 
+/* Classes of which objects serve requests that have a smaller class, for the sake of an alignment; 0: runs do. */
+extern uint8_t heap_serves_aligned[BIN_COUNT];
+
+static ALWAYS_INLINE void heap_note_aligned(unsigned class_index, size_t size) {
+    if (size <= SMALL_MAX && sizeclass_for(size) != class_index)
+        STORE_RELAXED(heap_serves_aligned[class_index], 1);
+}
+
 /* A run for that many bytes from the thread's cache; NULL where it has none, or the size has no class. */
 static ALWAYS_INLINE void *heap_pop_run(size_t size) {
     return sizeclass_has_run(size) ? cache_pop(sizeclass_for_run(size)) : NULL;

@@ -21,27 +21,38 @@
 enum {
     GROWS_AGAIN = 4, /* a step below this part of the old length */
     GROWTHS_KNOWN = 256,
+    KEPT_PART = 8,
 };
+
+uint8_t heap_serves_aligned[BIN_COUNT];
 
 #define KEEP_ANYWAY ((size_t)128) /* a block this small is not worth moving to shrink it */
 
 /* ---- resizing ------------------------------------------------------------------------------------ */
 
-/* Whether a block of usable bytes is a good home for size bytes: the rule by which realloc leaves
- * a block in place, and so also the rule for the sizes that free_sized accepts. */
+/* Whether there are blocks that were not cut when they shrank, and what part of them may be in use. */
+enum { KEPT_NONE, KEPT_HALVES, KEPT_ANY };
+static uint8_t kept_whole;
+
+/* Whether a block may need no more than half of what it has: where others were not cut when they shrank, and where it may
+ * have been taken for its alignment, which it is not to lose for nothing. */
+static ALWAYS_INLINE bool may_have_room(unsigned class_index) {
+    return LOAD_RELAXED(heap_serves_aligned[class_index]) || LOAD_RELAXED(kept_whole) != KEPT_NONE;
+}
+
+/* Whether a block of usable bytes is a good home for size bytes, which no object is for what a smaller class would hold: the
+ * rule by which realloc leaves a block in place, and so also the rule for the sizes that free_sized accepts. */
 static ALWAYS_INLINE bool size_fits(size_t size, size_t usable, unsigned class_index) {
     if (size > usable)
         return false;
     if (class_index)
-        return usable <= KEEP_ANYWAY || size >= usable / 2;
+        return usable <= KEEP_ANYWAY || size >= usable - usable / KEPT_PART ||
+               size > size_classes[class_index - 1].size ||
+               (may_have_room(class_index) && size >= usable / 2);
     return usable - max_size(size, 1) < os_page_bytes() ||
            sizeclass_run_pages(size) << PAGE_SHIFT == usable ||
-           (size <= SMALL_MAX && size >= usable / 2);
+           (size <= SMALL_MAX && may_have_room(0) && size >= usable / 2);
 }
-
-/* Whether there are blocks that were not cut when they shrank, and what part of them may be in use. */
-enum { KEPT_NONE, KEPT_HALVES, KEPT_ANY };
-static uint8_t kept_whole;
 
 /* What a block that was to move has become.  Where there is no memory one that shrinks stays as it is: programs do not expect
  * that to fail. */

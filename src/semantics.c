@@ -48,7 +48,9 @@ void api_free_aligned_sized(void *block, size_t alignment, size_t size) {
 
 /* alignment is a power of two. */
 static void *aligned(size_t alignment, size_t size) {
-    void *object = cache_pop(sizeclass_aligned(size, alignment)); /* class 0: bin 0 is empty */
+    unsigned class_index = sizeclass_aligned(size, alignment);
+    heap_note_aligned(class_index, size);
+    void *object = cache_pop(class_index); /* class 0: bin 0 is empty */
     return LIKELY(object != NULL) ? object : api_or_enomem(heap_allocate_aligned(alignment, size));
 }
 

@@ -222,8 +222,31 @@ static void growing_across_a_threshold_maps(void **state) {
     assert_child_succeeds(run_across_the_threshold);
 }
 
+/* In a process that has asked for no alignment: else the block might stand there for that. */
+static void run_shrinking(void) {
+    for (size_t size = 256; size <= 64 * KIB; size += size / 5) {
+        for (size_t part = 4; part < 8; part++) {
+            size_t less = size * part / 8;
+            unsigned char *block = t_malloc(size), *smaller;
+            must(block != NULL);
+            pattern_fill(block, size, size);
+            smaller = t_realloc(block, less);
+            must(smaller != NULL && pattern_intact(smaller, size, size, less));
+            size_t most = less > 16 * KIB ? less + 5 * PAGE : less + less / 4 + 16;
+            must(t_malloc_usable_size(smaller) <= most);
+            t_free(smaller);
+        }
+    }
+}
+
+static void what_shrinks_has_little_more_than_it_needs(void **state) {
+    (void)state;
+    assert_child_succeeds(run_shrinking);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(what_shrinks_has_little_more_than_it_needs), /* first */
         cmocka_unit_test(content_survives_between_all_sizes),
         cmocka_unit_test(growing_step_by_step_keeps_content),
         cmocka_unit_test(size_zero_frees_and_returns_null),
