@@ -93,6 +93,8 @@ void cache_init(void (*at_thread_end)(void *)) {
 /* An unused cache, a warm one if there is one. */
 static struct cache *find_unused(void) {
     struct cache *found = NULL;
+    if (G.in_use == G.caches)
+        return NULL;
     for (struct cache *cache = cache_registry; cache && !(found && found->warm);
          cache = cache->next)
         if (!cache->in_use && (!found || cache->warm))
@@ -125,6 +127,7 @@ static SELDOM struct cache *make_cache(void) {
             cache->epoch = LOAD_RELAXED(G.epoch);
             cache->in_use = 1;
             cache->next = cache_registry;
+            G.caches++;
             STORE_RELAXED(G.in_use, G.in_use + 1);
             STORE_RELEASE(cache_registry, cache);
         }

@@ -11,7 +11,8 @@
 struct cache_shared {
     struct lock lock; /* guards the registry, counts, drains, and each cache's in_use and warm */
     size_t capacity_bytes[2]; /* of all bins of caches in use: of objects, and of runs */
-    unsigned in_use;          /* caches */
+    unsigned caches;          /* in the registry */
+    unsigned in_use;          /* of these */
     unsigned unused_warm;     /* unused caches that have kept their capacities */
     uint32_t epoch;           /* forks that led to this process and were noticed */
     struct cache *look_at;    /* the cache that was last looked at for an idle thread */

@@ -61,7 +61,7 @@ void cache_adopt_orphans(struct cache *own) {
 void cache_repair(void) {
     if (lock_broken(&G.lock))
         lock_repair(&G.lock); /* a cache is linked by its last store */
-    G.unused_warm = G.in_use = 0;
+    G.unused_warm = G.in_use = G.caches = 0;
     G.capacity_bytes[0] = G.capacity_bytes[1] =
         0; /* a cut between a capacity and its sum would stay */
     for (const struct cache *cache = cache_registry; cache; cache = cache->next) {
@@ -69,6 +69,7 @@ void cache_repair(void) {
             cache_count_in(cache, true);
         G.unused_warm += cache->warm;
         G.in_use += cache->in_use;
+        G.caches++;
     }
     STORE_RELAXED(G.epoch, G.epoch + 1);
 }

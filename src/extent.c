@@ -229,27 +229,51 @@ static bool find(size_t bytes, size_t align, enum fit_kind kind, struct extent *
     return false;
 }
 
+struct wish {
+    size_t bytes, align;
+    bool one_region, same_kind;
+};
+
+/* What is free around a page that is. */
+static bool fits_around(uintptr_t at, const struct wish *wish, struct extent *place) {
+    struct extent around = extent_around(at, wish->bytes + wish->align - PAGE_BYTES,
+                                         wish->one_region, wish->same_kind);
+    return fits(around, wish->bytes, wish->align, place);
+}
+
+/* Where a region has nothing else beside its extents, only those at its borders are longer than they seem. */
+static bool fits_at_borders(const struct region *region, const struct wish *wish,
+                            struct extent *place) {
+    uintptr_t borders[] = {region->base, region->base + REGION_BYTES - PAGE_BYTES};
+    struct extent found;
+    bool dirty;
+    for (size_t i = 0; i < 2; i++)
+        if (extent_beside(borders[i], &dirty, &found) && fits_around(found.start, wish, place))
+            return true;
+    return false;
+}
+
 /* The longest extents of a kind, each with what lies beside it: more of the kind in other regions, or
  * anything that is free. */
 static bool gather(size_t bytes, size_t align, enum fit_kind kind, bool same_kind, int tries,
                    struct extent *place) {
-    bool one_region = !run_may_cross(bytes);
+    struct wish wish = {bytes, align, !run_may_cross(bytes), same_kind};
     enum fit_kind other = kind == FIT_DIRTY ? FIT_CLEAN : FIT_DIRTY;
     unsigned least = list_for(bytes);
     for (uint32_t rank = 0; (rank = next_region(rank, kind, 1)) < pagemap_region_count; rank++) {
-        bool alone = one_region && !same_kind && !extent_longest(rank, other);
-        if (alone && extent_longest(rank, kind) < least)
-            continue;
         const struct region *region = pagemap_ranked(rank);
+        bool alone = same_kind || !extent_longest(rank, other);
+        if (alone && extent_longest(rank, kind) < least) {
+            if (!wish.one_region && fits_at_borders(region, &wish, place))
+                return true;
+            continue;
+        }
         struct fit_walk walk = {0, 0};
         struct fit_extent found;
         while (fit_next(&region->fit, kind, &walk, &found)) {
             if (tries-- == 0)
                 return false;
-            uintptr_t at = to_extent(region, found).start;
-            struct extent around =
-                extent_around(at, bytes + align - PAGE_BYTES, one_region, same_kind);
-            if (fits(around, bytes, align, place))
+            if (fits_around(to_extent(region, found).start, &wish, place))
                 return true;
         }
     }

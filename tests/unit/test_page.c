@@ -100,6 +100,45 @@ static void runs_from_a_mib_on_may_cross(void) {
     must_be_sound();
 }
 
+/* 150 free pages on each side of a border, and nothing else that is free for long; returns where they begin. */
+static uintptr_t free_at_a_border(void) {
+    bool zero;
+    uintptr_t first = page_run_take(2 * REGION_PAGES, REGION_BYTES, &zero);
+    uintptr_t start = first + REGION_BYTES - 150 * PAGE_BYTES;
+    page_state.budget_pages = page_state.peak_zone_pages; /* so that nothing is purged */
+    must(page_run_shrink(first, REGION_PAGES - 150));
+    must_take(start, 300, false);
+    must_take(start + 300 * PAGE_BYTES, REGION_PAGES - 150, false);
+    take_all_free();
+    must(page_run_give(start));
+    hot_merge_all();
+    fake_os.fail_kinds = 0; /* the heap might grow instead */
+    return start;
+}
+
+static void what_is_free_at_both_sides_of_a_border_is_one(void) {
+    uintptr_t start = free_at_a_border();
+    must_take(start, 300, false);
+    must_be_sound();
+}
+
+static void take_of_both_kinds(bool clean_first) {
+    uintptr_t start = free_at_a_border(), border = start + 150 * PAGE_BYTES;
+    uintptr_t clean = clean_first ? start : border;
+    must(purge_hold((struct extent){clean, clean + 150 * PAGE_BYTES}) == 150);
+    purge_let_go((struct extent){clean, clean + 150 * PAGE_BYTES}, false);
+    must_take(start, 300, false);
+    must_be_sound();
+}
+
+static void dirty_then_clean(void) {
+    take_of_both_kinds(false);
+}
+
+static void clean_then_dirty(void) {
+    take_of_both_kinds(true);
+}
+
 static void long_runs_cross_regions(void) {
     const size_t pages = 20000;
     uintptr_t run = take_dirty(pages), end = run + (pages << PAGE_SHIFT);
@@ -376,6 +415,9 @@ int main(void) {
         body_test(runs_aligned_to_more_than_a_region_find_what_others_left),
         body_test(a_run_below_a_mib_lies_in_one_region),
         body_test(runs_from_a_mib_on_may_cross),
+        body_test(what_is_free_at_both_sides_of_a_border_is_one),
+        body_test(dirty_then_clean),
+        body_test(clean_then_dirty),
         body_test(long_runs_cross_regions),
         body_test(every_hole_is_found),
         body_test(dirty_is_preferred_to_clean),
