@@ -137,11 +137,15 @@ extern bool keep_any;               /* there may be one */
 void keep_note_taken(size_t pages); /* a long run, by the calling thread, the usual way */
 void keep_note_given(size_t pages);
 void keep_note_resized(size_t old_pages, size_t pages);
+
 bool keep_give(uintptr_t address); /* of any run, or of none */
+
+/* A run that is as long as the one that the thread has open gives its end to what is kept behind it, or takes it from there. */
 bool keep_resize_long(uintptr_t address, size_t pages);
 static ALWAYS_INLINE bool keep_resize(uintptr_t address, size_t pages) {
     return pages > HOT_MAX_PAGES && keep_resize_long(address, pages);
 }
+
 bool keep_leave(struct extent *kept); /* the calling thread's is ours now; false: it has none */
 bool keep_merge(void);
 bool keep_is_due(void); /* whether to call keep_merge_old; needs no lock */

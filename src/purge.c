@@ -58,8 +58,8 @@
 #define REFUSED_NS ((uint64_t)10 * 1000 * 1000 * 1000)
 
 enum {
-    MOMENT_PAGES = 128, /* half of BOUND_MIN_PAGES */
-    WAIT_LEAST_PAGES = 512,
+    MOMENT_PAGES = 128,     /* half of BOUND_MIN_PAGES */
+    WAIT_LEAST_PAGES = 512, /* less is not worth a watch (cache_watch.c) */
     SWEEP_LEAST_PAGES = 16, /* dirty ones, that are worth a call */
     SWEEP_MOST_PAGES = 512,
     PEAK_SHARE = 32,

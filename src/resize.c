@@ -21,7 +21,7 @@
 enum {
     GROWS_AGAIN = 4, /* a step below this part of the old length */
     GROWTHS_KNOWN = 256,
-    KEPT_PART = 8,
+    KEPT_PART = 8, /* of an object that may be left over */
 };
 
 uint8_t heap_serves_aligned[BIN_COUNT];
@@ -245,8 +245,8 @@ static ALWAYS_INLINE bool stays(const void *block, size_t size) {
     if (LIKELY(class_index && !sizeclass_is_run(class_index)))
         return size_fits(size, size_classes[class_index].size, class_index) &&
                slab_is_taken((uintptr_t)block);
-    size_t spare = (page_run_pages((uintptr_t)block) << PAGE_SHIFT) -
-                   size; /* very much where it is too short */
+    size_t usable = page_run_pages((uintptr_t)block) << PAGE_SHIFT;
+    size_t spare = usable - size; /* very much where it is too short */
     bool fits = spare < PAGE_BYTES ||
                 (class_index && sizeclass_has_run(size) && sizeclass_for_run(size) == class_index);
     return fits && !(class_index && cache_holds_run(class_index, block));

@@ -9,6 +9,8 @@
 #include "page_internal.h"
 
 #include <pthread.h>
+#include <signal.h>
+#include <string.h>
 
 enum { SECOND_NS = 1000000000, LOOK_NS = 10000000, CALL_NS = 4096, FALL_NS = 2000000 };
 enum { CALLS_LEAST = 512, CALLS_MOST = 16384 };
@@ -82,16 +84,21 @@ static void bins_serve_as_before(void) {
     must_be_sound();
 }
 
-static void so_do_bins_of_runs(void) {
-    void *first = api_malloc(RUN_BYTES);
-    unsigned class_index = pagemap_class(first);
-    must(sizeclass_is_run(class_index));
+/* Takes and gives one until its bin holds it. */
+static void *keep_a_run(void) {
+    void *run_kept = api_malloc(RUN_BYTES);
     for (size_t i = 0; i < 200; i++) {
-        api_free(first);
-        must((first = api_malloc(RUN_BYTES)) != NULL);
+        api_free(run_kept);
+        must((run_kept = api_malloc(RUN_BYTES)) != NULL);
     }
-    api_free(first);
-    must(depth_of(class_index) > 0);
+    api_free(run_kept);
+    must(depth_of(pagemap_class(run_kept)) > 0 && sizeclass_is_run(pagemap_class(run_kept)));
+    return run_kept;
+}
+
+static void so_do_bins_of_runs(void) {
+    void *first = keep_a_run();
+    unsigned class_index = pagemap_class(first);
     begin();
     must(cache_holds_run(class_index, first));
     uint32_t ticks = cache_watched->ticks;
@@ -102,6 +109,24 @@ static void so_do_bins_of_runs(void) {
     must(cache_watched->ticks == ticks);
     must_be_watched();
     must_be_sound();
+}
+
+/* free looks at no pointer that a bin takes. */
+static void free_inside_before_the_watch(void) {
+    keep_a_run();
+    let_something_wait();
+    char *block = api_malloc(RUN_BYTES);
+    api_free(block + 64);
+    use_slowly(CLASS, 1);
+    must_be_watched();
+    api_malloc(RUN_BYTES);
+}
+
+static void a_wrong_pointer_is_named(void **state) {
+    (void)state;
+    struct outcome outcome = run_and_catch(free_inside_before_the_watch);
+    assert_true(died_of(outcome, SIGABRT));
+    assert_non_null(strstr(outcome.text, "): inside a block of 20480 bytes that starts at "));
 }
 
 static void a_bin_that_is_empty_or_full_is_served_slowly(void) {
@@ -261,6 +286,7 @@ int main(void) {
         body_test(nor_where_it_is_little),
         body_test(bins_serve_as_before),
         body_test(so_do_bins_of_runs),
+        cmocka_unit_test(a_wrong_pointer_is_named),
         body_test(a_bin_that_is_empty_or_full_is_served_slowly),
         body_test(what_waited_goes),
         body_test(a_look_is_not_at_each_call),
